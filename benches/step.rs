@@ -1,0 +1,51 @@
+//! One whole training step: forward, backward, gradient norm, AdamW.
+
+use criterion::{Criterion, Throughput, criterion_group, criterion_main};
+use mae_train::config::{Source, read};
+use mae_train::state::TrainState;
+use mae_train::{data, reconstruct};
+
+/// ViT-Tiny at 64 x 64 in patches of 8, a batch of 64 drawn scenes.
+fn step(criterion: &mut Criterion) {
+    const BATCH: usize = 64;
+    let overrides = [
+        "model.preset=tiny".to_string(),
+        "model.embed_dim=192".into(),
+        "model.depth=12".into(),
+        "model.num_heads=3".into(),
+        "run.device=cpu".into(),
+        format!("optim.batch_size={BATCH}"),
+    ];
+    let config = read(&Source::Recipe("quickstart".into()), None, &overrides)
+        .and_then(|config| config.resolve());
+    let mut config = config.expect("a valid recipe");
+    let scenes = data::open(&config).expect("drawn scenes need no files");
+    let normalization =
+        data::settle_normalization(&mut config, scenes.as_ref()).expect("scenes are never broken");
+    let loader = data::loader(&config, scenes).expect("more scenes than a batch");
+    let batch = loader
+        .epoch(0, 0)
+        .next()
+        .expect("a first batch")
+        .expect("scenes are never broken");
+    let mut state = TrainState::new(&config, &normalization).expect("a valid model");
+
+    let mut group = criterion.benchmark_group("step");
+    group
+        .throughput(Throughput::Elements(BATCH as u64))
+        .sample_size(10);
+    group.bench_function("tiny, 64 x 64, patch 8", |b| {
+        b.iter(|| {
+            state
+                .update(std::slice::from_ref(&batch), 1e-3)
+                .expect("the batch fits")
+        })
+    });
+    group.bench_function("picture of 64 reconstructions", |b| {
+        b.iter(|| reconstruct::draw(&state.model, &batch).expect("the batch fits"))
+    });
+    group.finish();
+}
+
+criterion_group!(benches, step);
+criterion_main!(benches);

@@ -1,0 +1,56 @@
+//! Where images come from.
+
+mod cifar;
+mod folder;
+mod synthetic;
+
+pub use cifar::{Cifar, CifarDataset, Split};
+pub use folder::{FolderDataset, SUPPORTED_EXTENSIONS};
+pub use synthetic::SyntheticDataset;
+
+use crate::error::DataError;
+use crate::image::Image;
+
+/// Images by index, read from several threads at once.
+///
+/// To add a source, implement this: the loader needs nothing else.
+pub trait Dataset: Send + Sync {
+    /// The number of images.
+    fn len(&self) -> usize;
+
+    /// Whether there is no image.
+    fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
+    /// Values per pixel of every image: 1 (luma) or 3 (RGB).
+    fn channels(&self) -> usize;
+
+    /// Reads one image, of any size.
+    ///
+    /// # Errors
+    /// [`DataError::Image`] or [`DataError::Io`] if this image cannot be read: the loader counts
+    /// it as broken and goes on; any other error ends the epoch.
+    fn image(&self, index: usize) -> Result<Image, DataError>;
+
+    /// The class of one image: an index into [`Dataset::classes`].
+    fn label(&self, index: usize) -> Option<u32> {
+        let _ = index;
+        None
+    }
+
+    /// Names of the classes, in label order; empty if the images have no labels.
+    fn classes(&self) -> &[String] {
+        &[]
+    }
+
+    /// What messages call an image: its path, or its file and record.
+    fn name(&self, index: usize) -> String;
+}
+
+fn check_index(index: usize, len: usize) -> Result<(), DataError> {
+    if index < len {
+        return Ok(());
+    }
+    Err(DataError::Index { index, len })
+}

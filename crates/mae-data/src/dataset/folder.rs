@@ -1,0 +1,320 @@
+use std::collections::BTreeSet;
+use std::ffi::OsStr;
+use std::path::{Path, PathBuf};
+
+use walkdir::{DirEntry, WalkDir};
+
+use super::{Dataset, check_index};
+use crate::error::DataError;
+use crate::image::{Image, check_channels};
+
+/// Extensions that [`FolderDataset`] takes for images, in any case.
+///
+/// The extension selects the file; the content decides how it is decoded.
+pub const SUPPORTED_EXTENSIONS: [&str; 8] =
+    ["jpg", "jpeg", "png", "webp", "bmp", "tif", "tiff", "gif"];
+
+/// All images under a folder.
+///
+/// Sub-folders are searched to any depth, links included; hidden files and folders, whose names
+/// begin with a dot, are not.
+/// If every image is in a sub-folder, the names of the first-level sub-folders are the classes;
+/// otherwise the images have no labels.
+/// The order is that of the paths, component by component, byte by byte, on every platform.
+pub struct FolderDataset {
+    root: PathBuf,
+    /// Relative to `root`, sorted.
+    images: Vec<PathBuf>,
+    labels: Vec<u32>,
+    classes: Vec<String>,
+    channels: usize,
+}
+
+impl FolderDataset {
+    /// Lists the images under `path`; `channels` is 1 to read them as luma, 3 as RGB.
+    ///
+    /// # Errors
+    /// [`DataError::Io`] if `path` or a folder in it cannot be read, [`DataError::Dataset`] if it
+    /// is no folder, [`DataError::NoImages`] if it holds none, [`DataError::Config`] for other
+    /// channel counts.
+    pub fn open(path: impl AsRef<Path>, channels: usize) -> Result<FolderDataset, DataError> {
+        let root = path.as_ref();
+        check_channels(channels)?;
+        check_folder(root)?;
+        let files = list_files(root)?;
+        let mut images: Vec<PathBuf> = files
+            .iter()
+            .filter(|file| is_image(file))
+            .cloned()
+            .collect();
+        if images.is_empty() {
+            return Err(DataError::NoImages {
+                path: root.to_owned(),
+                found: describe(&files),
+            });
+        }
+        images.sort();
+        let (classes, labels) = label_by_sub_folder(&images);
+        Ok(FolderDataset {
+            root: root.to_owned(),
+            images,
+            labels,
+            classes,
+            channels,
+        })
+    }
+
+    fn path(&self, index: usize) -> PathBuf {
+        self.images
+            .get(index)
+            .map_or_else(|| self.root.clone(), |image| self.root.join(image))
+    }
+}
+
+impl Dataset for FolderDataset {
+    fn len(&self) -> usize {
+        self.images.len()
+    }
+
+    fn channels(&self) -> usize {
+        self.channels
+    }
+
+    fn image(&self, index: usize) -> Result<Image, DataError> {
+        check_index(index, self.len())?;
+        let path = self.path(index);
+        let content = std::fs::read(&path).map_err(|error| DataError::Image {
+            name: self.name(index),
+            reason: error.to_string(),
+        })?;
+        Image::decode(&content, self.channels, &self.name(index))
+    }
+
+    fn label(&self, index: usize) -> Option<u32> {
+        self.labels.get(index).copied()
+    }
+
+    fn classes(&self) -> &[String] {
+        &self.classes
+    }
+
+    fn name(&self, index: usize) -> String {
+        self.path(index).display().to_string()
+    }
+}
+
+fn check_folder(path: &Path) -> Result<(), DataError> {
+    let metadata = std::fs::metadata(path).map_err(|source| DataError::Io {
+        path: path.to_owned(),
+        source,
+    })?;
+    if metadata.is_dir() {
+        return Ok(());
+    }
+    Err(DataError::Dataset {
+        path: path.to_owned(),
+        expected: "a folder of images".to_owned(),
+        found: "a file".to_owned(),
+        remedy: "give the folder that holds it, or unpack it first".to_owned(),
+    })
+}
+
+/// Paths relative to `root` of all files that are not hidden.
+fn list_files(root: &Path) -> Result<Vec<PathBuf>, DataError> {
+    let mut files = Vec::new();
+    let entries = WalkDir::new(root)
+        .follow_links(true)
+        .into_iter()
+        .filter_entry(|entry| entry.depth() == 0 || !is_hidden(entry));
+    for entry in entries {
+        match entry {
+            Ok(entry) if entry.file_type().is_file() => {
+                let path = entry.path();
+                files.push(path.strip_prefix(root).unwrap_or(path).to_owned());
+            }
+            Ok(_) => {}
+            Err(error) if is_bad_link(&error) => log::warn!("skipped a link: {error}"),
+            Err(error) => {
+                return Err(DataError::Io {
+                    path: error.path().unwrap_or(root).to_owned(),
+                    source: error.into(),
+                });
+            }
+        }
+    }
+    Ok(files)
+}
+
+fn is_hidden(entry: &DirEntry) -> bool {
+    entry.file_name().as_encoded_bytes().starts_with(b".")
+}
+
+/// A link to a folder that holds it would be followed for ever; one to nothing leads nowhere.
+fn is_bad_link(error: &walkdir::Error) -> bool {
+    error.loop_ancestor().is_some()
+        || error
+            .path()
+            .is_some_and(|path| path.is_symlink() && !path.exists())
+}
+
+fn is_image(path: &Path) -> bool {
+    path.extension()
+        .and_then(OsStr::to_str)
+        .is_some_and(|extension| {
+            SUPPORTED_EXTENSIONS
+                .iter()
+                .any(|supported| extension.eq_ignore_ascii_case(supported))
+        })
+}
+
+/// Classes, and a label for each image; both empty if an image lies beside the sub-folders.
+fn label_by_sub_folder(images: &[PathBuf]) -> (Vec<String>, Vec<u32>) {
+    let mut classes: Vec<&OsStr> = Vec::new();
+    let mut labels = Vec::with_capacity(images.len());
+    for image in images {
+        let mut components = image.iter();
+        let (Some(folder), Some(_)) = (components.next(), components.next()) else {
+            return (Vec::new(), Vec::new());
+        };
+        // Sorted paths bring the images of one sub-folder together.
+        if classes.last() != Some(&folder) {
+            classes.push(folder);
+        }
+        labels.push(classes.len() as u32 - 1);
+    }
+    let names = classes
+        .iter()
+        .map(|class| class.to_string_lossy().into_owned())
+        .collect();
+    (names, labels)
+}
+
+/// "0 images among 12 files (.heic, .txt)".
+fn describe(files: &[PathBuf]) -> String {
+    const SHOWN: usize = 5;
+    if files.is_empty() {
+        return "no files".to_owned();
+    }
+    let extensions: BTreeSet<String> = files
+        .iter()
+        .map(|file| match file.extension() {
+            Some(extension) => format!(".{}", extension.to_string_lossy()),
+            None => "no extension".to_owned(),
+        })
+        .collect();
+    let mut shown: Vec<&str> = extensions.iter().map(String::as_str).take(SHOWN).collect();
+    if extensions.len() > SHOWN {
+        shown.push("...");
+    }
+    format!(
+        "0 images among {} files ({})",
+        files.len(),
+        shown.join(", ")
+    )
+}
+
+#[cfg(test)]
+mod tests {
+    use std::fs;
+
+    use super::*;
+
+    fn png() -> Vec<u8> {
+        let mut content = std::io::Cursor::new(Vec::new());
+        image::RgbImage::new(3, 2)
+            .write_to(&mut content, image::ImageFormat::Png)
+            .unwrap();
+        content.into_inner()
+    }
+
+    fn folder(files: &[&str]) -> tempfile::TempDir {
+        let folder = tempfile::tempdir().unwrap();
+        for file in files {
+            let path = folder.path().join(file);
+            fs::create_dir_all(path.parent().unwrap()).unwrap();
+            fs::write(path, png()).unwrap();
+        }
+        folder
+    }
+
+    fn names(dataset: &FolderDataset) -> Vec<String> {
+        (dataset.images.iter())
+            .map(|image| image.to_string_lossy().replace('\\', "/"))
+            .collect()
+    }
+
+    #[test]
+    fn sub_folders_are_classes() {
+        let folder = folder(&[
+            "b/2.JPG",
+            "b/1.png",
+            "a/x/3.webp",
+            "a-b/4.bmp",
+            ".git/5.png",
+        ]);
+        let dataset = FolderDataset::open(folder.path(), 3).unwrap();
+        assert_eq!(
+            names(&dataset),
+            ["a/x/3.webp", "a-b/4.bmp", "b/1.png", "b/2.JPG"]
+        );
+        assert_eq!(dataset.classes(), ["a", "a-b", "b"]);
+        assert_eq!(dataset.labels, [0, 1, 2, 2]);
+        assert_eq!(dataset.label(4), None);
+        // The content is PNG whatever the name says.
+        assert_eq!(dataset.image(3).unwrap().height(), 2);
+        assert!(
+            dataset
+                .image(4)
+                .unwrap_err()
+                .to_string()
+                .contains("below 4")
+        );
+    }
+
+    #[test]
+    fn an_image_beside_the_sub_folders_means_no_labels() {
+        let folder = folder(&["a/1.png", "2.Tiff", "notes.txt", ".hidden.png"]);
+        let dataset = FolderDataset::open(folder.path(), 1).unwrap();
+        assert_eq!(names(&dataset), ["2.Tiff", "a/1.png"]);
+        assert!(dataset.classes().is_empty());
+        assert_eq!(dataset.label(0), None);
+        assert_eq!(dataset.image(0).unwrap().channels(), 1);
+    }
+
+    #[test]
+    fn an_unusable_path_says_what_was_found() {
+        let folder = folder(&["notes.txt", "a/b.heic", "LICENSE"]);
+        let open = |path: &Path| FolderDataset::open(path, 3).err().unwrap().to_string();
+        let message = open(folder.path());
+        assert!(
+            message.contains("0 images among 3 files (.heic, .txt, no extension); supported: jpg"),
+            "{message}"
+        );
+        assert!(open(&folder.path().join("notes.txt")).contains("found a file"));
+        assert!(open(&folder.path().join("missing")).starts_with("cannot read"));
+        assert!(open(tempfile::tempdir().unwrap().path()).contains("found no files"));
+        assert!(FolderDataset::open(folder.path(), 4).is_err());
+    }
+
+    #[test]
+    fn a_vanished_file_is_a_broken_image() {
+        let folder = folder(&["1.png"]);
+        let dataset = FolderDataset::open(folder.path(), 3).unwrap();
+        fs::remove_file(folder.path().join("1.png")).unwrap();
+        assert!(matches!(dataset.image(0), Err(DataError::Image { .. })));
+    }
+
+    #[cfg(unix)]
+    #[test]
+    fn links_are_followed_but_never_in_circles() {
+        use std::os::unix::fs::symlink;
+
+        let elsewhere = folder(&["2.png"]);
+        let folder = folder(&["a/1.png"]);
+        symlink(elsewhere.path(), folder.path().join("b")).unwrap();
+        symlink(folder.path(), folder.path().join("a/loop")).unwrap();
+        symlink("nowhere", folder.path().join("a/dangling.png")).unwrap();
+        let dataset = FolderDataset::open(folder.path(), 3).unwrap();
+        assert_eq!(names(&dataset), ["a/1.png", "b/2.png"]);
+    }
+}

@@ -1,0 +1,54 @@
+//! Images to masked patches, for Masked Autoencoders (He et al. 2021, arXiv 2111.06377).
+//!
+//! ```
+//! use std::sync::Arc;
+//!
+//! use mae_data::{Loader, LoaderConfig, PatchGrid, SyntheticDataset};
+//!
+//! // 64 x 64 RGB images in patches of 8 x 8 pixels: 64 patches of 192 values.
+//! let grid = PatchGrid::new(64, 64, 8, 3)?;
+//! let scenes = SyntheticDataset::new(1000, 64, 64, 3, 0)?;
+//! let loader = Loader::new(Arc::new(scenes), LoaderConfig::new(grid, 32))?;
+//!
+//! let batch = loader.epoch(0, 0).next().expect("31 batches")?;
+//! assert_eq!(batch.kept, 16); // a quarter of the patches is visible
+//! assert_eq!(batch.visible.len(), 32 * 16 * grid.patch_dim());
+//! assert_eq!(batch.masked.len(), 32 * 48 * grid.patch_dim());
+//! # Ok::<(), mae_data::DataError>(())
+//! ```
+//!
+//! The steps stand alone, too: [`Image`] decodes, [`Transform`] crops, [`patchify`] cuts,
+//! [`MaskSampler`] chooses, [`shuffle()`] splits, and [`unshuffle`] and [`unpatchify`] lead back.
+//!
+//! # Randomness
+//! There is no global random state: every random choice is a function of a [`SampleKey`], the
+//! seed, the epoch and the index of the image.
+//! The same config therefore gives the same batches with any number of workers and after any
+//! resume.
+
+#![forbid(unsafe_code)]
+
+mod dataset;
+mod error;
+mod image;
+mod jpeg;
+mod loader;
+mod mask;
+mod patch;
+mod rng;
+mod shuffle;
+mod stats;
+mod transform;
+
+pub use crate::dataset::{
+    Cifar, CifarDataset, Dataset, FolderDataset, SUPPORTED_EXTENSIONS, Split, SyntheticDataset,
+};
+pub use crate::error::DataError;
+pub use crate::image::{CropBox, Image};
+pub use crate::loader::{Epoch, Loader, LoaderConfig, MaskedBatch, Order};
+pub use crate::mask::{Mask, MaskSampler, kept_patches};
+pub use crate::patch::{PatchGrid, patchify, patchify_into, unpatchify, unpatchify_into};
+pub use crate::rng::SampleKey;
+pub use crate::shuffle::{patchify_shuffled_into, shuffle, unshuffle};
+pub use crate::stats::{ChannelStats, IMAGENET_MEAN, IMAGENET_STD, channel_mean_std};
+pub use crate::transform::{Augmentation, Transform};

@@ -1,0 +1,239 @@
+//! From an image of any size to one of the size that the network expects.
+
+use serde::{Deserialize, Serialize};
+
+use crate::error::DataError;
+use crate::image::{CropBox, Image, check_sides};
+use crate::rng::{Rng, SampleKey, Stream};
+
+/// Brings images to `height` times `width` pixels, with or without augmentation.
+#[derive(Serialize, Deserialize, Clone, Debug, PartialEq)]
+#[serde(deny_unknown_fields)]
+pub struct Transform {
+    /// Height of the result in pixels.
+    pub height: usize,
+    /// Width of the result in pixels.
+    pub width: usize,
+    /// What part of the image is taken. Default: the centre.
+    #[serde(default)]
+    pub augmentation: Augmentation,
+    /// Mirrors every second image on average. Default: false.
+    #[serde(default)]
+    pub hflip: bool,
+}
+
+/// What part of an image becomes the sample.
+#[derive(Serialize, Deserialize, Copy, Clone, Debug, Default, PartialEq)]
+#[serde(tag = "kind", rename_all = "kebab-case", from = "AugmentationFields")]
+pub enum Augmentation {
+    /// The largest centred part with the target's shape, the same in every epoch.
+    ///
+    /// As torchvision's `Resize` of the shorter side and `CenterCrop`; an image that already has
+    /// the size is left as it is.
+    #[default]
+    None,
+    /// A random part, as torchvision's `RandomResizedCrop`.
+    ///
+    /// Source: He et al. 2021, appendix A.1, whose only augmentations are this and the flip.
+    RandomResizedCrop {
+        /// Bounds of the part's share of the image's area. Default: `[0.2, 1.0]`.
+        scale: [f64; 2],
+        /// Bounds of the part's width over its height. Default: `[3/4, 4/3]`.
+        ratio: [f64; 2],
+    },
+}
+
+impl Augmentation {
+    /// Default of `scale`. Source: the MAE authors' `main_pretrain.py`.
+    pub const SCALE: [f64; 2] = [0.2, 1.0];
+    /// Default of `ratio`. Source: torchvision.
+    pub const RATIO: [f64; 2] = [3.0 / 4.0, 4.0 / 3.0];
+
+    /// The random resized crop of the paper.
+    pub fn random_resized_crop() -> Augmentation {
+        Augmentation::RandomResizedCrop {
+            scale: Augmentation::SCALE,
+            ratio: Augmentation::RATIO,
+        }
+    }
+}
+
+/// [`Augmentation`] as it is read: serde lets unknown fields pass in a unit variant of a tagged
+/// enum, but not in an empty struct variant.
+#[derive(Deserialize)]
+#[serde(tag = "kind", rename_all = "kebab-case", deny_unknown_fields)]
+enum AugmentationFields {
+    None {},
+    RandomResizedCrop {
+        #[serde(default = "default_scale")]
+        scale: [f64; 2],
+        #[serde(default = "default_ratio")]
+        ratio: [f64; 2],
+    },
+}
+
+fn default_scale() -> [f64; 2] {
+    Augmentation::SCALE
+}
+
+fn default_ratio() -> [f64; 2] {
+    Augmentation::RATIO
+}
+
+impl From<AugmentationFields> for Augmentation {
+    fn from(fields: AugmentationFields) -> Augmentation {
+        match fields {
+            AugmentationFields::None {} => Augmentation::None,
+            AugmentationFields::RandomResizedCrop { scale, ratio } => {
+                Augmentation::RandomResizedCrop { scale, ratio }
+            }
+        }
+    }
+}
+
+impl Transform {
+    /// No augmentation: the centre of the image at `height` times `width` pixels.
+    pub fn center_crop(height: usize, width: usize) -> Transform {
+        Transform {
+            height,
+            width,
+            augmentation: Augmentation::None,
+            hflip: false,
+        }
+    }
+
+    /// Checks the settings.
+    ///
+    /// # Errors
+    /// [`DataError::Config`] if a side is 0, or if bounds are not finite, not positive or not in
+    /// order, or if `scale` exceeds 1.
+    pub fn validate(&self) -> Result<(), DataError> {
+        check_sides(self.height, self.width)?;
+        if let Augmentation::RandomResizedCrop { scale, ratio } = self.augmentation {
+            check_bounds("scale", scale, 1.0)?;
+            check_bounds("ratio", ratio, f64::INFINITY)?;
+        }
+        Ok(())
+    }
+
+    /// Transforms one image: a pure function of its arguments.
+    ///
+    /// Crop and resize are one convolution.
+    ///
+    /// # Shapes
+    /// - returns `[self.height, self.width, image.channels()]`
+    ///
+    /// # Errors
+    /// [`DataError::Config`] if the settings are not [valid](Transform::validate).
+    pub fn apply(&self, image: Image, key: SampleKey) -> Result<Image, DataError> {
+        self.validate()?;
+        let same_size = (image.height(), image.width()) == (self.height, self.width);
+        let mut image = match self.augmentation {
+            Augmentation::None if same_size => image,
+            Augmentation::None => {
+                let crop = self.covering_crop(image.height(), image.width());
+                image.crop_resize(crop, self.height, self.width)?
+            }
+            Augmentation::RandomResizedCrop { scale, ratio } => {
+                let mut rng = Rng::new(key, Stream::Crop);
+                let crop = random_crop(image.height(), image.width(), scale, ratio, &mut rng);
+                image.crop_resize(crop, self.height, self.width)?
+            }
+        };
+        if self.hflip && Rng::new(key, Stream::Flip).below(2) == 1 {
+            image.flip_horizontally();
+        }
+        Ok(image)
+    }
+
+    /// The box whose resize equals resizing the image until it just covers the target and then
+    /// cutting out the centre, with torchvision's rounding.
+    fn covering_crop(&self, height: usize, width: usize) -> CropBox {
+        // In u128 because two image sides and a target side may be multiplied.
+        let scaled = |target: usize, side: usize, other: usize| {
+            (target as u128 * other as u128 / side as u128) as usize
+        };
+        let tall = self.height as u128 * width as u128 >= self.width as u128 * height as u128;
+        let (resized_height, resized_width) = if tall {
+            (self.height, scaled(self.height, height, width))
+        } else {
+            (scaled(self.width, width, height), self.width)
+        };
+        let (top, crop_height) = centred(self.height, resized_height, height);
+        let (left, crop_width) = centred(self.width, resized_width, width);
+        CropBox {
+            top,
+            left,
+            height: crop_height,
+            width: crop_width,
+        }
+    }
+}
+
+/// Start and length, in pixels of a source side, of `target` centred pixels of the resized side.
+fn centred(target: usize, resized: usize, source: usize) -> (f64, f64) {
+    let scale = source as f64 / resized as f64;
+    let start = ((resized - target) as f64 / 2.0).round_ties_even() * scale;
+    (start, (target as f64 * scale).min(source as f64 - start))
+}
+
+/// torchvision's `RandomResizedCrop.get_params`: ten tries, then the largest centred crop whose
+/// ratio is in bounds.
+fn random_crop(
+    height: usize,
+    width: usize,
+    scale: [f64; 2],
+    ratio: [f64; 2],
+    rng: &mut Rng,
+) -> CropBox {
+    const TRIES: usize = 10;
+    let (full_height, full_width) = (height as f64, width as f64);
+    for _ in 0..TRIES {
+        let area = full_height * full_width * rng.between(scale[0], scale[1]);
+        let aspect = rng.between(ratio[0].ln(), ratio[1].ln()).exp();
+        let crop_height = (area / aspect).sqrt().round();
+        let crop_width = (area * aspect).sqrt().round();
+        if (1.0..=full_height).contains(&crop_height) && (1.0..=full_width).contains(&crop_width) {
+            return CropBox {
+                top: rng.below((full_height - crop_height) as u64 + 1) as f64,
+                left: rng.below((full_width - crop_width) as u64 + 1) as f64,
+                height: crop_height,
+                width: crop_width,
+            };
+        }
+    }
+    // A ratio far from 1 can round the other side of a tiny image to 0.
+    let crop_height = (full_width / ratio[0]).round().clamp(1.0, full_height);
+    let crop_width = (full_height * ratio[1]).round().clamp(1.0, full_width);
+    CropBox {
+        top: ((full_height - crop_height) / 2.0).floor(),
+        left: ((full_width - crop_width) / 2.0).floor(),
+        height: crop_height,
+        width: crop_width,
+    }
+}
+
+fn check_bounds(key: &'static str, [low, high]: [f64; 2], max: f64) -> Result<(), DataError> {
+    if low > 0.0 && low <= high && high <= max && high.is_finite() {
+        return Ok(());
+    }
+    Err(DataError::Config {
+        key,
+        expected: if max.is_finite() {
+            format!("[low, high] with 0 < low <= high <= {max}")
+        } else {
+            "[low, high] with 0 < low <= high".to_owned()
+        },
+        found: format!("[{low}, {high}]"),
+        remedy: format!(
+            "the default is {:?}",
+            match key {
+                "scale" => Augmentation::SCALE,
+                _ => Augmentation::RATIO,
+            }
+        ),
+    })
+}
+
+#[cfg(test)]
+mod tests;

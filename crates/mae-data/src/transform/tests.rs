@@ -1,0 +1,184 @@
+use proptest::prelude::*;
+
+use super::*;
+use crate::rng::Rng;
+
+fn key(index: u64) -> SampleKey {
+    SampleKey {
+        seed: 0,
+        epoch: 0,
+        index,
+    }
+}
+
+/// A luma image whose values are their columns.
+fn columns(height: usize, width: usize) -> Image {
+    let pixels = (0..height).flat_map(|_| 0..width as u8).collect();
+    Image::new(height, width, 1, pixels).unwrap()
+}
+
+fn augmented(augmentation: Augmentation) -> Transform {
+    Transform {
+        augmentation,
+        ..Transform::center_crop(8, 8)
+    }
+}
+
+#[test]
+fn the_right_size_is_left_as_it_is() {
+    let image = columns(8, 12);
+    let result = Transform::center_crop(8, 12)
+        .apply(image.clone(), key(0))
+        .unwrap();
+    assert_eq!(result, image);
+}
+
+#[test]
+fn a_crop_without_resize_copies_pixels() {
+    let result = Transform::center_crop(8, 8)
+        .apply(columns(8, 13), key(0))
+        .unwrap();
+    // torchvision rounds the offset 2.5 to the even 2.
+    assert_eq!(result.pixels()[..8], [2, 3, 4, 5, 6, 7, 8, 9]);
+}
+
+#[test]
+fn any_size_becomes_any_size() {
+    for (height, width) in [(1, 1), (1, 200), (200, 1), (7, 9), (97, 31), (8, 8)] {
+        for (target_height, target_width) in [(1, 1), (8, 8), (5, 40), (40, 5), (33, 7)] {
+            let transform = Transform::center_crop(target_height, target_width);
+            let random = Transform {
+                augmentation: Augmentation::random_resized_crop(),
+                ..transform.clone()
+            };
+            for transform in [transform, random] {
+                let result = transform.apply(columns(height, width), key(0)).unwrap();
+                assert_eq!(
+                    (result.height(), result.width()),
+                    (target_height, target_width)
+                );
+            }
+        }
+    }
+}
+
+#[test]
+fn random_crops_keep_their_bounds() {
+    let (scale, ratio) = (Augmentation::SCALE, Augmentation::RATIO);
+    let mut areas = Vec::new();
+    for index in 0..2000 {
+        let mut rng = Rng::new(key(index), Stream::Crop);
+        let crop = random_crop(100, 150, scale, ratio, &mut rng);
+        assert!(crop.top >= 0.0 && crop.top + crop.height <= 100.0);
+        assert!(crop.left >= 0.0 && crop.left + crop.width <= 150.0);
+        let area = crop.height * crop.width / (100.0 * 150.0);
+        // Sides are rounded to pixels.
+        assert!((0.19..=1.0).contains(&area), "area {area}");
+        let aspect = crop.width / crop.height;
+        assert!((0.74..1.36).contains(&aspect), "ratio {aspect}");
+        areas.push(area);
+    }
+    let min = areas.iter().copied().fold(1.0, f64::min);
+    let max = areas.iter().copied().fold(0.0, f64::max);
+    assert!(min < 0.21 && max > 0.85, "areas from {min} to {max}");
+}
+
+#[test]
+fn impossible_ratios_fall_back_to_the_centre() {
+    let crop = |height, width| {
+        let mut rng = Rng::new(key(0), Stream::Crop);
+        random_crop(height, width, [1.0, 1.0], Augmentation::RATIO, &mut rng)
+    };
+    let wide = crop(30, 300);
+    assert_eq!((wide.height, wide.width, wide.left), (30.0, 40.0, 130.0));
+    let tall = crop(300, 30);
+    assert_eq!((tall.height, tall.width, tall.top), (40.0, 30.0, 130.0));
+}
+
+#[test]
+fn augmentation_depends_on_the_key_only() {
+    let transform = Transform {
+        hflip: true,
+        ..augmented(Augmentation::random_resized_crop())
+    };
+    let apply = |index| transform.apply(columns(40, 60), key(index)).unwrap();
+    assert_eq!(apply(3), apply(3));
+    assert_ne!(apply(3), apply(4));
+}
+
+#[test]
+fn half_of_the_images_are_flipped() {
+    let transform = Transform {
+        hflip: true,
+        ..Transform::center_crop(8, 8)
+    };
+    let flipped = (0..1000)
+        .filter(|&index| transform.apply(columns(8, 8), key(index)).unwrap().pixels()[0] == 7)
+        .count();
+    // Binomial(1000, 1/2) has a standard deviation of 16: allow five of them.
+    assert!(flipped.abs_diff(500) < 80, "{flipped} of 1000");
+}
+
+#[test]
+fn bad_settings_are_refused() {
+    let bounds = |scale, ratio| augmented(Augmentation::RandomResizedCrop { scale, ratio });
+    let (scale, ratio) = (Augmentation::SCALE, Augmentation::RATIO);
+    assert!(bounds(scale, ratio).validate().is_ok());
+    assert_eq!(
+        bounds([0.5, 1.5], ratio)
+            .validate()
+            .unwrap_err()
+            .to_string(),
+        "scale: expected [low, high] with 0 < low <= high <= 1, found [0.5, 1.5]; \
+         the default is [0.2, 1.0]"
+    );
+    for bad in [[0.0, 1.0], [1.0, 0.5], [f64::NAN, 1.0], [0.5, f64::NAN]] {
+        assert!(bounds(bad, ratio).validate().is_err());
+        assert!(bounds(scale, bad).validate().is_err());
+    }
+    assert!(bounds(scale, [1.0, f64::INFINITY]).validate().is_err());
+    assert!(Transform::center_crop(0, 8).validate().is_err());
+}
+
+#[test]
+fn config_files_are_read_strictly() {
+    let read = |text: &str| toml::from_str::<Transform>(text);
+    assert_eq!(
+        read("height = 8\nwidth = 8").unwrap(),
+        Transform::center_crop(8, 8)
+    );
+    let paper = read("height = 8\nwidth = 8\naugmentation.kind = 'random-resized-crop'").unwrap();
+    assert_eq!(paper, augmented(Augmentation::random_resized_crop()));
+    let written = toml::to_string(&paper).unwrap();
+    assert_eq!(read(&written).unwrap(), paper, "{written}");
+    let plain = Transform::center_crop(8, 8);
+    assert_eq!(read(&toml::to_string(&plain).unwrap()).unwrap(), plain);
+    for bad in [
+        "augmentation.kind = 'none'\naugmentation.scale = [0.2, 1.0]",
+        "augmentation.kind = 'random-resized-crop'\naugmentation.scales = [0.2, 1.0]",
+        "augmentation.kind = 'mixup'",
+        "vflip = true",
+    ] {
+        assert!(
+            read(&format!("height = 8\nwidth = 8\n{bad}")).is_err(),
+            "{bad}"
+        );
+    }
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(2000))]
+    #[test]
+    fn rounding_never_leaves_the_image(
+        height in 1_usize..400,
+        width in 1_usize..400,
+        target_height in 1_usize..40,
+        target_width in 1_usize..40,
+    ) {
+        let image = Image::new(height, width, 1, vec![9; height * width]).unwrap();
+        let transform = Transform::center_crop(target_height, target_width);
+        let result = transform.apply(image, key(0)).unwrap();
+        // The weights of the kernel add up to 1, at the edges too.
+        prop_assert_eq!(result.into_pixels(), vec![9; target_height * target_width]);
+    }
+}

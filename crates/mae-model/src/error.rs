@@ -1,0 +1,88 @@
+//! What can go wrong in the model.
+
+use std::path::PathBuf;
+
+/// What can go wrong in the model and its checkpoints.
+#[derive(Debug, thiserror::Error)]
+pub enum ModelError {
+    /// A value of the configuration that cannot be built.
+    #[error("`{key}` is {found}, expected {expected}")]
+    Config {
+        /// The key in [`MaeConfig`](crate::MaeConfig).
+        key: &'static str,
+        /// The value as given.
+        found: String,
+        /// What would be valid.
+        expected: String,
+    },
+    /// Image and patch sizes that make no grid.
+    #[error(transparent)]
+    Grid(#[from] mae_data::DataError),
+    /// A tensor whose shape does not fit the model or its companions.
+    #[error("`{name}` has shape {found:?}, expected {expected}")]
+    Shape {
+        /// The argument's name.
+        name: &'static str,
+        /// Its shape.
+        found: Vec<i64>,
+        /// The shape that fits.
+        expected: String,
+    },
+    /// A file that cannot be read or written.
+    #[error("{}: {source}", path.display())]
+    Io {
+        /// The file.
+        path: PathBuf,
+        /// The system's reason.
+        source: std::io::Error,
+    },
+    /// A file that is no whole safetensors file.
+    #[error("{}: not a complete safetensors file ({source}); it may be cut short or of another format", path.display())]
+    Format {
+        /// The file.
+        path: PathBuf,
+        /// The reader's reason.
+        source: safetensors::SafeTensorError,
+    },
+    /// A file without the metadata that describes a model.
+    #[error("{}: metadata key `{key}` {problem}; expected a checkpoint written by this project", path.display())]
+    Metadata {
+        /// The file.
+        path: PathBuf,
+        /// The metadata key.
+        key: &'static str,
+        /// What is wrong with it.
+        problem: String,
+    },
+    /// Tensors of a file that do not match the model's, each one named.
+    #[error("{}: {}", path.display(), describe_keys(missing, extra, misshaped))]
+    Keys {
+        /// The file.
+        path: PathBuf,
+        /// Keys of the model that the file lacks.
+        missing: Vec<String>,
+        /// Keys of the file that the model lacks.
+        extra: Vec<String>,
+        /// Keys with two shapes: `key (found [..], expected [..])`.
+        misshaped: Vec<String>,
+    },
+    /// A libtorch call of torch-ext that failed.
+    #[error(transparent)]
+    Torch(#[from] torch_ext::Error),
+    /// A libtorch call of tch that failed.
+    #[error(transparent)]
+    Tch(#[from] tch::TchError),
+}
+
+fn describe_keys(missing: &[String], extra: &[String], misshaped: &[String]) -> String {
+    [
+        ("missing", missing),
+        ("not in the model", extra),
+        ("of another shape", misshaped),
+    ]
+    .iter()
+    .filter(|(_, keys)| !keys.is_empty())
+    .map(|(what, keys)| format!("{} tensors {what}: {}", keys.len(), keys.join(", ")))
+    .collect::<Vec<_>>()
+    .join("; ")
+}

@@ -1,0 +1,72 @@
+//! Channel mean and standard deviation of pixels.
+
+use serde::{Deserialize, Serialize};
+use tch::{Device, Kind, Tensor};
+
+/// Mean and standard deviation of each channel, of pixels scaled to 0..1.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Normalization {
+    /// One mean a channel.
+    pub mean: Channels,
+    /// One standard deviation a channel, above 0.
+    pub std: Channels,
+}
+
+type Channels = std::borrow::Cow<'static, [f32]>;
+
+impl Normalization {
+    /// The statistics of ImageNet's training images that most published models use.
+    pub const IMAGENET: Self = Self {
+        mean: Channels::Borrowed(&mae_data::IMAGENET_MEAN),
+        std: Channels::Borrowed(&mae_data::IMAGENET_STD),
+    };
+
+    /// From one mean and one standard deviation a channel.
+    pub fn new(mean: Vec<f32>, std: Vec<f32>) -> Self {
+        Self {
+            mean: mean.into(),
+            std: std.into(),
+        }
+    }
+}
+
+/// The same on a device, laid out along a patch row: `pixel * scale + shift` normalises a u8.
+#[derive(Debug)]
+pub(crate) struct PixelScale {
+    scale: Tensor,
+    shift: Tensor,
+}
+
+impl PixelScale {
+    pub fn new(normalization: &Normalization, pixels_per_patch: usize, device: Device) -> Self {
+        let row = |f: &dyn Fn(f64, f64) -> f64| {
+            let channels: Vec<f32> = normalization
+                .mean
+                .iter()
+                .zip(normalization.std.iter())
+                .map(|(&mean, &std)| f(mean.into(), std.into()) as f32)
+                .collect();
+            Tensor::from_slice(&channels.repeat(pixels_per_patch)).to_device(device)
+        };
+        Self {
+            scale: row(&|_, std| 1.0 / (255.0 * std)),
+            shift: row(&|mean, std| -mean / std),
+        }
+    }
+
+    /// u8 patches `[.., patch_dim]` to normalised f32; f32 patches are taken as normalised already.
+    pub fn normalize(&self, patches: &Tensor) -> Tensor {
+        if patches.kind() == Kind::Uint8 {
+            self.shift
+                .addcmul(&patches.to_kind(Kind::Float), &self.scale)
+        } else {
+            patches.shallow_clone()
+        }
+    }
+
+    /// Normalised f32 patches `[.., patch_dim]` back to pixel values 0..255, not clamped.
+    pub fn denormalize(&self, patches: &Tensor) -> Tensor {
+        (patches - &self.shift) / &self.scale
+    }
+}

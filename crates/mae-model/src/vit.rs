@@ -1,0 +1,274 @@
+//! A Vision Transformer that can be given any subset of an image's patches.
+//!
+//! Source: Dosovitskiy et al. 2021, arXiv 2010.11929; pre-norm blocks, fused q/k/v, exact GELU.
+
+use tch::nn::{self, Module, Path};
+use tch::{Kind, Tensor};
+
+use crate::pos_embed::sincos_2d;
+use crate::{MaeConfig, init};
+
+/// The encoder: patches to tokens, positions and a class token added, blocks, a norm.
+#[derive(Debug)]
+pub struct VisionTransformer {
+    patch_embed: PatchEmbed,
+    cls_token: Tensor,
+    pos_embed: Tensor,
+    blocks: Vec<Block>,
+    norm: nn::LayerNorm,
+}
+
+impl VisionTransformer {
+    /// Creates the parameters under `path`: `patch_embed`, `cls_token`, `pos_embed`, `blocks.N`, `norm`.
+    ///
+    /// `config` must have passed [`MaeConfig::validate`].
+    pub fn new(path: &Path, config: &MaeConfig) -> Self {
+        let dim = config.embed_dim as i64;
+        let shape = BlockShape::encoder(config);
+        Self {
+            patch_embed: PatchEmbed::new(&(path / "patch_embed"), config),
+            cls_token: path.zeros("cls_token", &[1, 1, dim]),
+            pos_embed: positions(path, "pos_embed", config, config.embed_dim),
+            blocks: (0..config.depth)
+                .map(|i| Block::new(&(path / "blocks" / i), &shape))
+                .collect(),
+            norm: layer_norm(&(path / "norm"), &shape),
+        }
+    }
+
+    /// Encodes the patches it is given and no others.
+    ///
+    /// # Shapes
+    /// - `patches`: `[batch, kept, patch_dim]`, normalised f32
+    /// - `ids_keep`: `[batch, kept]`, i64: where in the image each patch is
+    /// - returns `[batch, 1 + kept, embed_dim]`, class token first
+    pub fn forward(&self, patches: &Tensor, ids_keep: &Tensor) -> Tensor {
+        let batch = patches.size()[0];
+        let tokens =
+            self.patch_embed.forward(patches) + gather_positions(&self.pos_embed, ids_keep);
+        let cls_token =
+            (&self.cls_token + self.pos_embed.narrow(1, 0, 1)).expand([batch, -1, -1], false);
+        let tokens = Tensor::cat(&[cls_token, tokens], 1);
+        self.blocks
+            .iter()
+            .fold(tokens, |tokens, block| block.forward(&tokens))
+            .apply(&self.norm)
+    }
+}
+
+/// Positions of the patches `ids`, one row each.
+///
+/// # Shapes
+/// - `pos_embed`: `[1, 1 + patches, dim]`; `ids`: `[batch, n]`, i64
+/// - returns `[batch, n, dim]`
+pub(crate) fn gather_positions(pos_embed: &Tensor, ids: &Tensor) -> Tensor {
+    let size = ids.size();
+    let rows = pos_embed.get(0).narrow(0, 1, pos_embed.size()[1] - 1);
+    rows.index_select(0, &ids.reshape([-1]))
+        .view([size[0], size[1], -1])
+}
+
+/// Fixed positions, kept beside the weights as the public checkpoints keep them.
+pub(crate) fn positions(path: &Path, key: &str, config: &MaeConfig, dim: usize) -> Tensor {
+    let (rows, columns) = (
+        config.image_height / config.patch_size,
+        config.image_width / config.patch_size,
+    );
+    let values = sincos_2d(rows, columns, dim);
+    let mut buffer = path.zeros_no_train(key, &values.size());
+    buffer.copy_(&values);
+    buffer
+}
+
+/// Linear projection of flattened patches, stored as the convolution `[dim, channels, p, p]` that it equals.
+#[derive(Debug)]
+struct PatchEmbed {
+    weight: Tensor,
+    bias: Tensor,
+}
+
+impl PatchEmbed {
+    fn new(path: &Path, config: &MaeConfig) -> Self {
+        let path = path / "proj";
+        let (dim, p) = (config.embed_dim as i64, config.patch_size as i64);
+        Self {
+            weight: path.zeros("weight", &[dim, config.channels as i64, p, p]),
+            bias: path.zeros("bias", &[dim]),
+        }
+    }
+
+    fn forward(&self, patches: &Tensor) -> Tensor {
+        // A patch row is (row, column, channel), the kernel (channel, row, column).
+        let weight = self.weight.permute([0, 2, 3, 1]).flatten(1, 3);
+        patches.linear(&weight, Some(&self.bias))
+    }
+}
+
+/// The dimensions of one block.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct BlockShape {
+    dim: i64,
+    heads: i64,
+    hidden: i64,
+    eps: f64,
+}
+
+impl BlockShape {
+    pub fn encoder(config: &MaeConfig) -> Self {
+        Self::new(config.embed_dim, config.num_heads, config)
+    }
+
+    pub fn decoder(config: &MaeConfig) -> Self {
+        Self::new(config.decoder_embed_dim, config.decoder_num_heads, config)
+    }
+
+    fn new(dim: usize, heads: usize, config: &MaeConfig) -> Self {
+        let hidden = (dim as f64 * config.mlp_ratio) as i64;
+        Self {
+            dim: dim as i64,
+            heads: heads as i64,
+            hidden,
+            eps: config.layer_norm_eps,
+        }
+    }
+}
+
+/// A pre-norm transformer block.
+#[derive(Debug)]
+pub(crate) struct Block {
+    norm1: nn::LayerNorm,
+    attn: Attention,
+    norm2: nn::LayerNorm,
+    mlp: Mlp,
+}
+
+impl Block {
+    pub fn new(path: &Path, shape: &BlockShape) -> Self {
+        Self {
+            norm1: layer_norm(&(path / "norm1"), shape),
+            attn: Attention::new(&(path / "attn"), shape),
+            norm2: layer_norm(&(path / "norm2"), shape),
+            mlp: Mlp::new(&(path / "mlp"), shape),
+        }
+    }
+
+    /// `[batch, n, dim]` to the same shape.
+    pub fn forward(&self, tokens: &Tensor) -> Tensor {
+        self.forward_from(tokens, 0)
+    }
+
+    /// The block's results for the tokens from `first` on: `[batch, n - first, dim]`.
+    ///
+    /// The earlier tokens are attended to, and nothing else is computed for them.
+    pub fn forward_from(&self, tokens: &Tensor, first: i64) -> Tensor {
+        let attended = self.attn.forward_from(&tokens.apply(&self.norm1), first);
+        let tokens = tokens.narrow(1, first, tokens.size()[1] - first) + attended;
+        &tokens + tokens.apply(&self.norm2).apply(&self.mlp)
+    }
+}
+
+/// Multi-head self-attention with q, k and v in one matrix.
+#[derive(Debug)]
+struct Attention {
+    qkv: nn::Linear,
+    proj: nn::Linear,
+    heads: i64,
+}
+
+impl Attention {
+    fn new(path: &Path, shape: &BlockShape) -> Self {
+        Self {
+            qkv: linear(&(path / "qkv"), shape.dim, 3 * shape.dim),
+            proj: linear(&(path / "proj"), shape.dim, shape.dim),
+            heads: shape.heads,
+        }
+    }
+
+    /// `[batch, n, dim]` to what the tokens from `first` on gather: `[batch, n - first, dim]`.
+    fn forward_from(&self, tokens: &Tensor, first: i64) -> Tensor {
+        let (n, dim) = (tokens.size()[1], tokens.size()[2]);
+        let [q, k, v] = if first == 0 {
+            self.split_heads(&tokens.apply(&self.qkv))
+        } else {
+            let queries = tokens.narrow(1, first, n - first);
+            let [q] = self.split_heads(&self.project_rows(&queries, 0, dim));
+            let [k, v] = self.split_heads(&self.project_rows(tokens, dim, 2 * dim));
+            [q, k, v]
+        };
+        let attended = Tensor::scaled_dot_product_attention::<&Tensor>(
+            &q, &k, &v, None, 0.0, false, None, false,
+        );
+        attended.transpose(1, 2).flatten(2, 3).apply(&self.proj)
+    }
+
+    /// Applies `rows` rows of the q/k/v matrix, from `start` on.
+    fn project_rows(&self, tokens: &Tensor, start: i64, rows: i64) -> Tensor {
+        let bias = self.qkv.bs.as_ref().map(|bias| bias.narrow(0, start, rows));
+        tokens.linear(&self.qkv.ws.narrow(0, start, rows), bias.as_ref())
+    }
+
+    /// `[batch, n, PARTS * dim]` to `PARTS` of `[batch, heads, n, dim / heads]`.
+    fn split_heads<const PARTS: usize>(&self, x: &Tensor) -> [Tensor; PARTS] {
+        let x = x
+            .unflatten(2, [PARTS as i64, self.heads, -1])
+            .permute([2, 0, 3, 1, 4]);
+        x.unbind(0)
+            .try_into()
+            .expect("the first dimension is PARTS")
+    }
+}
+
+/// Two linear layers with an exact GELU between.
+#[derive(Debug)]
+struct Mlp {
+    fc1: nn::Linear,
+    fc2: nn::Linear,
+}
+
+impl Mlp {
+    fn new(path: &Path, shape: &BlockShape) -> Self {
+        Self {
+            fc1: linear(&(path / "fc1"), shape.dim, shape.hidden),
+            fc2: linear(&(path / "fc2"), shape.hidden, shape.dim),
+        }
+    }
+}
+
+impl Module for Mlp {
+    fn forward(&self, tokens: &Tensor) -> Tensor {
+        tokens.apply(&self.fc1).gelu("none").apply(&self.fc2)
+    }
+}
+
+/// A linear layer of zeros: [`init::initialize`] fills every parameter once all exist.
+pub(crate) fn linear(path: &Path, inputs: i64, outputs: i64) -> nn::Linear {
+    let zeros = nn::Init::Const(0.0);
+    nn::linear(
+        path,
+        inputs,
+        outputs,
+        nn::LinearConfig {
+            ws_init: zeros,
+            bs_init: Some(zeros),
+            bias: true,
+        },
+    )
+}
+
+pub(crate) fn layer_norm(path: &Path, shape: &BlockShape) -> nn::LayerNorm {
+    let config = nn::LayerNormConfig {
+        eps: shape.eps,
+        ..Default::default()
+    };
+    nn::layer_norm(path, vec![shape.dim], config)
+}
+
+/// Fills the trainable parameters of `vs`.
+pub(crate) fn initialize(vs: &nn::VarStore, seed: u64) {
+    for (key, mut parameter) in vs.variables() {
+        if parameter.requires_grad() {
+            debug_assert_eq!(parameter.kind(), Kind::Float);
+            init::initialize(&key, &mut parameter, seed);
+        }
+    }
+}

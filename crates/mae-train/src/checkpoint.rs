@@ -1,0 +1,159 @@
+//! Checkpoints of a run: a folder each, there whole or not at all, enough to go on exactly.
+//!
+//! `step-NNNNNNNN/model.safetensors` is the model alone, for everyone;
+//! `state.safetensors` beside it holds what only the training needs.
+
+use std::collections::HashMap;
+use std::fs::File;
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context, Result, anyhow};
+use mae_model::checkpoint::{check_keys, read_tensors, write_tensors};
+use serde::{Deserialize, Serialize};
+use tch::no_grad;
+
+use crate::state::TrainState;
+
+const MODEL: &str = "model.safetensors";
+const STATE: &str = "state.safetensors";
+const POSITION: &str = "position";
+
+/// How far a run has come.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct Position {
+    /// Updates made, or skipped, so far.
+    pub step: u64,
+    /// Epochs finished.
+    pub epoch: u64,
+    /// Batches of the next epoch already seen.
+    pub batch: usize,
+    /// Images of the data set; the order of an epoch depends on it.
+    pub images: usize,
+    /// Seconds of training so far, over all interruptions.
+    pub elapsed_s: f64,
+    /// Of them, seconds in the unfinished epoch.
+    pub epoch_s: f64,
+}
+
+/// Writes a checkpoint into `folder`, then deletes the oldest ones beyond `keep`. Returns where it is.
+///
+/// # Errors
+/// If the disk is full or cannot be written to; older checkpoints are then untouched.
+pub fn save(
+    folder: &Path,
+    position: &Position,
+    state: &TrainState,
+    keep: usize,
+) -> Result<PathBuf> {
+    let path = folder.join(format!("step-{:08}", position.step));
+    let partial = folder.join(format!(".step-{:08}.partial", position.step));
+    if path.exists() {
+        // Resumed here and interrupted before the next step.
+        return Ok(path);
+    }
+    let write = || -> Result<()> {
+        std::fs::create_dir_all(&partial)?;
+        state.model.save(&partial.join(MODEL))?;
+        let metadata = HashMap::from([(POSITION.to_string(), serde_json::to_string(position)?)]);
+        write_tensors(&partial.join(STATE), &state.trainer_tensors(), metadata)?;
+        std::fs::rename(&partial, &path)?;
+        // The rename itself must survive a power cut.
+        #[cfg(unix)]
+        File::open(folder)?.sync_all()?;
+        Ok(())
+    };
+    write().with_context(|| format!("writing the checkpoint {}", path.display()))?;
+
+    let old = list(folder)?.into_iter().rev().skip(keep);
+    for (_, old) in old {
+        std::fs::remove_dir_all(&old)
+            .with_context(|| format!("deleting the old {}", old.display()))?;
+    }
+    Ok(path)
+}
+
+/// The latest checkpoint in `folder`, if there is one.
+///
+/// # Errors
+/// If the folder cannot be read.
+pub fn latest(folder: &Path) -> Result<Option<PathBuf>> {
+    Ok(list(folder)?.pop().map(|(_, path)| path))
+}
+
+/// Deletes what an interrupted [`save`] left behind.
+///
+/// # Errors
+/// If the folder cannot be read or written to.
+pub fn clean(folder: &Path) -> Result<()> {
+    if !folder.exists() {
+        return Ok(());
+    }
+    for entry in
+        std::fs::read_dir(folder).with_context(|| format!("reading {}", folder.display()))?
+    {
+        let path = entry?.path();
+        if path
+            .extension()
+            .is_some_and(|extension| extension == "partial")
+        {
+            std::fs::remove_dir_all(&path)
+                .with_context(|| format!("deleting {}", path.display()))?;
+        }
+    }
+    Ok(())
+}
+
+/// Puts the checkpoint at `path` into `state`; returns how far it had come.
+///
+/// # Errors
+/// If a file is damaged or of another model, named, with what to do.
+pub fn load(path: &Path, state: &TrainState) -> Result<Position> {
+    let read = || -> Result<Position> {
+        state.model.load_weights(&path.join(MODEL))?;
+        let file = path.join(STATE);
+        let (found, metadata) = read_tensors(&file)?;
+        let expected = state.trainer_tensors();
+        check_keys(&file, &expected, &found)?;
+        no_grad(|| {
+            for (key, mut tensor) in expected {
+                tensor.f_copy_(&found[&key])?;
+            }
+            anyhow::Ok(())
+        })?;
+        let position = metadata
+            .get(POSITION)
+            .ok_or_else(|| anyhow!("{}: no position", file.display()))?;
+        Ok(serde_json::from_str(position)?)
+    };
+    read().with_context(|| {
+        format!(
+            "the checkpoint {} cannot be resumed from; delete that folder to go on from the one before",
+            path.display()
+        )
+    })
+}
+
+/// Whole checkpoints by step, oldest first.
+fn list(folder: &Path) -> Result<Vec<(u64, PathBuf)>> {
+    if !folder.exists() {
+        return Ok(Vec::new());
+    }
+    let mut checkpoints = Vec::new();
+    for entry in
+        std::fs::read_dir(folder).with_context(|| format!("reading {}", folder.display()))?
+    {
+        let path = entry?.path();
+        let name = path
+            .file_name()
+            .and_then(|name| name.to_str())
+            .unwrap_or_default();
+        if let Some(step) = name
+            .strip_prefix("step-")
+            .and_then(|step| step.parse().ok())
+        {
+            checkpoints.push((step, path));
+        }
+    }
+    checkpoints.sort();
+    Ok(checkpoints)
+}

@@ -1,0 +1,531 @@
+//! What the user wrote, and what the program runs on.
+//!
+//! [`TrainConfig`] is a TOML file or recipe, every key optional; [`TrainConfig::resolve`] checks it, fills it
+//! in and gives a [`RunConfig`], whose own TOML is again a valid and complete file.
+
+mod read;
+
+use anyhow::{Context, Result, anyhow, bail, ensure};
+use mae_data::{Augmentation, MaskSampler, PatchGrid, Transform, kept_patches};
+use mae_model::{MaeConfig, Normalization};
+use serde::{Deserialize, Serialize};
+use std::path::PathBuf;
+use tch::Device;
+
+use crate::device;
+use crate::precision::Precision;
+use crate::schedule::Schedule;
+
+pub use read::{Source, read};
+
+/// What the user wrote: sections and keys of a TOML file. Absent keys take the defaults given here.
+#[derive(Clone, Debug, Default, PartialEq, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct TrainConfig {
+    /// Seed of weights, order, crops and masks. Default 0.
+    pub seed: u64,
+    /// The network.
+    pub model: ModelSection,
+    /// The images.
+    pub data: DataSection,
+    /// What is hidden of an image.
+    pub mask: MaskSection,
+    /// Batch, learning rate and length of training.
+    pub optim: OptimSection,
+    /// Where and how it runs, and what it writes.
+    pub run: RunSection,
+}
+
+/// `[model]`: a preset, and any of its dimensions changed.
+#[derive(Clone, Debug, Default, PartialEq, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct ModelSection {
+    /// `tiny`, `small`, `base`, `large` or `huge`. Default `tiny`.
+    pub preset: Option<String>,
+    /// Side of a square image, pixels. Default 224.
+    pub image_size: Option<usize>,
+    /// Image height, pixels; instead of `image_size`.
+    pub image_height: Option<usize>,
+    /// Image width, pixels; instead of `image_size`.
+    pub image_width: Option<usize>,
+    /// Side of a patch, pixels. Default: the preset's.
+    pub patch_size: Option<usize>,
+    /// 3 for colour, 1 for grey. Default 3.
+    pub channels: Option<usize>,
+    /// Width of the encoder. Default: the preset's.
+    pub embed_dim: Option<usize>,
+    /// Blocks of the encoder. Default: the preset's.
+    pub depth: Option<usize>,
+    /// Attention heads of the encoder. Default: the preset's.
+    pub num_heads: Option<usize>,
+    /// Width of the decoder. Default: the preset's.
+    pub decoder_embed_dim: Option<usize>,
+    /// Blocks of the decoder. Default: the preset's.
+    pub decoder_depth: Option<usize>,
+    /// Attention heads of the decoder. Default: the preset's.
+    pub decoder_num_heads: Option<usize>,
+    /// Hidden width of an MLP over its token width. Default 4.
+    pub mlp_ratio: Option<f64>,
+    /// Added to variances in layer norms. Default 1e-6.
+    pub layer_norm_eps: Option<f64>,
+    /// Predict patches normalised by their own mean and variance. Default true.
+    pub norm_pix_loss: Option<bool>,
+}
+
+/// Where images come from.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum DataSource {
+    /// Drawn scenes; needs no files.
+    Synthetic,
+    /// A folder of jpg, png, webp, bmp, tiff and gif files, searched recursively.
+    Folder,
+    /// CIFAR-10's binary files.
+    Cifar10,
+    /// CIFAR-100's binary files.
+    Cifar100,
+}
+
+/// How crops are taken.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum AugmentationKind {
+    /// The shorter side resized, the centre cropped.
+    None,
+    /// A random part of the image, resized.
+    RandomResizedCrop,
+}
+
+/// Which channel statistics pixels are normalised with.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum NormalizationSource {
+    /// Measured from a sample of the images.
+    Auto,
+    /// ImageNet's.
+    Imagenet,
+    /// `data.mean` and `data.std`.
+    Given,
+}
+
+/// `[data]`: the images and what is done to them.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct DataSection {
+    /// Where images come from. Default `synthetic`.
+    pub source: DataSource,
+    /// The folder of `folder`, `cifar10` and `cifar100`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub path: Option<PathBuf>,
+    /// Images of an epoch of `synthetic`. Default 8192.
+    pub samples: usize,
+    /// How crops are taken. Default `none`.
+    pub augmentation: AugmentationKind,
+    /// Smallest and largest share of the image's area in a random crop. Default 0.2 to 1 (the paper's).
+    pub crop_scale: [f64; 2],
+    /// Smallest and largest width over height of a random crop. Default 3/4 to 4/3.
+    pub crop_ratio: [f64; 2],
+    /// Mirror every other image, at random. Default false.
+    pub hflip: bool,
+    /// Which statistics pixels are normalised with. Default `auto`.
+    pub normalization: NormalizationSource,
+    /// Channel means for `given`, of pixels in 0..1.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub mean: Option<Vec<f32>>,
+    /// Channel standard deviations for `given`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub std: Option<Vec<f32>>,
+    /// Leave out an epoch's last batch if it is not full. Default true.
+    pub drop_last: bool,
+    /// Share of broken images to skip before giving up. Default 0.01.
+    pub max_broken_share: f64,
+}
+
+impl Default for DataSection {
+    fn default() -> Self {
+        Self {
+            source: DataSource::Synthetic,
+            path: None,
+            samples: 8192,
+            augmentation: AugmentationKind::None,
+            crop_scale: Augmentation::SCALE,
+            crop_ratio: Augmentation::RATIO,
+            hflip: false,
+            normalization: NormalizationSource::Auto,
+            mean: None,
+            std: None,
+            drop_last: true,
+            max_broken_share: 0.01,
+        }
+    }
+}
+
+/// `[mask]`: what is hidden of an image.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct MaskSection {
+    /// Share of the patches that is hidden. Default 0.75.
+    pub ratio: f64,
+    /// How the hidden patches are chosen. Default `random`.
+    pub sampler: MaskSampler,
+}
+
+impl Default for MaskSection {
+    fn default() -> Self {
+        Self {
+            ratio: 0.75,
+            sampler: MaskSampler::Random,
+        }
+    }
+}
+
+/// `[optim]`: batch, learning rate and length of training.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct OptimSection {
+    /// Passes over the images. Default 100.
+    pub epochs: u64,
+    /// Epochs of linear warm-up; may be a fraction. Default 5.
+    pub warmup_epochs: f64,
+    /// Images that go through the model at once. Default 64.
+    pub batch_size: usize,
+    /// Batches whose gradients make one update. Default 1.
+    pub accumulate: usize,
+    /// Learning rate for 256 images an update; scaled by `batch_size * accumulate / 256`. Default 1.5e-4.
+    pub base_lr: f64,
+    /// Learning rate at the end. Default 0.
+    pub min_lr: f64,
+    /// AdamW's decay of parameters of two or more dimensions. Default 0.05.
+    pub weight_decay: f64,
+    /// AdamW's momentum decays. Default 0.9, 0.95.
+    pub betas: [f64; 2],
+    /// Largest gradient norm; larger ones are scaled down to it. 0, the default, clips nothing.
+    pub clip_grad: f64,
+}
+
+impl Default for OptimSection {
+    fn default() -> Self {
+        Self {
+            epochs: 100,
+            warmup_epochs: 5.0,
+            batch_size: 64,
+            accumulate: 1,
+            base_lr: 1.5e-4,
+            min_lr: 0.0,
+            weight_decay: 0.05,
+            betas: [0.9, 0.95],
+            clip_grad: 0.0,
+        }
+    }
+}
+
+/// `[run]`: where and how it runs, and what it writes.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct RunSection {
+    /// `auto`, `cpu`, `cuda` or `cuda:N`. Default `auto`.
+    pub device: String,
+    /// `fp32`, `bf16` or `fp16`. Default: fp32 on the CPU; on CUDA bf16 where the hardware has it, else fp16.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub precision: Option<Precision>,
+    /// Threads that load images; 0, the default, is one a core.
+    pub workers: usize,
+    /// Steps between lines of metrics. Default 10.
+    pub log_every: u64,
+    /// Epochs between pictures of reconstructions; 0 for none but the last. Default 1.
+    pub reconstruct_every: u64,
+    /// Epochs between checkpoints; 0 for none but the last. Default 1.
+    pub checkpoint_every: u64,
+    /// Minutes between checkpoints; 0, as the default 30, in addition to the above, or never.
+    pub checkpoint_minutes: f64,
+    /// How many of the latest checkpoints stay. Default 2.
+    pub keep_checkpoints: usize,
+}
+
+impl Default for RunSection {
+    fn default() -> Self {
+        Self {
+            device: "auto".into(),
+            precision: None,
+            workers: 0,
+            log_every: 10,
+            reconstruct_every: 1,
+            checkpoint_every: 1,
+            checkpoint_minutes: 30.0,
+            keep_checkpoints: 2,
+        }
+    }
+}
+
+/// What a run is made of: complete and checked. Only [`TrainConfig::resolve`] makes one.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub struct RunConfig {
+    /// Seed of weights, order, crops and masks.
+    pub seed: u64,
+    /// The network.
+    pub model: MaeConfig,
+    /// The images.
+    pub data: DataSection,
+    /// What is hidden of an image.
+    pub mask: MaskSection,
+    /// Batch, learning rate and length of training.
+    pub optim: OptimSection,
+    /// Where and how it runs; `device` and `precision` are definite.
+    pub run: RunSection,
+    /// The device that `run.device` names.
+    #[serde(skip)]
+    pub device: Device,
+    /// The precision that `run.precision` names.
+    #[serde(skip)]
+    pub precision: Precision,
+    /// The patches of an image.
+    #[serde(skip)]
+    pub grid: PatchGrid,
+}
+
+impl TrainConfig {
+    /// Checks every key and the combinations, and fills in what depends on others or on the machine.
+    ///
+    /// # Errors
+    /// With the key, its value, and what it can be.
+    pub fn resolve(self) -> Result<RunConfig> {
+        let model = self.model.resolve()?;
+        let grid = model.grid().context("`model` makes no grid of patches")?;
+        kept_patches(grid.patches(), self.mask.ratio)
+            .context("`mask.ratio` hides nothing or everything")?;
+        self.data.check(grid.channels())?;
+        self.optim.check()?;
+
+        let device = device::find(&self.run.device)?;
+        let precision = match self.run.precision {
+            Some(precision) => precision,
+            None => Precision::default_for(device)?,
+        };
+        ensure!(
+            self.run.log_every >= 1,
+            "`run.log_every` is 0, expected at least 1 step"
+        );
+        ensure!(
+            self.run.keep_checkpoints >= 1,
+            "`run.keep_checkpoints` is 0, expected at least 1"
+        );
+        number(
+            "run.checkpoint_minutes",
+            self.run.checkpoint_minutes,
+            0.0..=1e6,
+        )?;
+        let run = RunSection {
+            device: device::name(device),
+            precision: Some(precision),
+            ..self.run
+        };
+        let config = RunConfig {
+            seed: self.seed,
+            model,
+            data: self.data,
+            mask: self.mask,
+            optim: self.optim,
+            run,
+            device,
+            precision,
+            grid,
+        };
+        config
+            .transform()
+            .validate()
+            .context("`data` describes no crop")?;
+        Ok(config)
+    }
+}
+
+impl RunConfig {
+    /// The resolved configuration as a TOML file, which reads back as itself.
+    pub fn to_toml(&self) -> String {
+        toml::to_string(self).expect("plain tables of numbers and strings")
+    }
+
+    /// What is done to an image before it is cut into patches.
+    pub fn transform(&self) -> Transform {
+        let crop = Transform::center_crop(self.grid.height(), self.grid.width());
+        let augmentation = match self.data.augmentation {
+            AugmentationKind::None => Augmentation::None,
+            AugmentationKind::RandomResizedCrop => Augmentation::RandomResizedCrop {
+                scale: self.data.crop_scale,
+                ratio: self.data.crop_ratio,
+            },
+        };
+        Transform {
+            augmentation,
+            hflip: self.data.hflip,
+            ..crop
+        }
+    }
+
+    /// The channel statistics, unless they must be measured first.
+    pub fn normalization(&self) -> Option<Normalization> {
+        match self.data.normalization {
+            NormalizationSource::Auto => None,
+            NormalizationSource::Imagenet => Some(Normalization::IMAGENET),
+            NormalizationSource::Given => Some(Normalization::new(
+                self.data.mean.clone()?,
+                self.data.std.clone()?,
+            )),
+        }
+    }
+
+    /// Images of one update.
+    pub fn effective_batch(&self) -> usize {
+        self.optim.batch_size * self.optim.accumulate
+    }
+
+    /// The learning rate of each update, for a run of `steps_per_epoch` updates an epoch.
+    ///
+    /// Source of the scaling: Goyal et al. 2017, "linear scaling rule"; He et al. 2021, appendix A.1.
+    pub fn schedule(&self, steps_per_epoch: u64) -> Schedule {
+        Schedule {
+            peak_lr: self.optim.base_lr * self.effective_batch() as f64 / 256.0,
+            min_lr: self.optim.min_lr,
+            warmup_steps: self.optim.warmup_epochs * steps_per_epoch as f64,
+            total_steps: (self.optim.epochs * steps_per_epoch) as f64,
+        }
+    }
+}
+
+impl ModelSection {
+    fn resolve(&self) -> Result<MaeConfig> {
+        let name = self.preset.as_deref().unwrap_or("tiny");
+        let size = self.image_size.unwrap_or(224);
+        let preset = MaeConfig::preset(name, size).ok_or_else(|| {
+            anyhow!("`model.preset` is {name:?}, expected \"tiny\", \"small\", \"base\", \"large\" or \"huge\"")
+        })?;
+        if self.image_size.is_some() && (self.image_height.is_some() || self.image_width.is_some())
+        {
+            bail!(
+                "`model.image_size` is for square images: give it, or `image_height` and `image_width`"
+            );
+        }
+        ensure!(
+            self.image_height.is_some() == self.image_width.is_some(),
+            "`model.image_height` and `model.image_width` go together: one is missing"
+        );
+        let channels = self.channels.unwrap_or(preset.channels);
+        ensure!(
+            channels == 1 || channels == 3,
+            "`model.channels` is {channels}, expected 3 (colour) or 1 (grey)"
+        );
+        let model = MaeConfig {
+            image_height: self.image_height.unwrap_or(preset.image_height),
+            image_width: self.image_width.unwrap_or(preset.image_width),
+            patch_size: self.patch_size.unwrap_or(preset.patch_size),
+            channels,
+            embed_dim: self.embed_dim.unwrap_or(preset.embed_dim),
+            depth: self.depth.unwrap_or(preset.depth),
+            num_heads: self.num_heads.unwrap_or(preset.num_heads),
+            decoder_embed_dim: self.decoder_embed_dim.unwrap_or(preset.decoder_embed_dim),
+            decoder_depth: self.decoder_depth.unwrap_or(preset.decoder_depth),
+            decoder_num_heads: self.decoder_num_heads.unwrap_or(preset.decoder_num_heads),
+            mlp_ratio: self.mlp_ratio.unwrap_or(preset.mlp_ratio),
+            layer_norm_eps: self.layer_norm_eps.unwrap_or(preset.layer_norm_eps),
+            norm_pix_loss: self.norm_pix_loss.unwrap_or(preset.norm_pix_loss),
+        };
+        model.validate().context("`model` cannot be built")?;
+        Ok(model)
+    }
+}
+
+impl DataSection {
+    fn check(&self, channels: usize) -> Result<()> {
+        match (self.source, &self.path) {
+            (DataSource::Synthetic, Some(path)) => bail!(
+                "`data.path` is {}, but `data.source` is \"synthetic\", which reads no files; \
+                 set data.source=folder, or use --data",
+                path.display()
+            ),
+            (DataSource::Synthetic, None) => ensure!(
+                self.samples >= 1,
+                "`data.samples` is 0, expected the number of synthetic images in an epoch"
+            ),
+            (_, None) => bail!("`data.path` is missing: give the folder of images with --data DIR"),
+            (_, Some(_)) => {}
+        }
+        let is_cifar = matches!(self.source, DataSource::Cifar10 | DataSource::Cifar100);
+        ensure!(
+            !is_cifar || channels == 3,
+            "`model.channels` is {channels}, but CIFAR images have 3"
+        );
+        match (self.normalization, &self.mean, &self.std) {
+            (NormalizationSource::Given, Some(mean), Some(std)) => {
+                for (key, values) in [("mean", mean), ("std", std)] {
+                    let usable = values
+                        .iter()
+                        .all(|v| v.is_finite() && (key == "mean" || *v > 0.0));
+                    ensure!(
+                        values.len() == channels && usable,
+                        "`data.{key}` is {values:?}, expected {channels} finite numbers, one a channel, std above 0"
+                    );
+                }
+            }
+            (NormalizationSource::Given, ..) => {
+                bail!(
+                    "`data.normalization` is \"given\": give `data.mean` and `data.std`, one number a channel"
+                )
+            }
+            (NormalizationSource::Imagenet, ..) if channels != 3 => {
+                bail!(
+                    "`data.normalization` is \"imagenet\", which has 3 channels, but `model.channels` is {channels}"
+                )
+            }
+            (_, None, None) => {}
+            _ => bail!("`data.mean` and `data.std` have no effect unless data.normalization=given"),
+        }
+        number("data.max_broken_share", self.max_broken_share, 0.0..=1.0)
+    }
+}
+
+impl OptimSection {
+    fn check(&self) -> Result<()> {
+        ensure!(self.epochs >= 1, "`optim.epochs` is 0, expected at least 1");
+        ensure!(
+            self.batch_size >= 1,
+            "`optim.batch_size` is 0, expected at least 1 image"
+        );
+        ensure!(
+            self.accumulate >= 1,
+            "`optim.accumulate` is 0, expected 1 (off) or more batches an update"
+        );
+        number("optim.base_lr", self.base_lr, 1e-30..=1e3)?;
+        number("optim.min_lr", self.min_lr, 0.0..=1e3)?;
+        number("optim.weight_decay", self.weight_decay, 0.0..=1e3)?;
+        number("optim.clip_grad", self.clip_grad, 0.0..=1e30)?;
+        number("optim.warmup_epochs", self.warmup_epochs, 0.0..=1e9)?;
+        for beta in self.betas {
+            ensure!(
+                (0.0..1.0).contains(&beta),
+                "`optim.betas` has {beta}, expected two numbers in [0, 1)"
+            );
+        }
+        ensure!(
+            self.warmup_epochs < self.epochs as f64,
+            "`optim.warmup_epochs` is {}, expected fewer than `optim.epochs` = {}",
+            self.warmup_epochs,
+            self.epochs
+        );
+        let peak_lr = self.base_lr * (self.batch_size * self.accumulate) as f64 / 256.0;
+        ensure!(
+            self.min_lr <= peak_lr,
+            "`optim.min_lr` is {}, above the peak of {peak_lr} that base_lr and the batch give",
+            self.min_lr
+        );
+        Ok(())
+    }
+}
+
+fn number(key: &str, value: f64, range: std::ops::RangeInclusive<f64>) -> Result<()> {
+    ensure!(
+        range.contains(&value),
+        "`{key}` is {value}, expected {} to {}",
+        range.start(),
+        range.end()
+    );
+    Ok(())
+}

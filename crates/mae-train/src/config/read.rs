@@ -1,0 +1,274 @@
+//! From files, recipes and `--set` to a [`TrainConfig`].
+
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context, Result, anyhow, bail};
+use serde::Deserialize;
+use toml::{Table, Value};
+
+use super::TrainConfig;
+use crate::recipes;
+
+/// Where a configuration starts from.
+#[derive(Clone, Debug)]
+pub enum Source {
+    /// An embedded recipe.
+    Recipe(String),
+    /// A TOML file.
+    File(PathBuf),
+}
+
+/// Reads `source`, puts `data` and then `overrides` (`a.b=value`) over it.
+///
+/// # Errors
+/// With the file and the key: unknown ones with the nearest that exists, wrong types with both types.
+pub fn read(source: &Source, data: Option<&Path>, overrides: &[String]) -> Result<TrainConfig> {
+    let (name, text) = match source {
+        Source::Recipe(name) => (
+            format!("recipe {name}"),
+            recipes::find(name)?.text.to_string(),
+        ),
+        Source::File(path) => {
+            let text = std::fs::read_to_string(path)
+                .with_context(|| format!("reading {}", path.display()))?;
+            (path.display().to_string(), text)
+        }
+    };
+    let mut table: Table = text
+        .parse()
+        .with_context(|| format!("{name} is not valid TOML"))?;
+    // Checked alone first, so that a mistake is blamed on where it is.
+    check(table.clone()).with_context(|| name)?;
+    if let Some(path) = data {
+        set_data(&mut table, path)?;
+    }
+    for pair in overrides {
+        set(&mut table, pair)?;
+        check(table.clone()).with_context(|| format!("--set {pair}"))?;
+    }
+    check(table)
+}
+
+fn check(table: Table) -> Result<TrainConfig> {
+    let mut track = serde_path_to_error::Track::new();
+    TrainConfig::deserialize(serde_path_to_error::Deserializer::new(
+        Value::Table(table),
+        &mut track,
+    ))
+    .map_err(|error| {
+        let message = error.to_string();
+        explain(&track.path().to_string(), message.trim())
+    })
+}
+
+/// Serde's message with the whole key and, where a name is unknown, the nearest one.
+fn explain(path: &str, message: &str) -> anyhow::Error {
+    let mut quoted = message.split('`').skip(1).step_by(2);
+    if message.starts_with("unknown field") {
+        let unknown = quoted.next().unwrap_or_default();
+        let section = path
+            .strip_suffix(unknown)
+            .unwrap_or(path)
+            .trim_end_matches('.');
+        let full = |key: &str| {
+            if section.is_empty() {
+                key.to_string()
+            } else {
+                format!("{section}.{key}")
+            }
+        };
+        let known: Vec<&str> = quoted.collect();
+        let near = known
+            .iter()
+            .map(|key| (strsim::jaro_winkler(unknown, key), *key))
+            .filter(|(likeness, _)| *likeness > 0.75)
+            .max_by(|a, b| a.0.total_cmp(&b.0));
+        let hint = match near {
+            Some((_, key)) => format!("did you mean `{}`?", full(key)),
+            None => format!("expected one of {}", known.join(", ")),
+        };
+        return anyhow!("there is no key `{}`; {hint}", full(unknown));
+    }
+    anyhow!("`{path}`: {message}")
+}
+
+/// Points `data` at a folder: CIFAR's binary files if they are there, else images.
+fn set_data(table: &mut Table, path: &Path) -> Result<()> {
+    let holds = |names: [&str; 2]| names.iter().any(|name| path.join(name).exists());
+    let source = if holds(["data_batch_1.bin", "cifar-10-batches-bin"]) {
+        "cifar10"
+    } else if holds(["train.bin", "cifar-100-binary"]) {
+        "cifar100"
+    } else {
+        "folder"
+    };
+    let section = table
+        .entry("data")
+        .or_insert_with(|| Value::Table(Table::new()));
+    let Value::Table(section) = section else {
+        bail!("`data` is not a section")
+    };
+    let path = path
+        .to_str()
+        .ok_or_else(|| anyhow!("--data {}: not a name in UTF-8", path.display()))?;
+    section.insert("source".into(), source.into());
+    section.insert("path".into(), path.into());
+    Ok(())
+}
+
+/// Puts one `a.b=value` into the table; the value is TOML, or else a string.
+fn set(table: &mut Table, pair: &str) -> Result<()> {
+    let wrong = || anyhow!("--set {pair}: expected KEY=VALUE, for example --set optim.epochs=20");
+    let (path, value) = pair.split_once('=').ok_or_else(wrong)?;
+    let (path, text) = (path.trim(), value.trim());
+    let value = match format!("value = {text}").parse::<Table>() {
+        Ok(mut parsed) => parsed.remove("value").ok_or_else(wrong)?,
+        Err(_) => Value::String(text.into()),
+    };
+    let mut keys: Vec<&str> = path.split('.').collect();
+    let last = keys.pop().filter(|key| !key.is_empty()).ok_or_else(wrong)?;
+    let mut section = table;
+    for key in keys {
+        let next = section
+            .entry(key)
+            .or_insert_with(|| Value::Table(Table::new()));
+        section = next
+            .as_table_mut()
+            .ok_or_else(|| anyhow!("--set {pair}: `{key}` is a value, not a section"))?;
+    }
+    section.insert(last.into(), value);
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn quickstart(overrides: &[&str]) -> Result<crate::config::RunConfig> {
+        let overrides: Vec<String> = overrides.iter().map(|s| s.to_string()).collect();
+        read(&Source::Recipe("quickstart".into()), None, &overrides)?.resolve()
+    }
+
+    /// The whole chain of causes that one override leads to.
+    fn message(overrides: &[&str]) -> String {
+        format!("{:#}", quickstart(overrides).unwrap_err())
+    }
+
+    #[test]
+    fn every_recipe_resolves_and_its_toml_reads_back_as_itself() {
+        for recipe in recipes::ALL {
+            let needs_data = recipe.text.contains("source = \"folder\"")
+                || recipe.text.contains("source = \"cifar");
+            let data = needs_data.then_some("data.path=images".to_string());
+            let config = read(&Source::Recipe(recipe.name.into()), None, data.as_slice()).unwrap();
+            let resolved = config
+                .resolve()
+                .unwrap_or_else(|error| panic!("{}: {error:#}", recipe.name));
+            let again = check(resolved.to_toml().parse().unwrap())
+                .unwrap()
+                .resolve()
+                .unwrap();
+            assert_eq!(resolved, again, "{}", recipe.name);
+        }
+    }
+
+    #[test]
+    fn overrides_take_toml_values_and_plain_words() {
+        let config = quickstart(&[
+            "optim.betas=[0.8, 0.9]",
+            "data.augmentation=random-resized-crop",
+            "seed=7",
+        ])
+        .unwrap();
+        assert_eq!(config.optim.betas, [0.8, 0.9]);
+        assert_eq!(
+            config.data.augmentation,
+            crate::config::AugmentationKind::RandomResizedCrop
+        );
+        assert_eq!(config.seed, 7);
+    }
+
+    #[test]
+    fn mistakes_name_the_key_and_the_remedy() {
+        let cases = [
+            (
+                "optim.epoch=3",
+                "no key `optim.epoch`; did you mean `optim.epochs`?",
+            ),
+            ("optin.epochs=3", "no key `optin`; did you mean `optim`?"),
+            (
+                "optim.epochs=many",
+                "`optim.epochs`: invalid type: string \"many\", expected u64",
+            ),
+            ("optim.epochs=0", "`optim.epochs` is 0, expected at least 1"),
+            (
+                "optim.warmup_epochs=5000",
+                "`optim.warmup_epochs` is 5000, expected fewer than `optim.epochs`",
+            ),
+            ("optim.min_lr=1", "`optim.min_lr` is 1, above the peak"),
+            ("optim.betas=[0.9, 1.0]", "`optim.betas` has 1"),
+            ("mask.ratio=1.5", "`mask.ratio` hides nothing or everything"),
+            (
+                "mask.sampler=spiral",
+                "`mask.sampler`: unknown variant `spiral`",
+            ),
+            (
+                "model.preset=gigantic",
+                "`model.preset` is \"gigantic\", expected \"tiny\"",
+            ),
+            ("model.patch_size=7", "`model` cannot be built"),
+            ("model.decoder_num_heads=7", "`decoder_embed_dim`"),
+            (
+                "model.image_height=32",
+                "`model.image_size` is for square images",
+            ),
+            (
+                "model.channels=2",
+                "`model.channels` is 2, expected 3 (colour) or 1 (grey)",
+            ),
+            (
+                "data.path=photos",
+                "`data.source` is \"synthetic\", which reads no files",
+            ),
+            ("data.source=folder", "`data.path` is missing"),
+            (
+                "data.normalization=given",
+                "give `data.mean` and `data.std`",
+            ),
+            (
+                "data.mean=[0.5]",
+                "have no effect unless data.normalization=given",
+            ),
+            ("run.device=tpu", "`run.device` is \"tpu\""),
+            (
+                "run.precision=fp8",
+                "`run.precision`: unknown variant `fp8`",
+            ),
+            ("epochs", "expected KEY=VALUE"),
+            ("seed.x=1", "`seed` is a value, not a section"),
+        ];
+        for (pair, expected) in cases {
+            let found = message(&[pair]);
+            assert!(found.contains(expected), "--set {pair} says: {found}");
+        }
+        let found = message(&[
+            "data.augmentation=random-resized-crop",
+            "data.crop_scale=[2.0, 1.0]",
+        ]);
+        assert!(found.contains("scale"), "{found}");
+    }
+
+    #[test]
+    fn a_file_that_is_no_toml_is_named() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("my.toml");
+        std::fs::write(&path, "epochs = = 3").unwrap();
+        let found = format!("{:#}", read(&Source::File(path), None, &[]).unwrap_err());
+        assert!(found.contains("my.toml is not valid TOML"), "{found}");
+        let found = format!(
+            "{:#}",
+            read(&Source::File("absent.toml".into()), None, &[]).unwrap_err()
+        );
+        assert!(found.contains("reading absent.toml"), "{found}");
+    }
+}

@@ -1,0 +1,79 @@
+//! From a configuration to images, statistics and batches.
+
+use std::sync::Arc;
+
+use anyhow::{Context, Result};
+use mae_data::{
+    Cifar, CifarDataset, Dataset, FolderDataset, Loader, LoaderConfig, Order, Split,
+    SyntheticDataset, Transform, channel_mean_std,
+};
+use mae_model::Normalization;
+
+use crate::config::{DataSource, NormalizationSource, RunConfig};
+
+/// Images whose pixels are looked at for `data.normalization = "auto"`.
+const STATISTICS_SAMPLE: usize = 1024;
+
+/// Opens the images that `config.data` describes.
+///
+/// # Errors
+/// With the path and what was found there.
+pub fn open(config: &RunConfig) -> Result<Arc<dyn Dataset>> {
+    let (data, grid) = (&config.data, &config.grid);
+    let path = data.path.as_deref().unwrap_or_else(|| ".".as_ref());
+    Ok(match data.source {
+        DataSource::Synthetic => Arc::new(SyntheticDataset::new(
+            data.samples,
+            grid.height(),
+            grid.width(),
+            grid.channels(),
+            config.seed,
+        )?),
+        DataSource::Folder => Arc::new(FolderDataset::open(path, grid.channels())?),
+        DataSource::Cifar10 => Arc::new(CifarDataset::open(path, Cifar::Ten, Split::Train)?),
+        DataSource::Cifar100 => Arc::new(CifarDataset::open(path, Cifar::Hundred, Split::Train)?),
+    })
+}
+
+/// Settles the channel statistics, measuring them if need be, and writes them into `config`.
+///
+/// # Errors
+/// If no image of the sample can be read.
+pub fn settle_normalization(
+    config: &mut RunConfig,
+    dataset: &dyn Dataset,
+) -> Result<Normalization> {
+    if let Some(normalization) = config.normalization() {
+        return Ok(normalization);
+    }
+    // Of plain crops, so that the same images give the same numbers under any augmentation.
+    let crop = Transform::center_crop(config.grid.height(), config.grid.width());
+    let stats = channel_mean_std(dataset, &crop, STATISTICS_SAMPLE, config.seed)
+        .context("measuring the channels' mean and standard deviation")?;
+    config.data.normalization = NormalizationSource::Given;
+    config.data.mean = Some(stats.mean.clone());
+    config.data.std = Some(stats.std.clone());
+    Ok(Normalization::new(stats.mean, stats.std))
+}
+
+/// The loader of training batches.
+///
+/// # Errors
+/// If the settings make no batch of these images.
+pub fn loader(config: &RunConfig, dataset: Arc<dyn Dataset>) -> Result<Loader> {
+    Ok(Loader::new(
+        dataset,
+        LoaderConfig {
+            workers: config.run.workers,
+            prefetch: 2 * config.optim.accumulate,
+            drop_last: config.data.drop_last,
+            order: Order::Shuffled,
+            seed: config.seed,
+            max_broken_share: config.data.max_broken_share,
+            mask_ratio: config.mask.ratio,
+            sampler: config.mask.sampler,
+            transform: config.transform(),
+            ..LoaderConfig::new(config.grid, config.optim.batch_size)
+        },
+    )?)
+}

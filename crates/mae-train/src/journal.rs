@@ -1,0 +1,120 @@
+//! What a run writes down: metrics, TensorBoard events, curves.
+
+use anyhow::Result;
+use mae_report::{EventWriter, MetricsWriter, Record, loss_svg, read_metrics};
+
+use crate::picture::Picture;
+use crate::run_dir::RunDir;
+
+/// The records of one run, in every format.
+#[derive(Debug)]
+pub struct Journal<'a> {
+    run_dir: &'a RunDir,
+    metrics: MetricsWriter,
+    events: EventWriter,
+}
+
+impl<'a> Journal<'a> {
+    /// Opens the records of a run that stands at `step`; what was written of later steps is dropped.
+    ///
+    /// # Errors
+    /// If a file cannot be written, or the metrics so far are damaged.
+    pub fn open(run_dir: &'a RunDir, step: u64) -> Result<Self> {
+        Ok(Self {
+            run_dir,
+            metrics: MetricsWriter::resume(&run_dir.metrics(), step)?,
+            events: EventWriter::create(&run_dir.tensorboard(), step)?,
+        })
+    }
+
+    /// Writes one record.
+    ///
+    /// # Errors
+    /// If the disk is full or cannot be written to.
+    pub fn record(&mut self, record: &Record) -> Result<()> {
+        self.metrics.write(record)?;
+        let step = record.step();
+        let scalars: Vec<(&str, f64)> = match *record {
+            Record::Step {
+                loss,
+                lr,
+                grad_norm,
+                images_per_s,
+                data_wait,
+                loss_scale,
+                skipped,
+                ..
+            } => {
+                let mut scalars = vec![
+                    ("train/loss", loss),
+                    ("train/lr", lr),
+                    ("train/grad_norm", grad_norm),
+                    ("train/skipped", skipped as f64),
+                    ("speed/images_per_s", images_per_s),
+                    ("speed/data_wait", data_wait),
+                ];
+                scalars.extend(loss_scale.map(|scale| ("train/loss_scale", scale)));
+                scalars
+            }
+            Record::Epoch {
+                loss,
+                seconds,
+                broken_images,
+                ..
+            } => vec![
+                ("epoch/loss", loss),
+                ("epoch/seconds", seconds),
+                ("epoch/broken_images", broken_images as f64),
+            ],
+        };
+        for (tag, value) in scalars {
+            self.events.scalar(tag, step, value)?;
+        }
+        Ok(())
+    }
+
+    /// Draws the curves anew and makes everything visible to readers.
+    ///
+    /// # Errors
+    /// If a file cannot be read or written.
+    pub fn publish(&mut self) -> Result<()> {
+        self.events.flush()?;
+        let records = read_metrics(&self.run_dir.metrics())?;
+        let name = self
+            .run_dir
+            .path()
+            .file_name()
+            .unwrap_or_default()
+            .to_string_lossy()
+            .into_owned();
+        loss_svg(&self.run_dir.curves(), &records, &name)?;
+        Ok(())
+    }
+
+    /// Saves the picture of an epoch's reconstructions. Returns where.
+    ///
+    /// # Errors
+    /// If it cannot be written.
+    pub fn picture(
+        &mut self,
+        picture: &Picture,
+        epoch: u64,
+        step: u64,
+    ) -> Result<std::path::PathBuf> {
+        let path = self
+            .run_dir
+            .reconstructions()
+            .join(format!("epoch-{epoch:04}.png"));
+        std::fs::create_dir_all(self.run_dir.reconstructions())?;
+        let png = picture.png()?;
+        mae_report::write_atomic(&path, &png)?;
+        self.events.image_png(
+            "reconstructions",
+            step,
+            &png,
+            picture.height(),
+            picture.width(),
+        )?;
+        Ok(path)
+    }
+}

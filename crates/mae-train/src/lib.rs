@@ -1,0 +1,34 @@
+//! Pre-trains a Masked Autoencoder (He et al. 2021, arXiv 2111.06377): the program and its parts.
+//!
+//! ```no_run
+//! use mae_train::config::{Source, read};
+//! use mae_train::interrupt::Interrupt;
+//! use mae_train::progress::Progress;
+//! use mae_train::pretrain::pretrain;
+//! use mae_train::run_dir::RunDir;
+//!
+//! let overrides = ["optim.epochs=2".to_string()];
+//! let config = read(&Source::Recipe("quickstart".into()), None, &overrides)?.resolve()?;
+//! let run_dir = RunDir::create("runs/two-epochs".as_ref())?;
+//! pretrain(config, &run_dir, &Interrupt::catch()?, &Progress::hidden())?;
+//! # Ok::<(), anyhow::Error>(())
+//! ```
+//!
+//! [`pretrain`](mod@pretrain) is the loop, [`state`] what it changes, [`config`] what it is told.
+
+pub mod checkpoint;
+pub mod config;
+pub mod data;
+pub mod device;
+pub mod interrupt;
+pub mod journal;
+pub mod optim;
+mod picture;
+pub mod precision;
+pub mod pretrain;
+pub mod progress;
+pub mod recipes;
+pub mod reconstruct;
+pub mod run_dir;
+pub mod schedule;
+pub mod state;

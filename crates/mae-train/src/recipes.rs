@@ -1,0 +1,55 @@
+//! The configurations that come with the program.
+
+use anyhow::{Result, anyhow};
+
+/// An embedded configuration.
+#[derive(Clone, Copy, Debug)]
+pub struct Recipe {
+    /// What `--recipe` takes.
+    pub name: &'static str,
+    /// The TOML file, which begins with comments: what it is for, its command, time and expected result.
+    pub text: &'static str,
+}
+
+impl Recipe {
+    /// The first line of the recipe's comments.
+    pub fn summary(&self) -> &'static str {
+        self.text
+            .lines()
+            .next()
+            .unwrap_or_default()
+            .trim_start_matches('#')
+            .trim()
+    }
+}
+
+macro_rules! recipes {
+    ($($name:literal),+ $(,)?) => {
+        &[$(Recipe { name: $name, text: include_str!(concat!("../recipes/", $name, ".toml")) }),+]
+    };
+}
+
+/// Every recipe, small ones first.
+pub const ALL: &[Recipe] = recipes![
+    "quickstart",
+    "cifar10",
+    "imagenet_vit_b16",
+    "imagenet_vit_l16",
+    "imagenet_vit_h14"
+];
+
+/// The recipe of that name.
+///
+/// # Errors
+/// With the names that exist, if there is none.
+pub fn find(name: &str) -> Result<&'static Recipe> {
+    ALL.iter()
+        .find(|recipe| recipe.name == name)
+        .ok_or_else(|| {
+            let names: Vec<&str> = ALL.iter().map(|recipe| recipe.name).collect();
+            anyhow!(
+                "there is no recipe {name:?}; expected one of {}",
+                names.join(", ")
+            )
+        })
+}

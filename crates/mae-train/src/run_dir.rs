@@ -1,0 +1,125 @@
+//! The folder of a run: what is where.
+
+use std::fs::File;
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context, Result, bail};
+
+use crate::config::RunConfig;
+
+/// The folder that one run writes into; locked against a second process while this value lives.
+#[derive(Debug)]
+pub struct RunDir {
+    path: PathBuf,
+    // The lock ends with the process, however that ends.
+    _lock: File,
+}
+
+impl RunDir {
+    /// Makes a folder for a new run.
+    ///
+    /// # Errors
+    /// If there is a run in it already, or it cannot be written to.
+    pub fn create(path: &Path) -> Result<Self> {
+        std::fs::create_dir_all(path).with_context(|| format!("creating {}", path.display()))?;
+        let run_dir = Self::lock(path)?;
+        if run_dir.config().exists() {
+            bail!(
+                "{} holds a run already: continue it with --resume --out {0}, or give another --out",
+                path.display()
+            );
+        }
+        Ok(run_dir)
+    }
+
+    /// Opens the folder of a run.
+    ///
+    /// # Errors
+    /// If there is no run in it, or another process is training in it.
+    pub fn open(path: &Path) -> Result<Self> {
+        if !path.join("config.toml").exists() {
+            bail!(
+                "{} holds no run: there is no config.toml in it",
+                path.display()
+            );
+        }
+        Self::lock(path)
+    }
+
+    fn lock(path: &Path) -> Result<Self> {
+        let name = path.join(".lock");
+        let lock = File::create(&name).with_context(|| format!("creating {}", name.display()))?;
+        match lock.try_lock() {
+            Ok(()) => {}
+            Err(std::fs::TryLockError::WouldBlock) => {
+                bail!(
+                    "another process is training in {}: wait for it, or give another --out",
+                    path.display()
+                )
+            }
+            // Some network file systems know no locks; a run there is still a run.
+            Err(std::fs::TryLockError::Error(error)) => {
+                log::warn!("cannot lock {}: {error}", name.display())
+            }
+        }
+        Ok(Self {
+            path: path.into(),
+            _lock: lock,
+        })
+    }
+
+    /// The folder itself.
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// The resolved configuration.
+    pub fn config(&self) -> PathBuf {
+        self.path.join("config.toml")
+    }
+
+    /// One JSON object a line: see [`mae_report::Record`].
+    pub fn metrics(&self) -> PathBuf {
+        self.path.join("metrics.jsonl")
+    }
+
+    /// The curves of loss and learning rate.
+    pub fn curves(&self) -> PathBuf {
+        self.path.join("loss.svg")
+    }
+
+    /// TensorBoard's event files.
+    pub fn tensorboard(&self) -> PathBuf {
+        self.path.join("tensorboard")
+    }
+
+    /// Pictures of reconstructions, `epoch-NNNN.png`.
+    pub fn reconstructions(&self) -> PathBuf {
+        self.path.join("reconstructions")
+    }
+
+    /// Checkpoints, `step-NNNNNNNN/`.
+    pub fn checkpoints(&self) -> PathBuf {
+        self.path.join("checkpoints")
+    }
+
+    /// Writes the configuration, with the versions that it ran on.
+    ///
+    /// # Errors
+    /// If the folder cannot be written to.
+    pub fn write_config(&self, config: &RunConfig) -> Result<()> {
+        let header = format!(
+            "# Written by mae-train {} (revision {}, libtorch {}).\n\
+             # Repeat the run with: mae-train pretrain --config {}\n\n",
+            env!("CARGO_PKG_VERSION"),
+            env!("MAE_REVISION"),
+            LIBTORCH_VERSION,
+            self.config().display(),
+        );
+        mae_report::write_atomic(&self.config(), (header + &config.to_toml()).as_bytes())?;
+        Ok(())
+    }
+}
+
+/// The libtorch that this version of tch is made for.
+const LIBTORCH_VERSION: &str = "2.13.0";

@@ -1,0 +1,236 @@
+//! What training changes: the model, the optimizer, the loss scale, the running sums; and one update of it.
+
+use std::collections::BTreeMap;
+
+use anyhow::Result;
+use mae_data::MaskedBatch;
+use mae_model::{MaskedAutoencoderViT, Normalization};
+use tch::{Device, Kind, Tensor, no_grad};
+
+use crate::config::RunConfig;
+use crate::optim::Optimizer;
+use crate::precision::{GradScaler, Precision};
+
+/// Everything that a step changes, all of it on the device.
+#[derive(Debug)]
+pub struct TrainState {
+    /// The network.
+    pub model: MaskedAutoencoderViT,
+    /// AdamW and its moments.
+    pub optimizer: Optimizer,
+    /// The loss scale, under fp16.
+    pub scaler: Option<GradScaler>,
+    /// Sums for the metrics.
+    pub totals: Totals,
+    precision: Precision,
+    clip_grad: f64,
+}
+
+impl TrainState {
+    /// The state before the first step.
+    ///
+    /// # Errors
+    /// If the model cannot be built.
+    pub fn new(config: &RunConfig, normalization: &Normalization) -> Result<Self> {
+        let model =
+            MaskedAutoencoderViT::new(&config.model, normalization, config.device, config.seed)?;
+        let optimizer = Optimizer::new(
+            &model.parameters(),
+            config.optim.weight_decay,
+            config.optim.betas,
+        );
+        Ok(Self {
+            optimizer,
+            scaler: (config.precision == Precision::Fp16).then(|| GradScaler::new(config.device)),
+            totals: Totals::new(config.device),
+            precision: config.precision,
+            clip_grad: config.optim.clip_grad,
+            model,
+        })
+    }
+
+    /// One update from all images of `batches`, each image weighing the same. Reads nothing back.
+    ///
+    /// A loss or gradient that is not finite leaves weights and moments as they were, and is counted.
+    ///
+    /// # Errors
+    /// If the batches do not fit the model, or libtorch refuses.
+    pub fn update(&mut self, batches: &[MaskedBatch], lr: f64) -> Result<()> {
+        let images: usize = batches.iter().map(MaskedBatch::len).sum();
+        let mut loss_sum = Tensor::zeros([], (Kind::Float, self.model.device()));
+        for batch in batches {
+            let batch_loss = self.loss(batch)? * (batch.len() as f64 / images as f64);
+            loss_sum += batch_loss.detach();
+            match &self.scaler {
+                Some(scaler) => scaler.scale(&batch_loss).backward(),
+                None => batch_loss.backward(),
+            }
+        }
+
+        let grads = self.optimizer.grads()?;
+        if let Some(scaler) = &mut self.scaler {
+            let found_inf = scaler.unscale(&grads)?;
+            scaler.update(&found_inf);
+        }
+        let grad_norm = torch_ext::total_norm(&grads)?;
+        let is_bad = loss_sum
+            .isfinite()
+            .logical_and(&grad_norm.isfinite())
+            .logical_not();
+        let divisor = (self.clip_grad > 0.0).then(|| (&grad_norm / self.clip_grad).clamp_min(1.0));
+        self.optimizer
+            .step(grads, lr, divisor.as_ref(), &is_bad.to_kind(Kind::Float))?;
+        no_grad(|| self.totals.add(&loss_sum, &grad_norm, &is_bad));
+        Ok(())
+    }
+
+    fn loss(&self, batch: &MaskedBatch) -> Result<Tensor> {
+        let (visible, masked, ids_shuffle) = to_device(batch, self.model.device());
+        let forward = || self.model.forward(&visible, &masked, &ids_shuffle);
+        Ok(torch_ext::autocast(
+            self.model.device(),
+            self.precision.kind(),
+            forward,
+        )??)
+    }
+
+    /// All but the weights: what a checkpoint must keep to go on exactly. The tensors are shared.
+    pub fn trainer_tensors(&self) -> BTreeMap<String, Tensor> {
+        let mut tensors = self.optimizer.state();
+        tensors.extend(self.totals.tensors());
+        tensors.extend(self.scaler.iter().flat_map(GradScaler::state));
+        tensors
+    }
+}
+
+/// The tensors of a batch: visible and masked patches as u8, and `ids_shuffle`.
+///
+/// On CUDA the copies start from pinned memory and do not wait.
+///
+/// # Shapes
+/// - `[batch, kept, patch_dim]`, `[batch, patches - kept, patch_dim]`, `[batch, patches]`
+pub fn to_device(batch: &MaskedBatch, device: Device) -> (Tensor, Tensor, Tensor) {
+    let (images, kept) = (batch.len() as i64, batch.kept as i64);
+    let patches = batch.ids_shuffle.len() as i64 / images;
+    let send = |tensor: Tensor| match device {
+        Device::Cuda(_) => tensor
+            .pin_memory(device)
+            .to_device_(device, tensor.kind(), true, false),
+        _ => tensor,
+    };
+    (
+        send(Tensor::from_slice(&batch.visible).view([images, kept, -1])),
+        send(Tensor::from_slice(&batch.masked).view([images, patches - kept, -1])),
+        send(Tensor::from_slice(&batch.ids_shuffle).view([images, patches])),
+    )
+}
+
+/// Running sums for the metrics, kept on the device as f64 and part of a checkpoint.
+#[derive(Debug)]
+pub struct Totals {
+    window: Sums,
+    epoch: Sums,
+    skipped: Tensor,
+    skipped_in_row: Tensor,
+}
+
+#[derive(Debug)]
+struct Sums {
+    loss: Tensor,
+    grad_norm: Tensor,
+    steps: Tensor,
+}
+
+/// Means since the last reading, over the steps that were not skipped; NaN if all were.
+#[derive(Clone, Copy, Debug)]
+pub struct Means {
+    /// Mean loss.
+    pub loss: f64,
+    /// Mean gradient norm, before clipping.
+    pub grad_norm: f64,
+}
+
+impl Totals {
+    fn new(device: Device) -> Self {
+        let zero = || Tensor::zeros([], (Kind::Double, device));
+        let sums = || Sums {
+            loss: zero(),
+            grad_norm: zero(),
+            steps: zero(),
+        };
+        Self {
+            window: sums(),
+            epoch: sums(),
+            skipped: zero(),
+            skipped_in_row: zero(),
+        }
+    }
+
+    fn add(&mut self, loss: &Tensor, grad_norm: &Tensor, is_bad: &Tensor) {
+        let is_good = is_bad.logical_not();
+        let loss = loss.masked_fill(is_bad, 0.0);
+        let grad_norm = grad_norm.masked_fill(is_bad, 0.0);
+        for sums in [&mut self.window, &mut self.epoch] {
+            sums.loss += &loss;
+            sums.grad_norm += &grad_norm;
+            sums.steps += &is_good;
+        }
+        self.skipped += is_bad;
+        self.skipped_in_row += is_bad;
+        self.skipped_in_row *= is_bad;
+    }
+
+    /// Means since the last call, read from the device.
+    pub fn take_window(&mut self) -> Means {
+        self.window.take()
+    }
+
+    /// Means since the last call, read from the device.
+    pub fn take_epoch(&mut self) -> Means {
+        self.epoch.take()
+    }
+
+    /// Updates skipped so far, read from the device.
+    pub fn skipped(&self) -> u64 {
+        self.skipped.double_value(&[]) as u64
+    }
+
+    /// How many of the latest updates were skipped without one between that was not, read from the device.
+    pub fn skipped_in_row(&self) -> u64 {
+        self.skipped_in_row.double_value(&[]) as u64
+    }
+
+    fn tensors(&self) -> BTreeMap<String, Tensor> {
+        let mut tensors = BTreeMap::from([
+            ("totals.skipped".to_string(), self.skipped.shallow_clone()),
+            (
+                "totals.skipped_in_row".to_string(),
+                self.skipped_in_row.shallow_clone(),
+            ),
+        ]);
+        for (name, sums) in [("window", &self.window), ("epoch", &self.epoch)] {
+            for (key, tensor) in [
+                ("loss", &sums.loss),
+                ("grad_norm", &sums.grad_norm),
+                ("steps", &sums.steps),
+            ] {
+                tensors.insert(format!("totals.{name}.{key}"), tensor.shallow_clone());
+            }
+        }
+        tensors
+    }
+}
+
+impl Sums {
+    fn take(&mut self) -> Means {
+        let steps = self.steps.double_value(&[]);
+        let means = Means {
+            loss: self.loss.double_value(&[]) / steps,
+            grad_norm: self.grad_norm.double_value(&[]) / steps,
+        };
+        for tensor in [&mut self.loss, &mut self.grad_norm, &mut self.steps] {
+            let _ = tensor.zero_();
+        }
+        means
+    }
+}

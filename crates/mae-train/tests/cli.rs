@@ -1,0 +1,483 @@
+//! The program through its real binary: runs, interruptions, mistakes.
+
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Output, Stdio};
+use std::time::{Duration, Instant};
+
+use mae_report::{Record, read_metrics};
+use tempfile::TempDir;
+
+/// A model and data set so small that a step takes milliseconds.
+const SMALL: &[&str] = &[
+    "model.image_size=16",
+    "model.patch_size=4",
+    "model.embed_dim=32",
+    "model.depth=2",
+    "model.num_heads=2",
+    "model.decoder_embed_dim=16",
+    "model.decoder_depth=1",
+    "model.decoder_num_heads=2",
+    "data.samples=160",
+    "optim.epochs=4",
+    "optim.batch_size=8",
+    "run.device=cpu",
+    "run.log_every=1",
+    "run.workers=1",
+];
+
+fn program() -> Command {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_mae-train"));
+    // Two threads everywhere: another count may round differently.
+    command
+        .env("OMP_NUM_THREADS", "2")
+        .env_remove("RUST_BACKTRACE")
+        .env_remove("RUST_LOG");
+    command
+}
+
+/// `pretrain` of the small model into `out`, with more keys set.
+fn small(out: &Path, more: &[&str]) -> Command {
+    let mut command = program();
+    command.arg("pretrain").arg("--out").arg(out);
+    for pair in SMALL.iter().chain(more) {
+        command.args(["--set", pair]);
+    }
+    command
+}
+
+fn text(bytes: &[u8]) -> String {
+    String::from_utf8_lossy(bytes).into_owned()
+}
+
+fn succeed(mut command: Command) -> Output {
+    let output = command.output().unwrap();
+    assert!(
+        output.status.success(),
+        "{command:?}\n{}{}",
+        text(&output.stdout),
+        text(&output.stderr)
+    );
+    output
+}
+
+/// What it says when it fails; it must not be a panic.
+fn fail(mut command: Command) -> String {
+    let output = command.output().unwrap();
+    let message = text(&output.stderr);
+    assert!(!output.status.success(), "{command:?} succeeded");
+    assert!(!message.contains("panicked"), "{message}");
+    message
+}
+
+/// What must be equal between two runs: all but times.
+fn numbers(run: &Path) -> Vec<(u64, [u64; 3])> {
+    let records = read_metrics(&run.join("metrics.jsonl")).unwrap();
+    records
+        .iter()
+        .map(|record| match *record {
+            Record::Step {
+                step,
+                loss,
+                lr,
+                grad_norm,
+                ..
+            } => (step, [loss.to_bits(), lr.to_bits(), grad_norm.to_bits()]),
+            Record::Epoch { epoch, loss, .. } => (epoch, [loss.to_bits(), 0, 0]),
+        })
+        .collect()
+}
+
+fn checkpoints(run: &Path) -> Vec<PathBuf> {
+    let Ok(entries) = std::fs::read_dir(run.join("checkpoints")) else {
+        return Vec::new();
+    };
+    let mut paths: Vec<PathBuf> = entries.map(|entry| entry.unwrap().path()).collect();
+    paths.retain(|path| {
+        path.file_name()
+            .unwrap()
+            .to_string_lossy()
+            .starts_with("step-")
+    });
+    paths.sort();
+    paths
+}
+
+/// Waits until the child has saved a checkpoint inside an epoch of 20 steps, past step `after`.
+fn wait_for_checkpoint(child: &mut Child, run: &Path, after: u64) {
+    let started = Instant::now();
+    loop {
+        let step = checkpoints(run).last().map_or(0, |path| {
+            path.file_name()
+                .unwrap()
+                .to_string_lossy()
+                .trim_start_matches("step-")
+                .parse::<u64>()
+                .unwrap()
+        });
+        if step > after && !step.is_multiple_of(20) {
+            return;
+        }
+        assert!(
+            child.try_wait().unwrap().is_none(),
+            "it ended before it could be interrupted"
+        );
+        assert!(
+            started.elapsed() < Duration::from_secs(120),
+            "no checkpoint in two minutes"
+        );
+        std::thread::sleep(Duration::from_millis(2));
+    }
+}
+
+/// Interrupts a run several times, resumes it each time, and compares it with one that was left alone.
+fn check_resume(signal: &str, exit_code: Option<i32>, more: &[&str]) {
+    let folder = tempfile::tempdir().unwrap();
+    let (whole, broken) = (folder.path().join("whole"), folder.path().join("broken"));
+    // Enough epochs that three interruptions find it running, and a checkpoint every 30 ms.
+    let keys = [
+        &[
+            "optim.epochs=12",
+            "run.checkpoint_minutes=0.0005",
+            "run.reconstruct_every=0",
+        ],
+        more,
+    ]
+    .concat();
+    succeed(small(&whole, &keys));
+
+    for after in [0, 40, 90] {
+        let mut command = small(&broken, &keys);
+        let mut child = command
+            .arg("--resume")
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped())
+            .spawn()
+            .unwrap();
+        wait_for_checkpoint(&mut child, &broken, after);
+        let status = Command::new("kill")
+            .args([signal, &child.id().to_string()])
+            .status()
+            .unwrap();
+        assert!(status.success());
+        let output = child.wait_with_output().unwrap();
+        assert_eq!(
+            output.status.code(),
+            exit_code,
+            "{}{}",
+            text(&output.stdout),
+            text(&output.stderr)
+        );
+        if exit_code.is_some() {
+            assert!(text(&output.stdout).contains("go on with: mae-train pretrain --resume --out"));
+        }
+    }
+    let mut command = small(&broken, &keys);
+    command.arg("--resume");
+    succeed(command);
+
+    assert_eq!(numbers(&whole), numbers(&broken));
+    let model = |run: &Path| {
+        std::fs::read(checkpoints(run).last().unwrap().join("model.safetensors")).unwrap()
+    };
+    // The order of a file's header is free: compare the tensors after it.
+    let tensors = |run: &Path| {
+        model(run)[8 + u64::from_le_bytes(model(run)[..8].try_into().unwrap()) as usize..].to_vec()
+    };
+    assert!(tensors(&whole) == tensors(&broken), "the weights differ");
+}
+
+#[test]
+fn kill_9_and_resume_gives_identical_losses() {
+    check_resume("-KILL", None, &[]);
+}
+
+#[test]
+fn ctrl_c_and_resume_gives_identical_losses() {
+    check_resume("-INT", Some(130), &[]);
+}
+
+#[test]
+fn sigterm_and_resume_gives_identical_losses_with_accumulation_and_fp16() {
+    check_resume(
+        "-TERM",
+        Some(143),
+        &[
+            "optim.accumulate=3",
+            "data.drop_last=false",
+            "optim.batch_size=7",
+            "run.precision=fp16",
+        ],
+    );
+}
+
+#[test]
+fn a_run_leaves_everything_that_the_documentation_names() {
+    let folder = tempfile::tempdir().unwrap();
+    let run = folder.path().join("run");
+    let output = succeed(small(&run, &[]));
+    let last = text(&output.stdout).lines().last().unwrap().to_string();
+    assert!(
+        last.contains("pictures: ") && last.contains("curves: ") && last.contains("checkpoint: "),
+        "{last}"
+    );
+    for file in [
+        "config.toml",
+        "metrics.jsonl",
+        "loss.svg",
+        "reconstructions/epoch-0004.png",
+    ] {
+        assert!(run.join(file).metadata().unwrap().len() > 100, "{file}");
+    }
+    assert_eq!(
+        std::fs::read_dir(run.join("tensorboard")).unwrap().count(),
+        1
+    );
+    assert_eq!(checkpoints(&run).len(), 2, "the last two are kept");
+    let picture = image::open(run.join("reconstructions/epoch-0004.png")).unwrap();
+    assert!(
+        picture.width() > 1000 && picture.height() > 500,
+        "{picture:?}"
+    );
+
+    // The run's own configuration repeats it.
+    let again = folder.path().join("again");
+    let mut command = program();
+    command
+        .arg("--config")
+        .arg(run.join("config.toml"))
+        .arg("--out")
+        .arg(&again);
+    succeed(command);
+    assert_eq!(numbers(&run), numbers(&again));
+
+    // The model is found by those who want it.
+    let model = checkpoints(&run).last().unwrap().join("model.safetensors");
+    let model = mae_model::MaskedAutoencoderViT::load(&model, tch::Device::Cpu).unwrap();
+    assert_eq!(model.config().embed_dim, 32);
+
+    // Nothing is left to do.
+    let before = numbers(&run);
+    let mut command = program();
+    command.args(["pretrain", "--resume", "--out"]).arg(&run);
+    succeed(command);
+    assert_eq!(before, numbers(&run));
+}
+
+#[test]
+fn lower_precision_and_workers_train_too() {
+    let folder = tempfile::tempdir().unwrap();
+    let final_loss = |name: &str, more: &[&str]| {
+        let run = folder.path().join(name);
+        succeed(small(&run, more));
+        match read_metrics(&run.join("metrics.jsonl")).unwrap().pop() {
+            Some(Record::Epoch { loss, .. }) => loss,
+            other => panic!("the last record is {other:?}"),
+        }
+    };
+    let fp32 = final_loss("fp32", &[]);
+    assert_eq!(
+        fp32,
+        final_loss("workers", &["run.workers=3"]),
+        "the order depends on the workers"
+    );
+    for precision in ["bf16", "fp16"] {
+        let loss = final_loss(precision, &[&format!("run.precision={precision}")]);
+        assert!(
+            (loss / fp32 - 1.0).abs() < 0.02,
+            "{precision}: {loss} against {fp32}"
+        );
+    }
+    let accumulated = final_loss("accumulated", &["optim.batch_size=4", "optim.accumulate=2"]);
+    assert!(
+        (accumulated / fp32 - 1.0).abs() < 1e-4,
+        "{accumulated} against {fp32}"
+    );
+}
+
+#[test]
+fn divergence_stops_with_advice_and_keeps_the_last_good_checkpoint() {
+    let folder = tempfile::tempdir().unwrap();
+    let run = folder.path().join("run");
+    succeed(small(&run, &["optim.epochs=1", "optim.warmup_epochs=0"]));
+    let before = checkpoints(&run);
+
+    let diverging = folder.path().join("diverging");
+    let message = fail(small(
+        &diverging,
+        &[
+            "optim.base_lr=1000",
+            "optim.epochs=10",
+            "optim.warmup_epochs=0",
+        ],
+    ));
+    assert!(
+        message.contains("was not finite in 4") && message.contains("smaller optim.base_lr"),
+        "{message}"
+    );
+    assert_eq!(before.len(), 1);
+}
+
+/// A folder of small PNG files.
+fn images(count: u8) -> TempDir {
+    let folder = tempfile::tempdir().unwrap();
+    for i in 0..count {
+        let picture = image::RgbImage::from_fn(20, 18, |x, y| {
+            image::Rgb([i * 9, (x * 12) as u8, (y * 13) as u8])
+        });
+        picture
+            .save(folder.path().join(format!("{i:03}.png")))
+            .unwrap();
+    }
+    folder
+}
+
+fn on_folder(data: &Path, out: &Path, more: &[&str]) -> Command {
+    let mut command = small(out, more);
+    command.arg("--data").arg(data);
+    command
+}
+
+#[test]
+fn broken_images_are_named_counted_and_skipped_up_to_a_share() {
+    let data = images(24);
+    let out = tempfile::tempdir().unwrap();
+    std::fs::write(data.path().join("005.png"), "not an image").unwrap();
+    let tolerant = on_folder(
+        data.path(),
+        &out.path().join("a"),
+        &["data.max_broken_share=0.05"],
+    );
+    let output = succeed(tolerant);
+    assert_eq!(
+        text(&output.stderr).matches("005.png").count(),
+        1,
+        "{}",
+        text(&output.stderr)
+    );
+    let records = read_metrics(&out.path().join("a/metrics.jsonl")).unwrap();
+    assert!(matches!(
+        records.last(),
+        Some(Record::Epoch {
+            broken_images: 1,
+            ..
+        })
+    ));
+
+    let message = fail(on_folder(data.path(), &out.path().join("b"), &[]));
+    assert!(
+        message.contains("005.png") && message.contains("error: "),
+        "{message}"
+    );
+}
+
+#[test]
+fn mistakes_are_explained() {
+    let out = tempfile::tempdir().unwrap();
+    let run = |name: &str| out.path().join(name);
+    let empty = tempfile::tempdir().unwrap();
+    let few = images(3);
+    let check = |command: Command, expected: &[&str]| {
+        let message = fail(command);
+        for part in expected {
+            assert!(message.contains(part), "expected {part:?} in: {message}");
+        }
+    };
+
+    check(
+        small(&run("a"), &["optim.epoch=3"]),
+        &["there is no key `optim.epoch`; did you mean `optim.epochs`?"],
+    );
+    check(
+        small(&run("b"), &["run.device=cuda"]),
+        &["run.device", "cuda", "cpu"],
+    );
+    check(on_folder(&run("absent"), &run("c"), &[]), &["absent"]);
+    check(on_folder(empty.path(), &run("d"), &[]), &["0 "]);
+    check(on_folder(few.path(), &run("e"), &[]), &["batch_size", "3"]);
+    let mut command = program();
+    command.args(["pretrain", "--recipe", "quickstrat"]);
+    check(command, &["quickstrat", "quickstart"]);
+    let mut command = program();
+    command.args(["pretrain", "--config", "absent.toml"]);
+    check(command, &["absent.toml"]);
+
+    // A folder that holds a run, resumed under another configuration, and damaged.
+    let done = run("done");
+    succeed(small(&done, &["optim.epochs=1", "optim.warmup_epochs=0"]));
+    check(small(&done, &[]), &["holds a run already", "--resume"]);
+    let mut command = program();
+    command
+        .args(["pretrain", "--resume", "--set", "optim.epochs=9", "--out"])
+        .arg(&done);
+    check(command, &["epochs = 9 (the run has epochs = 1)"]);
+    let model = checkpoints(&done)[0].join("model.safetensors");
+    let whole = std::fs::read(&model).unwrap();
+    std::fs::write(&model, &whole[..whole.len() / 2]).unwrap();
+    let mut command = program();
+    command.args(["pretrain", "--resume", "--out"]).arg(&done);
+    check(
+        command,
+        &[
+            "model.safetensors: not a complete safetensors file",
+            "delete that folder",
+        ],
+    );
+}
+
+#[test]
+fn two_processes_cannot_train_in_one_folder() {
+    let folder = tempfile::tempdir().unwrap();
+    let run = folder.path().join("run");
+    let keys = ["optim.epochs=2000", "run.checkpoint_minutes=0.0005"];
+    let mut first = small(&run, &keys)
+        .stdout(Stdio::null())
+        .stderr(Stdio::null())
+        .spawn()
+        .unwrap();
+    wait_for_checkpoint(&mut first, &run, 0);
+    let mut command = small(&run, &keys);
+    command.arg("--resume");
+    let message = fail(command);
+    first.kill().unwrap();
+    first.wait().unwrap();
+    assert!(
+        message.contains("another process is training in"),
+        "{message}"
+    );
+}
+
+#[test]
+fn recipes_and_configurations_are_printed() {
+    let mut command = program();
+    command.arg("recipes");
+    let listed = text(&succeed(command).stdout);
+    for name in [
+        "quickstart",
+        "cifar10",
+        "imagenet_vit_b16",
+        "imagenet_vit_l16",
+        "imagenet_vit_h14",
+    ] {
+        assert!(listed.contains(name), "{listed}");
+    }
+    let mut command = program();
+    command.args([
+        "config",
+        "--recipe",
+        "imagenet_vit_h14",
+        "--data",
+        "photos",
+        "--set",
+        "run.device=cpu",
+    ]);
+    let config = text(&succeed(command).stdout);
+    for line in [
+        "embed_dim = 1280",
+        "decoder_depth = 8",
+        "epochs = 1600",
+        "path = \"photos\"",
+        "precision = \"fp32\"",
+    ] {
+        assert!(config.contains(line), "{line} in {config}");
+    }
+}

@@ -1,0 +1,39 @@
+//! Compiles the C++ file against the libtorch that torch-sys found, and tells dependents where that is.
+
+use std::env;
+use std::path::PathBuf;
+
+fn main() {
+    println!("cargo:rerun-if-changed=cpp/torch_ext.cpp");
+    // torch-sys publishes the folder of libtorch's shared libraries.
+    let lib = env::var("DEP_TCH_LIBTORCH_LIB").expect("torch-sys publishes `libtorch_lib`");
+    let include = match env::var_os("LIBTORCH_INCLUDE") {
+        Some(dir) => PathBuf::from(dir).join("include"),
+        None => PathBuf::from(&lib).join("../include"),
+    };
+
+    let mut build = cc::Build::new();
+    build
+        .cpp(true)
+        .file("cpp/torch_ext.cpp")
+        .include(&include)
+        .include(include.join("torch/csrc/api/include"))
+        .warnings(false);
+    if env::var("CARGO_CFG_TARGET_ENV").as_deref() == Ok("msvc") {
+        build.flag("/std:c++20").flag("/EHsc");
+    } else {
+        build
+            .flag("-std=c++20")
+            .define("_GLIBCXX_USE_CXX11_ABI", "1");
+    }
+    build.compile("torch_ext");
+
+    println!("cargo:rustc-link-search=native={lib}");
+    println!("cargo:rustc-link-lib=torch_cpu");
+    println!("cargo:rustc-link-lib=c10");
+    // Dependents read this as DEP_TORCH_EXT_LIB and put it into the run path of what they link.
+    println!("cargo:lib={lib}");
+    if env::var("CARGO_CFG_UNIX").is_ok() {
+        println!("cargo:rustc-link-arg=-Wl,-rpath,{lib}");
+    }
+}

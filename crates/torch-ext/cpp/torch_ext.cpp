@@ -1,0 +1,207 @@
+// The libtorch calls that tch does not bind.
+//
+// Every function returns nullptr on success, or a message allocated with malloc
+// which the caller gives back to ext_free. No exception leaves this file.
+
+#include <ATen/Context.h>
+#include <ATen/autocast_mode.h>
+#include <ATen/core/Tensor.h>
+#include <ATen/ops/_amp_foreach_non_finite_check_and_unscale.h>
+#include <ATen/ops/_foreach_add.h>
+#include <ATen/ops/_foreach_norm.h>
+#include <ATen/ops/_foreach_sub.h>
+#include <ATen/ops/_fused_adamw.h>
+#include <ATen/ops/linalg_vector_norm.h>
+#include <ATen/ops/stack.h>
+#include <c10/core/GradMode.h>
+
+#include <cstdlib>
+#include <cstring>
+#include <string>
+#include <vector>
+
+#ifdef _WIN32
+#include <windows.h>
+#else
+#include <dlfcn.h>
+#endif
+
+namespace {
+
+char *message(const std::string &text) {
+  char *copy = static_cast<char *>(std::malloc(text.size() + 1));
+  if (copy != nullptr) std::memcpy(copy, text.c_str(), text.size() + 1);
+  return copy;
+}
+
+template <typename Body> char *guarded(Body body) {
+  try {
+    body();
+    return nullptr;
+  } catch (const c10::Error &error) {
+    return message(error.what_without_backtrace());
+  } catch (const std::exception &error) {
+    return message(error.what());
+  } catch (...) {
+    return message("unknown C++ exception");
+  }
+}
+
+std::vector<at::Tensor> list(at::Tensor *const *tensors, size_t count) {
+  std::vector<at::Tensor> result;
+  result.reserve(count);
+  for (size_t i = 0; i < count; ++i) result.push_back(*tensors[i]);
+  return result;
+}
+
+// The fused kernels walk raw memory: whatever they are given must have one layout.
+void check_same_layout(const char *name, const at::Tensor &other, const at::Tensor &param, size_t i) {
+  TORCH_CHECK_VALUE(other.defined(), name, " of parameter ", i, " is undefined");
+  TORCH_CHECK_VALUE(other.layout() == at::kStrided, name, " of parameter ", i, " is not a strided tensor");
+  TORCH_CHECK_VALUE(other.device() == param.device(), name, " of parameter ", i, " is on ", other.device(),
+                    ", the parameter on ", param.device());
+  TORCH_CHECK_VALUE(other.scalar_type() == param.scalar_type(), name, " of parameter ", i, " has dtype ",
+                    other.scalar_type(), ", the parameter ", param.scalar_type());
+  TORCH_CHECK_VALUE(other.sizes() == param.sizes(), name, " of parameter ", i, " has shape ", other.sizes(),
+                    ", the parameter ", param.sizes());
+  TORCH_CHECK_VALUE(other.strides() == param.strides(), name, " of parameter ", i, " has strides ",
+                    other.strides(), ", the parameter ", param.strides());
+}
+
+void check_scalar(const char *name, const at::Tensor &scalar, const at::Tensor &param) {
+  TORCH_CHECK_VALUE(scalar.defined() && scalar.scalar_type() == at::kFloat && scalar.numel() == 1 &&
+                        scalar.device() == param.device(),
+                    name, " must be one float32 on ", param.device());
+}
+
+} // namespace
+
+extern "C" {
+
+void ext_free(char *text) { std::free(text); }
+
+char *ext_autocast_state(int8_t device, bool *enabled, int8_t *dtype) {
+  return guarded([&] {
+    const auto type = static_cast<at::DeviceType>(device);
+    *enabled = at::autocast::is_autocast_enabled(type);
+    *dtype = static_cast<int8_t>(at::autocast::get_autocast_dtype(type));
+  });
+}
+
+char *ext_autocast_enter(int8_t device, bool enabled, int8_t dtype) {
+  return guarded([&] {
+    const auto type = static_cast<at::DeviceType>(device);
+    const auto scalar = static_cast<at::ScalarType>(dtype);
+    // The cache of cast weights is not keyed by dtype.
+    if (at::autocast::get_autocast_dtype(type) != scalar) at::autocast::clear_cache();
+    at::autocast::set_autocast_enabled(type, enabled);
+    at::autocast::set_autocast_dtype(type, scalar);
+    at::autocast::increment_nesting();
+  });
+}
+
+char *ext_autocast_exit(int8_t device, bool enabled, int8_t dtype) {
+  return guarded([&] {
+    const auto type = static_cast<at::DeviceType>(device);
+    const auto scalar = static_cast<at::ScalarType>(dtype);
+    const bool outermost = at::autocast::decrement_nesting() == 0;
+    if (outermost || at::autocast::get_autocast_dtype(type) != scalar) at::autocast::clear_cache();
+    at::autocast::set_autocast_enabled(type, enabled);
+    at::autocast::set_autocast_dtype(type, scalar);
+  });
+}
+
+char *ext_fused_adamw(at::Tensor *const *params, at::Tensor *const *grads, at::Tensor *const *exp_avgs,
+                      at::Tensor *const *exp_avg_sqs, at::Tensor *const *steps, size_t count, double lr,
+                      double beta1, double beta2, double eps, double weight_decay, at::Tensor *grad_scale,
+                      at::Tensor *found_inf) {
+  return guarded([&] {
+    if (count == 0) return;
+    at::NoGradGuard no_grad;
+    for (size_t i = 0; i < count; ++i) {
+      const at::Tensor &param = *params[i];
+      TORCH_CHECK_VALUE(param.defined() && param.is_non_overlapping_and_dense(), "parameter ", i,
+                        " is undefined or not dense");
+      TORCH_CHECK_VALUE(param.device() == params[0]->device(), "parameter ", i, " is on ", param.device(),
+                        ", parameter 0 on ", params[0]->device());
+      check_same_layout("the gradient", *grads[i], param, i);
+      check_same_layout("exp_avg", *exp_avgs[i], param, i);
+      check_same_layout("exp_avg_sq", *exp_avg_sqs[i], param, i);
+      check_scalar("the step count", *steps[i], param);
+    }
+    std::optional<at::Tensor> scale, inf;
+    if (grad_scale != nullptr) {
+      check_scalar("grad_scale", *grad_scale, *params[0]);
+      scale = *grad_scale;
+    }
+    if (found_inf != nullptr) {
+      check_scalar("found_inf", *found_inf, *params[0]);
+      inf = *found_inf;
+    }
+    auto step_list = list(steps, count);
+    at::_foreach_add_(step_list, 1);
+    at::_fused_adamw_(list(params, count), list(grads, count), list(exp_avgs, count), list(exp_avg_sqs, count), {},
+                      step_list, lr, beta1, beta2, weight_decay, eps, /*amsgrad=*/false, /*maximize=*/false, scale, inf);
+    // A skipped update must not count for the bias correction.
+    if (inf) at::_foreach_sub_(step_list, std::vector<at::Tensor>(count, inf->view_as(*steps[0])));
+  });
+}
+
+char *ext_unscale(at::Tensor *const *grads, size_t count, at::Tensor *found_inf, at::Tensor *inv_scale) {
+  return guarded([&] {
+    if (count == 0) return;
+    at::NoGradGuard no_grad;
+    at::_amp_foreach_non_finite_check_and_unscale_(list(grads, count), *found_inf, *inv_scale);
+  });
+}
+
+char *ext_total_norm(at::Tensor *const *tensors, size_t count, at::Tensor **result) {
+  return guarded([&] {
+    TORCH_CHECK_VALUE(count > 0, "the norm of no tensors is undefined");
+    at::NoGradGuard no_grad;
+    *result = new at::Tensor(at::linalg_vector_norm(at::stack(at::_foreach_norm(list(tensors, count), 2))));
+  });
+}
+
+char *ext_clear_grads(at::Tensor *const *params, size_t count) {
+  return guarded([&] {
+    for (size_t i = 0; i < count; ++i) params[i]->mutable_grad().reset();
+  });
+}
+
+char *ext_set_float32_matmul_precision(const char *precision) {
+  return guarded([&] { at::globalContext().setFloat32MatmulPrecision(precision); });
+}
+
+// Sets `loaded`. A library that is not there is no error; one that is there and cannot be loaded is.
+char *ext_load_cuda(bool *loaded) {
+  return guarded([&] {
+#ifdef _WIN32
+    *loaded = LoadLibraryA("torch_cuda.dll") != nullptr;
+#else
+    *loaded = dlopen("libtorch_cuda.so", RTLD_NOW | RTLD_GLOBAL) != nullptr;
+    if (*loaded) return;
+    const char *reason = dlerror();
+    const std::string text = reason != nullptr ? reason : "unknown reason";
+    if (text.rfind("libtorch_cuda.so:", 0) != 0) throw std::runtime_error(text);
+#endif
+  });
+}
+
+// Asks the CUDA runtime by name: its headers are not part of a libtorch installation.
+char *ext_cuda_compute_capability(int device, int *major, int *minor) {
+  return guarded([&] {
+#ifdef _WIN32
+    void *symbol = reinterpret_cast<void *>(GetProcAddress(GetModuleHandleA("cudart64_13.dll"), "cudaDeviceGetAttribute"));
+#else
+    void *symbol = dlsym(RTLD_DEFAULT, "cudaDeviceGetAttribute");
+#endif
+    if (symbol == nullptr) throw std::runtime_error("the CUDA runtime is not loaded");
+    const auto attribute = reinterpret_cast<int (*)(int *, int, int)>(symbol);
+    const int major_id = 75, minor_id = 76; // cudaDevAttrComputeCapabilityMajor and Minor
+    if (const int error = attribute(major, major_id, device)) throw std::runtime_error("CUDA error " + std::to_string(error));
+    if (const int error = attribute(minor, minor_id, device)) throw std::runtime_error("CUDA error " + std::to_string(error));
+  });
+}
+
+} // extern "C"

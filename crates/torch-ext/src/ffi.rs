@@ -1,0 +1,72 @@
+//! The C interface of `cpp/torch_ext.cpp`.
+
+use crate::{Error, Result};
+use std::ffi::{CStr, c_char};
+use tch::Tensor;
+use torch_sys::C_tensor;
+
+// The C++ functions receive tensor handles as tch holds them: pointers to at::Tensor.
+unsafe extern "C" {
+    fn ext_free(text: *mut c_char);
+    pub fn ext_autocast_state(device: i8, enabled: *mut bool, dtype: *mut i8) -> *mut c_char;
+    pub fn ext_autocast_enter(device: i8, enabled: bool, dtype: i8) -> *mut c_char;
+    pub fn ext_autocast_exit(device: i8, enabled: bool, dtype: i8) -> *mut c_char;
+    pub fn ext_fused_adamw(
+        params: *const *mut C_tensor,
+        grads: *const *mut C_tensor,
+        exp_avgs: *const *mut C_tensor,
+        exp_avg_sqs: *const *mut C_tensor,
+        steps: *const *mut C_tensor,
+        count: usize,
+        lr: f64,
+        beta1: f64,
+        beta2: f64,
+        eps: f64,
+        weight_decay: f64,
+        grad_scale: *mut C_tensor,
+        found_inf: *mut C_tensor,
+    ) -> *mut c_char;
+    pub fn ext_unscale(
+        grads: *const *mut C_tensor,
+        count: usize,
+        found_inf: *mut C_tensor,
+        inv_scale: *mut C_tensor,
+    ) -> *mut c_char;
+    pub fn ext_total_norm(
+        tensors: *const *mut C_tensor,
+        count: usize,
+        result: *mut *mut C_tensor,
+    ) -> *mut c_char;
+    pub fn ext_clear_grads(params: *const *mut C_tensor, count: usize) -> *mut c_char;
+    pub fn ext_set_float32_matmul_precision(precision: *const c_char) -> *mut c_char;
+    pub fn ext_cuda_compute_capability(
+        device: i32,
+        major: *mut i32,
+        minor: *mut i32,
+    ) -> *mut c_char;
+    pub fn ext_load_cuda(loaded: *mut bool) -> *mut c_char;
+}
+
+/// Turns the message that a C++ function returned into a result, and frees it.
+pub fn check(message: *mut c_char) -> Result<()> {
+    if message.is_null() {
+        return Ok(());
+    }
+    // SAFETY: not null, so a zero-terminated string that the C++ side allocated and nobody else frees.
+    let text = unsafe {
+        let text = CStr::from_ptr(message).to_string_lossy().into_owned();
+        ext_free(message);
+        text
+    };
+    Err(Error(text))
+}
+
+/// The handle of a tensor, for a call that only borrows it.
+pub fn handle(tensor: &Tensor) -> *mut C_tensor {
+    tensor.as_ptr().cast_mut()
+}
+
+/// The handles of several tensors, for a call that only borrows them.
+pub fn handles(tensors: &[Tensor]) -> Vec<*mut C_tensor> {
+    tensors.iter().map(handle).collect()
+}

@@ -1,0 +1,30 @@
+//! The few libtorch calls that tch does not bind and training needs, behind a safe interface.
+//!
+//! One C++ file holds them, and all `unsafe` of the workspace's libtorch code is here.
+//! C++ exceptions come back as [`Error`].
+//!
+//! ```
+//! use tch::{Device, Kind, Tensor};
+//!
+//! let a = Tensor::ones([2, 3], (Kind::Float, Device::Cpu));
+//! let product = torch_ext::autocast(Device::Cpu, Kind::BFloat16, || a.matmul(&a.tr()))?;
+//! assert_eq!(product.kind(), Kind::BFloat16);
+//! # Ok::<(), torch_ext::Error>(())
+//! ```
+
+mod autocast;
+mod cuda;
+mod ffi;
+mod optim;
+
+pub use autocast::autocast;
+pub use cuda::{MatmulPrecision, cuda_compute_capability, load_cuda, set_float32_matmul_precision};
+pub use optim::{AdamW, AdamWState, clear_grads, fused_adamw, total_norm, unscale};
+
+/// What libtorch refused, in its words.
+#[derive(Debug, thiserror::Error)]
+#[error("libtorch: {0}")]
+pub struct Error(String);
+
+/// The result of a call into libtorch.
+pub type Result<T> = std::result::Result<T, Error>;

@@ -1,0 +1,42 @@
+//! Where libtorch is, and how it gets there.
+//!
+//! [`existing`] judges a libtorch that the user has.
+//! [`install`] brings one into the [`cache`]: wheels ([`wheels`]) if [`pip`] is there, else an [`archive`].
+//! [`config`] is how cargo learns of it.
+
+pub mod archive;
+pub mod cache;
+pub mod config;
+pub mod driver;
+pub mod existing;
+pub mod install;
+pub mod pins;
+pub mod pip;
+pub mod platform;
+pub mod requirement;
+pub mod unpack;
+pub mod wheel;
+pub mod wheels;
+
+use std::fmt;
+
+/// The version of libtorch that the workspace's `tch` is written for.
+pub const VERSION: &str = "2.13.0";
+
+/// What a libtorch can compute on.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Kind {
+    /// CPUs only.
+    Cpu,
+    /// CPUs and NVIDIA GPUs.
+    Cuda,
+}
+
+impl fmt::Display for Kind {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter.write_str(match self {
+            Kind::Cpu => "cpu",
+            Kind::Cuda => "cuda",
+        })
+    }
+}

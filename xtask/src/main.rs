@@ -1,0 +1,52 @@
+//! The workspace's own commands: `cargo xtask setup`, `cargo xtask train`, `cargo xtask test`.
+//!
+//! This program prepares the machine for the other crates, so it must run before they can be built:
+//! it never links libtorch and compiles in seconds.
+//! Each command is one module; what they know of libtorch is in [`libtorch`].
+
+mod cargo;
+mod libtorch;
+mod setup;
+mod test;
+mod train;
+
+use std::process::ExitCode;
+
+use clap::{Parser, Subcommand};
+
+/// Sets libtorch up, trains and tests: no environment variable to set, nothing to install by hand.
+#[derive(Parser)]
+#[command(name = "cargo xtask", bin_name = "cargo xtask", version)]
+struct Cli {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Subcommand)]
+enum Command {
+    Setup(setup::Arguments),
+    Train(train::Arguments),
+    Test(test::Arguments),
+}
+
+fn main() -> ExitCode {
+    let result = match Cli::parse().command {
+        Command::Setup(arguments) => setup::run(&arguments),
+        Command::Train(arguments) => train::run(&arguments),
+        Command::Test(arguments) => test::run(&arguments),
+    };
+    result.unwrap_or_else(|error| {
+        eprintln!("error: {error:#}");
+        ExitCode::FAILURE
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory;
+
+    #[test]
+    fn the_command_line_is_consistent() {
+        super::Cli::command().debug_assert();
+    }
+}
