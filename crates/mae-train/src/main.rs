@@ -1,5 +1,8 @@
 //! The command line: arguments to configurations, outcomes to words and exit codes.
 
+#[cfg(target_os = "linux")]
+mod allocator;
+
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
