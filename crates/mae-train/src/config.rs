@@ -398,9 +398,10 @@ impl ModelSection {
         let preset = MaeConfig::preset(name, size).ok_or_else(|| {
             anyhow!("`model.preset` is {name:?}, expected \"tiny\", \"small\", \"base\", \"large\" or \"huge\"")
         })?;
-        if self.image_size.is_some() && (self.image_height.is_some() || self.image_width.is_some())
-        {
-            bail!(
+        // Equal ones may stand together: a run's own configuration has height and width.
+        for side in [self.image_height, self.image_width].into_iter().flatten() {
+            ensure!(
+                self.image_size.is_none_or(|size| size == side),
                 "`model.image_size` is for square images: give it, or `image_height` and `image_width`"
             );
         }

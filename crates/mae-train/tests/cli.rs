@@ -1,5 +1,6 @@
 //! The program through its real binary: runs, interruptions, mistakes.
 
+use std::io::Read;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Output, Stdio};
 use std::time::{Duration, Instant};
@@ -22,6 +23,7 @@ const SMALL: &[&str] = &[
     "optim.batch_size=8",
     "run.device=cpu",
     "run.log_every=1",
+    "run.checkpoint_every=1",
     "run.workers=1",
 ];
 
@@ -117,10 +119,13 @@ fn wait_for_checkpoint(child: &mut Child, run: &Path, after: u64) {
         if step > after && !step.is_multiple_of(20) {
             return;
         }
-        assert!(
-            child.try_wait().unwrap().is_none(),
-            "it ended before it could be interrupted"
-        );
+        if child.try_wait().unwrap().is_some() {
+            let mut said = String::new();
+            if let Some(stderr) = &mut child.stderr {
+                stderr.read_to_string(&mut said).unwrap();
+            }
+            panic!("it ended before it could be interrupted: {said}");
+        }
         assert!(
             started.elapsed() < Duration::from_secs(120),
             "no checkpoint in two minutes"
@@ -392,7 +397,7 @@ fn mistakes_are_explained() {
         &["run.device", "cuda", "cpu"],
     );
     check(on_folder(&run("absent"), &run("c"), &[]), &["absent"]);
-    check(on_folder(empty.path(), &run("d"), &[]), &["0 "]);
+    check(on_folder(empty.path(), &run("d"), &[]), &["found no files"]);
     check(on_folder(few.path(), &run("e"), &[]), &["batch_size", "3"]);
     let mut command = program();
     command.args(["pretrain", "--recipe", "quickstrat"]);

@@ -57,7 +57,9 @@ fn check(table: Table) -> Result<TrainConfig> {
     ))
     .map_err(|error| {
         let message = error.to_string();
-        explain(&track.path().to_string(), message.trim())
+        // The lines after the first repeat the path.
+        let first = message.lines().next().unwrap_or_default();
+        explain(&track.path().to_string(), first)
     })
 }
 
@@ -245,7 +247,8 @@ mod tests {
                 "`run.precision`: unknown variant `fp8`",
             ),
             ("epochs", "expected KEY=VALUE"),
-            ("seed.x=1", "`seed` is a value, not a section"),
+            ("data.source.x=1", "`source` is a value, not a section"),
+            ("seed.x=1", "`seed`: invalid type: map, expected u64"),
         ];
         for (pair, expected) in cases {
             let found = message(&[pair]);
