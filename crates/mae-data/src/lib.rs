@@ -45,7 +45,9 @@ pub use crate::dataset::{
 };
 pub use crate::error::DataError;
 pub use crate::image::{CropBox, Image};
-pub use crate::loader::{Epoch, Loader, LoaderConfig, MaskedBatch, Order};
+pub use crate::loader::{
+    Epoch, ImageBatch, ImageLoader, ImageLoaderConfig, Loader, LoaderConfig, MaskedBatch, Order,
+};
 pub use crate::mask::{Mask, MaskSampler, kept_patches};
 pub use crate::patch::{PatchGrid, patchify, patchify_into, unpatchify, unpatchify_into};
 pub use crate::rng::SampleKey;
