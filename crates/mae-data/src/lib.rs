@@ -41,7 +41,8 @@ mod stats;
 mod transform;
 
 pub use crate::dataset::{
-    Cifar, CifarDataset, Dataset, FolderDataset, SUPPORTED_EXTENSIONS, Split, SyntheticDataset,
+    Cifar, CifarDataset, Dataset, FolderDataset, SUPPORTED_EXTENSIONS, Split, Subset,
+    SyntheticDataset, hold_out, shared_classes,
 };
 pub use crate::error::DataError;
 pub use crate::image::{CropBox, Image};

@@ -30,6 +30,7 @@ pub(crate) enum Stream {
     Order = 4,
     Scene = 5,
     Statistics = 6,
+    HoldOut = 7,
 }
 
 /// Random numbers of one [`Stream`] of one [`SampleKey`].
