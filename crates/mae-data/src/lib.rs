@@ -35,6 +35,7 @@ mod jpeg;
 mod loader;
 mod mask;
 mod patch;
+mod rand_augment;
 mod rng;
 mod shuffle;
 mod stats;
@@ -51,6 +52,7 @@ pub use crate::loader::{
 };
 pub use crate::mask::{Mask, MaskSampler, kept_patches};
 pub use crate::patch::{PatchGrid, patchify, patchify_into, unpatchify, unpatchify_into};
+pub use crate::rand_augment::RandAugment;
 pub use crate::rng::SampleKey;
 pub use crate::shuffle::{patchify_shuffled_into, shuffle, unshuffle};
 pub use crate::stats::{ChannelStats, IMAGENET_MEAN, IMAGENET_STD, channel_mean_std};

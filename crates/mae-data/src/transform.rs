@@ -4,6 +4,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::error::DataError;
 use crate::image::{CropBox, Image, check_sides};
+use crate::rand_augment::RandAugment;
 use crate::rng::{Rng, SampleKey, Stream};
 
 /// Brings images to `height` times `width` pixels, with or without augmentation.
@@ -20,6 +21,9 @@ pub struct Transform {
     /// Mirrors every second image on average. Default: false.
     #[serde(default)]
     pub hflip: bool,
+    /// Distorts the image after crop and flip, for fine-tuning. Default: none.
+    #[serde(default)]
+    pub rand_augment: Option<RandAugment>,
 }
 
 /// What part of an image becomes the sample.
@@ -123,6 +127,7 @@ impl Transform {
             width,
             augmentation: Augmentation::None,
             hflip: false,
+            rand_augment: None,
         }
     }
 
@@ -130,7 +135,8 @@ impl Transform {
     ///
     /// # Errors
     /// [`DataError::Config`] if a side is 0, if bounds are not finite, not positive or not in
-    /// order, if `scale` exceeds 1, or if `crop_share` is not from 0.01 to 1.
+    /// order, if `scale` exceeds 1, if `crop_share` is not from 0.01 to 1, or if `rand_augment` is
+    /// not [valid](RandAugment::validate).
     pub fn validate(&self) -> Result<(), DataError> {
         check_sides(self.height, self.width)?;
         match self.augmentation {
@@ -141,7 +147,8 @@ impl Transform {
                 check_bounds("ratio", ratio, f64::INFINITY)?;
             }
         }
-        Ok(())
+        self.rand_augment
+            .map_or(Ok(()), |augment| augment.validate())
     }
 
     /// Transforms one image: a pure function of its arguments.
@@ -175,7 +182,10 @@ impl Transform {
         if self.hflip && Rng::new(key, Stream::Flip).below(2) == 1 {
             image.flip_horizontally();
         }
-        Ok(image)
+        match &self.rand_augment {
+            Some(rand_augment) => rand_augment.apply(image, key),
+            None => Ok(image),
+        }
     }
 
     /// The box whose resize equals resizing the image until it just covers the target divided by

@@ -144,6 +144,26 @@ fn a_crop_share_of_1_takes_the_largest_part() {
 }
 
 #[test]
+fn distortion_comes_after_crop_and_flip() {
+    let plain = Transform {
+        hflip: true,
+        ..augmented(Augmentation::random_resized_crop())
+    };
+    let rand_augment = RandAugment::default();
+    let both = Transform {
+        rand_augment: Some(rand_augment),
+        ..plain.clone()
+    };
+    for index in 0..20 {
+        let cropped = plain.apply(columns(40, 60), key(index)).unwrap();
+        assert_eq!(
+            both.apply(columns(40, 60), key(index)).unwrap(),
+            rand_augment.apply(cropped, key(index)).unwrap()
+        );
+    }
+}
+
+#[test]
 fn bad_settings_are_refused() {
     let bounds = |scale, ratio| augmented(Augmentation::RandomResizedCrop { scale, ratio });
     let (scale, ratio) = (Augmentation::SCALE, Augmentation::RATIO);
@@ -166,6 +186,14 @@ fn bad_settings_are_refused() {
         let message = transform.validate().unwrap_err().to_string();
         assert!(message.starts_with("crop_share"), "{message}");
     }
+    let transform = Transform {
+        rand_augment: Some(RandAugment {
+            ops: 0,
+            ..RandAugment::default()
+        }),
+        ..Transform::center_crop(8, 8)
+    };
+    assert!(transform.validate().is_err());
     assert!(Transform::center_crop(0, 8).validate().is_err());
 }
 
@@ -184,7 +212,10 @@ fn config_files_are_read_strictly() {
         evaluation,
         augmented(Augmentation::CenterCrop { crop_share })
     );
-    for transform in [paper, evaluation] {
+    let tuning = read("height = 8\nwidth = 8\nrand_augment.magnitude = 5.0").unwrap();
+    let augment = tuning.rand_augment.unwrap();
+    assert_eq!((augment.magnitude, augment.ops), (5.0, 2));
+    for transform in [paper, evaluation, tuning] {
         let written = toml::to_string(&transform).unwrap();
         assert_eq!(read(&written).unwrap(), transform, "{written}");
     }
@@ -195,6 +226,7 @@ fn config_files_are_read_strictly() {
         "augmentation.kind = 'random-resized-crop'\naugmentation.scales = [0.2, 1.0]",
         "augmentation.kind = 'mixup'",
         "augmentation.kind = 'center-crop'\naugmentation.share = 0.9",
+        "rand_augment.layers = 3",
         "vflip = true",
     ] {
         assert!(
