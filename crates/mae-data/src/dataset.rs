@@ -1,11 +1,15 @@
 //! Where images come from.
 
 mod cifar;
+mod classes;
 mod folder;
+mod subset;
 mod synthetic;
 
 pub use cifar::{Cifar, CifarDataset, Split};
+pub use classes::shared_classes;
 pub use folder::{FolderDataset, SUPPORTED_EXTENSIONS};
+pub use subset::{Subset, hold_out};
 pub use synthetic::SyntheticDataset;
 
 use crate::error::DataError;

@@ -112,6 +112,11 @@ impl Image {
         &self.pixels
     }
 
+    /// The pixels, `[height, width, channels]`, to be changed in place.
+    pub(crate) fn pixels_mut(&mut self) -> &mut [u8] {
+        &mut self.pixels
+    }
+
     /// The pixels, `[height, width, channels]`, without a copy.
     pub fn into_pixels(self) -> Vec<u8> {
         self.pixels

@@ -35,19 +35,24 @@ mod jpeg;
 mod loader;
 mod mask;
 mod patch;
+mod rand_augment;
 mod rng;
 mod shuffle;
 mod stats;
 mod transform;
 
 pub use crate::dataset::{
-    Cifar, CifarDataset, Dataset, FolderDataset, SUPPORTED_EXTENSIONS, Split, SyntheticDataset,
+    Cifar, CifarDataset, Dataset, FolderDataset, SUPPORTED_EXTENSIONS, Split, Subset,
+    SyntheticDataset, hold_out, shared_classes,
 };
 pub use crate::error::DataError;
 pub use crate::image::{CropBox, Image};
-pub use crate::loader::{Epoch, Loader, LoaderConfig, MaskedBatch, Order};
+pub use crate::loader::{
+    Epoch, ImageBatch, ImageLoader, ImageLoaderConfig, Loader, LoaderConfig, MaskedBatch, Order,
+};
 pub use crate::mask::{Mask, MaskSampler, kept_patches};
 pub use crate::patch::{PatchGrid, patchify, patchify_into, unpatchify, unpatchify_into};
+pub use crate::rand_augment::RandAugment;
 pub use crate::rng::SampleKey;
 pub use crate::shuffle::{patchify_shuffled_into, shuffle, unshuffle};
 pub use crate::stats::{ChannelStats, IMAGENET_MEAN, IMAGENET_STD, channel_mean_std};

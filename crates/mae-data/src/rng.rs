@@ -30,6 +30,8 @@ pub(crate) enum Stream {
     Order = 4,
     Scene = 5,
     Statistics = 6,
+    HoldOut = 7,
+    RandAugment = 8,
 }
 
 /// Random numbers of one [`Stream`] of one [`SampleKey`].
@@ -69,6 +71,15 @@ impl Rng {
     /// A uniform float in `[low, high)`.
     pub(crate) fn between(&mut self, low: f64, high: f64) -> f64 {
         low + (high - low) * self.unit()
+    }
+
+    /// A normal float with mean 0 and standard deviation 1.
+    ///
+    /// Source: Box and Muller 1958, "A note on the generation of random normal deviates".
+    pub(crate) fn normal(&mut self) -> f64 {
+        // 1 - unit() is never 0, so the logarithm is finite.
+        let radius = (-2.0 * (1.0 - self.unit()).ln()).sqrt();
+        radius * (std::f64::consts::TAU * self.unit()).cos()
     }
 
     /// Brings `values` into a uniformly random order (Fisher-Yates, from the end).
@@ -128,5 +139,16 @@ mod tests {
         assert!(values.iter().all(|value| (0.0..1.0).contains(value)));
         let mean = values.iter().sum::<f64>() / 10_000.0;
         assert!((mean - 0.5).abs() < 0.015, "mean {mean}");
+    }
+
+    #[test]
+    fn normal_has_mean_0_and_variance_1() {
+        let mut rng = Rng::new(KEY, Stream::RandAugment);
+        let values: Vec<_> = (0..10_000).map(|_| rng.normal()).collect();
+        let mean = values.iter().sum::<f64>() / 10_000.0;
+        let variance = values.iter().map(|value| value * value).sum::<f64>() / 10_000.0;
+        // Standard deviations of 0.01 and 0.014: allow five of them.
+        assert!(mean.abs() < 0.05, "mean {mean}");
+        assert!((variance - 1.0).abs() < 0.07, "variance {variance}");
     }
 }

@@ -4,6 +4,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::error::DataError;
 use crate::image::{CropBox, Image, check_sides};
+use crate::rand_augment::RandAugment;
 use crate::rng::{Rng, SampleKey, Stream};
 
 /// Brings images to `height` times `width` pixels, with or without augmentation.
@@ -20,6 +21,9 @@ pub struct Transform {
     /// Mirrors every second image on average. Default: false.
     #[serde(default)]
     pub hflip: bool,
+    /// Distorts the image after crop and flip, for fine-tuning. Default: none.
+    #[serde(default)]
+    pub rand_augment: Option<RandAugment>,
 }
 
 /// What part of an image becomes the sample.
@@ -32,6 +36,17 @@ pub enum Augmentation {
     /// the size is left as it is.
     #[default]
     None,
+    /// A centred part, smaller than the largest one, the same in every epoch.
+    ///
+    /// As torchvision's `Resize` and `CenterCrop` when the shorter side is resized to more than
+    /// the target: to 256 pixels for a target of 224 at the default.
+    ///
+    /// Source: the MAE authors' `util/datasets.py`, which evaluates fine-tuned models on it.
+    CenterCrop {
+        /// The target's share of the resized image's shorter side, from 0.01 to 1.
+        /// Default: 0.875.
+        crop_share: f64,
+    },
     /// A random part, as torchvision's `RandomResizedCrop`.
     ///
     /// Source: He et al. 2021, appendix A.1, whose only augmentations are this and the flip.
@@ -44,6 +59,8 @@ pub enum Augmentation {
 }
 
 impl Augmentation {
+    /// Default of `crop_share`. Source: the MAE authors' `util/datasets.py`.
+    pub const CROP_SHARE: f64 = 0.875;
     /// Default of `scale`. Source: the MAE authors' `main_pretrain.py`.
     pub const SCALE: [f64; 2] = [0.2, 1.0];
     /// Default of `ratio`. Source: torchvision.
@@ -64,12 +81,20 @@ impl Augmentation {
 #[serde(tag = "kind", rename_all = "kebab-case", deny_unknown_fields)]
 enum AugmentationFields {
     None {},
+    CenterCrop {
+        #[serde(default = "default_crop_share")]
+        crop_share: f64,
+    },
     RandomResizedCrop {
         #[serde(default = "default_scale")]
         scale: [f64; 2],
         #[serde(default = "default_ratio")]
         ratio: [f64; 2],
     },
+}
+
+fn default_crop_share() -> f64 {
+    Augmentation::CROP_SHARE
 }
 
 fn default_scale() -> [f64; 2] {
@@ -84,6 +109,9 @@ impl From<AugmentationFields> for Augmentation {
     fn from(fields: AugmentationFields) -> Augmentation {
         match fields {
             AugmentationFields::None {} => Augmentation::None,
+            AugmentationFields::CenterCrop { crop_share } => {
+                Augmentation::CenterCrop { crop_share }
+            }
             AugmentationFields::RandomResizedCrop { scale, ratio } => {
                 Augmentation::RandomResizedCrop { scale, ratio }
             }
@@ -99,21 +127,28 @@ impl Transform {
             width,
             augmentation: Augmentation::None,
             hflip: false,
+            rand_augment: None,
         }
     }
 
     /// Checks the settings.
     ///
     /// # Errors
-    /// [`DataError::Config`] if a side is 0, or if bounds are not finite, not positive or not in
-    /// order, or if `scale` exceeds 1.
+    /// [`DataError::Config`] if a side is 0, if bounds are not finite, not positive or not in
+    /// order, if `scale` exceeds 1, if `crop_share` is not from 0.01 to 1, or if `rand_augment` is
+    /// not [valid](RandAugment::validate).
     pub fn validate(&self) -> Result<(), DataError> {
         check_sides(self.height, self.width)?;
-        if let Augmentation::RandomResizedCrop { scale, ratio } = self.augmentation {
-            check_bounds("scale", scale, 1.0)?;
-            check_bounds("ratio", ratio, f64::INFINITY)?;
+        match self.augmentation {
+            Augmentation::None => {}
+            Augmentation::CenterCrop { crop_share } => check_crop_share(crop_share)?,
+            Augmentation::RandomResizedCrop { scale, ratio } => {
+                check_bounds("scale", scale, 1.0)?;
+                check_bounds("ratio", ratio, f64::INFINITY)?;
+            }
         }
-        Ok(())
+        self.rand_augment
+            .map_or(Ok(()), |augment| augment.validate())
     }
 
     /// Transforms one image: a pure function of its arguments.
@@ -131,7 +166,11 @@ impl Transform {
         let mut image = match self.augmentation {
             Augmentation::None if same_size => image,
             Augmentation::None => {
-                let crop = self.covering_crop(image.height(), image.width());
+                let crop = self.covering_crop(image.height(), image.width(), 1.0);
+                image.crop_resize(crop, self.height, self.width)?
+            }
+            Augmentation::CenterCrop { crop_share } => {
+                let crop = self.covering_crop(image.height(), image.width(), crop_share);
                 image.crop_resize(crop, self.height, self.width)?
             }
             Augmentation::RandomResizedCrop { scale, ratio } => {
@@ -143,21 +182,25 @@ impl Transform {
         if self.hflip && Rng::new(key, Stream::Flip).below(2) == 1 {
             image.flip_horizontally();
         }
-        Ok(image)
+        match &self.rand_augment {
+            Some(rand_augment) => rand_augment.apply(image, key),
+            None => Ok(image),
+        }
     }
 
-    /// The box whose resize equals resizing the image until it just covers the target and then
-    /// cutting out the centre, with torchvision's rounding.
-    fn covering_crop(&self, height: usize, width: usize) -> CropBox {
+    /// The box whose resize equals resizing the image until it just covers the target divided by
+    /// `crop_share` and then cutting the target out of the centre, with torchvision's rounding.
+    fn covering_crop(&self, height: usize, width: usize, crop_share: f64) -> CropBox {
+        let covered = [self.height, self.width].map(|side| (side as f64 / crop_share) as usize);
         // In u128 because two image sides and a target side may be multiplied.
         let scaled = |target: usize, side: usize, other: usize| {
             (target as u128 * other as u128 / side as u128) as usize
         };
-        let tall = self.height as u128 * width as u128 >= self.width as u128 * height as u128;
+        let tall = covered[0] as u128 * width as u128 >= covered[1] as u128 * height as u128;
         let (resized_height, resized_width) = if tall {
-            (self.height, scaled(self.height, height, width))
+            (covered[0], scaled(covered[0], height, width))
         } else {
-            (scaled(self.width, width, height), self.width)
+            (scaled(covered[1], width, height), covered[1])
         };
         let (top, crop_height) = centred(self.height, resized_height, height);
         let (left, crop_width) = centred(self.width, resized_width, width);
@@ -211,6 +254,20 @@ fn random_crop(
         height: crop_height,
         width: crop_width,
     }
+}
+
+fn check_crop_share(crop_share: f64) -> Result<(), DataError> {
+    // So that the resized sides stay countable.
+    const MIN: f64 = 0.01;
+    if (MIN..=1.0).contains(&crop_share) {
+        return Ok(());
+    }
+    Err(DataError::Config {
+        key: "crop_share",
+        expected: format!("a number from {MIN} to 1"),
+        found: crop_share.to_string(),
+        remedy: format!("the default is {}", Augmentation::CROP_SHARE),
+    })
 }
 
 fn check_bounds(key: &'static str, [low, high]: [f64; 2], max: f64) -> Result<(), DataError> {

@@ -1,6 +1,6 @@
 //! Decoding, resizing and cropping against Pillow; `fixtures/make_fixtures.py` made the files.
 
-use mae_data::{CropBox, DataError, Image, SampleKey, Transform};
+use mae_data::{Augmentation, CropBox, DataError, Image, SampleKey, Transform};
 
 const KEY: SampleKey = SampleKey {
     seed: 0,
@@ -66,6 +66,14 @@ fn center_crop_is_that_of_torchvision() {
         let transform = Transform::center_crop(height, width);
         let found = transform.apply(decode("source.png"), KEY).unwrap();
         check(&found, &format!("center_crop_{height}x{width}.png"));
+    }
+    for (height, width) in [(35, 28), (28, 42)] {
+        let transform = Transform {
+            augmentation: Augmentation::CenterCrop { crop_share: 0.875 },
+            ..Transform::center_crop(height, width)
+        };
+        let found = transform.apply(decode("source.png"), KEY).unwrap();
+        check(&found, &format!("center_crop_{height}x{width}_share.png"));
     }
 }
 

@@ -4,43 +4,10 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use rayon::prelude::*;
 
 use super::Source;
+use super::recipe::Recipe;
+use crate::dataset::Dataset;
 use crate::error::DataError;
-use crate::mask::kept_patches;
 use crate::rng::SampleKey;
-use crate::shuffle::patchify_shuffled_into;
-
-/// Images as patches, split into what the encoder sees and what the decoder must predict.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct MaskedBatch {
-    /// The number of the batch in its epoch, from 0.
-    pub number: usize,
-    /// Pixels of the visible patches, `[batch, kept, patch_dim]`, in the order of `ids_shuffle`.
-    pub visible: Vec<u8>,
-    /// Pixels of the masked patches, `[batch, patches - kept, patch_dim]`, in the order of
-    /// `ids_shuffle`.
-    pub masked: Vec<u8>,
-    /// Patch numbers in shuffled order, `[batch, patches]`; the first `kept` of each row are
-    /// visible.
-    pub ids_shuffle: Vec<i64>,
-    /// The number of visible patches per image.
-    pub kept: usize,
-    /// Index of each image in the data set, `[batch]`.
-    pub indices: Vec<usize>,
-    /// Class of each image, `[batch]`.
-    pub labels: Vec<Option<u32>>,
-}
-
-impl MaskedBatch {
-    /// The number of images.
-    pub fn len(&self) -> usize {
-        self.indices.len()
-    }
-
-    /// Whether there is no image.
-    pub fn is_empty(&self) -> bool {
-        self.indices.is_empty()
-    }
-}
 
 /// What became of one image of a batch.
 enum Outcome {
@@ -50,14 +17,7 @@ enum Outcome {
     Stopped,
 }
 
-/// Where one image of a batch goes.
-struct Slot<'a> {
-    visible: &'a mut [u8],
-    masked: &'a mut [u8],
-    ids_shuffle: &'a mut [i64],
-}
-
-impl Source {
+impl<C: Recipe> Source<C> {
     /// Makes a batch on the worker threads; `None` if the epoch was stopped meanwhile.
     pub(super) fn batch(
         &self,
@@ -65,40 +25,17 @@ impl Source {
         number: usize,
         indices: &[usize],
         stop: &AtomicBool,
-    ) -> Result<Option<MaskedBatch>, DataError> {
-        let grid = &self.config.grid;
-        let kept = kept_patches(grid.patches(), self.config.mask_ratio)?;
-        let visible_len = kept * grid.patch_dim();
-        let masked_len = grid.image_len() - visible_len;
-        let mut batch = MaskedBatch {
-            number,
-            visible: vec![0; indices.len() * visible_len],
-            masked: vec![0; indices.len() * masked_len],
-            ids_shuffle: vec![0; indices.len() * grid.patches()],
-            kept,
-            indices: indices.to_vec(),
-            labels: indices
-                .iter()
-                .map(|&index| self.dataset.label(index))
-                .collect(),
-        };
-        let slots = (batch.visible.par_chunks_exact_mut(visible_len))
-            .zip(batch.masked.par_chunks_exact_mut(masked_len))
-            .zip(batch.ids_shuffle.par_chunks_exact_mut(grid.patches()))
-            .zip(indices);
+    ) -> Result<Option<C::Batch>, DataError> {
+        let mut batch = self.recipe.blank(self.dataset.as_ref(), number, indices)?;
+        let slots = self.recipe.slots(&mut batch);
         let outcomes: Vec<Outcome> = self.pool.install(|| {
-            slots
+            (slots.into_par_iter().zip(indices))
                 // An image takes far longer than handing it over, and sizes differ widely.
                 .with_max_len(1)
-                .map(|(((visible, masked), ids_shuffle), &index)| {
+                .map(|(slot, &index)| {
                     if stop.load(Ordering::Relaxed) {
                         return Ok(Outcome::Stopped);
                     }
-                    let slot = Slot {
-                        visible,
-                        masked,
-                        ids_shuffle,
-                    };
                     self.fill_or_report(epoch, index, slot)
                 })
                 .collect::<Result<_, DataError>>()
@@ -113,11 +50,7 @@ impl Source {
             .iter()
             .map(|outcome| matches!(outcome, Outcome::Whole))
             .collect();
-        keep_rows(&mut batch.visible, visible_len, &is_whole);
-        keep_rows(&mut batch.masked, masked_len, &is_whole);
-        keep_rows(&mut batch.ids_shuffle, grid.patches(), &is_whole);
-        keep_rows(&mut batch.indices, 1, &is_whole);
-        keep_rows(&mut batch.labels, 1, &is_whole);
+        C::keep(&mut batch, &is_whole);
         Ok(Some(batch))
     }
 
@@ -125,7 +58,7 @@ impl Source {
         &self,
         epoch: u64,
         index: usize,
-        slot: Slot<'_>,
+        slot: C::Slot<'_>,
     ) -> Result<Outcome, DataError> {
         let filled = catch_unwind(AssertUnwindSafe(|| self.fill(epoch, index, slot)));
         let error = match filled {
@@ -147,33 +80,23 @@ impl Source {
         Ok(Outcome::Broken)
     }
 
-    fn fill(&self, epoch: u64, index: usize, slot: Slot<'_>) -> Result<(), DataError> {
-        let config = &self.config;
+    fn fill(&self, epoch: u64, index: usize, slot: C::Slot<'_>) -> Result<(), DataError> {
         let key = SampleKey {
-            seed: config.seed,
+            seed: self.schedule.seed,
             epoch,
             index: index as u64,
         };
-        let image = config.transform.apply(self.dataset.image(index)?, key)?;
-        let mask = config
-            .sampler
-            .sample(&config.grid, config.mask_ratio, key)?;
-        patchify_shuffled_into(
-            image.pixels(),
-            &config.grid,
-            &mask,
-            slot.visible,
-            slot.masked,
-        )?;
-        for (out, &id) in slot.ids_shuffle.iter_mut().zip(mask.ids_shuffle()) {
-            *out = i64::from(id);
-        }
-        Ok(())
+        self.recipe.fill(self.dataset.image(index)?, key, slot)
     }
 }
 
+pub(super) fn labels(dataset: &dyn Dataset, indices: &[usize]) -> Vec<Option<u32>> {
+    indices.iter().map(|&index| dataset.label(index)).collect()
+}
+
 /// Moves the wanted rows to the front and cuts off the rest.
-fn keep_rows<T: Copy>(values: &mut Vec<T>, row_len: usize, is_wanted: &[bool]) {
+pub(super) fn keep_rows<T: Copy>(values: &mut Vec<T>, is_wanted: &[bool]) {
+    let row_len = values.len() / is_wanted.len();
     let mut kept = 0;
     for (row, &wanted) in is_wanted.iter().enumerate() {
         if wanted {

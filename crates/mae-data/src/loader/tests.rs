@@ -5,7 +5,9 @@ use super::*;
 use crate::dataset::{FolderDataset, SyntheticDataset};
 use crate::image::Image;
 use crate::shuffle::shuffle;
-use crate::{Augmentation, patchify};
+use crate::{Augmentation, MaskSampler, PatchGrid, Transform, patchify};
+
+mod images;
 
 fn grid() -> PatchGrid {
     PatchGrid::new(16, 24, 4, 3).unwrap()

@@ -51,7 +51,12 @@ fn any_size_becomes_any_size() {
                 augmentation: Augmentation::random_resized_crop(),
                 ..transform.clone()
             };
-            for transform in [transform, random] {
+            let centre = |crop_share| Transform {
+                augmentation: Augmentation::CenterCrop { crop_share },
+                ..transform.clone()
+            };
+            let (large, small) = (centre(0.875), centre(0.01));
+            for transform in [transform, random, large, small] {
                 let result = transform.apply(columns(height, width), key(0)).unwrap();
                 assert_eq!(
                     (result.height(), result.width()),
@@ -120,6 +125,45 @@ fn half_of_the_images_are_flipped() {
 }
 
 #[test]
+fn a_crop_share_of_1_takes_the_largest_part() {
+    let apply = |augmentation| {
+        augmented(augmentation)
+            .apply(columns(40, 61), key(0))
+            .unwrap()
+    };
+    let whole = Augmentation::CenterCrop { crop_share: 1.0 };
+    assert_eq!(apply(whole), apply(Augmentation::None));
+    let half = Augmentation::CenterCrop { crop_share: 0.5 };
+    // The middle half of the height, and as much of the width: pixels 20 to 40 of 61.
+    let half = apply(half);
+    let row = &half.pixels()[..8];
+    assert!(
+        (20..=23).contains(&row[0]) && (37..=40).contains(&row[7]),
+        "{row:?}"
+    );
+}
+
+#[test]
+fn distortion_comes_after_crop_and_flip() {
+    let plain = Transform {
+        hflip: true,
+        ..augmented(Augmentation::random_resized_crop())
+    };
+    let rand_augment = RandAugment::default();
+    let both = Transform {
+        rand_augment: Some(rand_augment),
+        ..plain.clone()
+    };
+    for index in 0..20 {
+        let cropped = plain.apply(columns(40, 60), key(index)).unwrap();
+        assert_eq!(
+            both.apply(columns(40, 60), key(index)).unwrap(),
+            rand_augment.apply(cropped, key(index)).unwrap()
+        );
+    }
+}
+
+#[test]
 fn bad_settings_are_refused() {
     let bounds = |scale, ratio| augmented(Augmentation::RandomResizedCrop { scale, ratio });
     let (scale, ratio) = (Augmentation::SCALE, Augmentation::RATIO);
@@ -137,6 +181,19 @@ fn bad_settings_are_refused() {
         assert!(bounds(scale, bad).validate().is_err());
     }
     assert!(bounds(scale, [1.0, f64::INFINITY]).validate().is_err());
+    for crop_share in [0.0, 0.001, -0.5, 1.1, f64::NAN] {
+        let transform = augmented(Augmentation::CenterCrop { crop_share });
+        let message = transform.validate().unwrap_err().to_string();
+        assert!(message.starts_with("crop_share"), "{message}");
+    }
+    let transform = Transform {
+        rand_augment: Some(RandAugment {
+            ops: 0,
+            ..RandAugment::default()
+        }),
+        ..Transform::center_crop(8, 8)
+    };
+    assert!(transform.validate().is_err());
     assert!(Transform::center_crop(0, 8).validate().is_err());
 }
 
@@ -149,14 +206,27 @@ fn config_files_are_read_strictly() {
     );
     let paper = read("height = 8\nwidth = 8\naugmentation.kind = 'random-resized-crop'").unwrap();
     assert_eq!(paper, augmented(Augmentation::random_resized_crop()));
-    let written = toml::to_string(&paper).unwrap();
-    assert_eq!(read(&written).unwrap(), paper, "{written}");
+    let evaluation = read("height = 8\nwidth = 8\naugmentation.kind = 'center-crop'").unwrap();
+    let crop_share = Augmentation::CROP_SHARE;
+    assert_eq!(
+        evaluation,
+        augmented(Augmentation::CenterCrop { crop_share })
+    );
+    let tuning = read("height = 8\nwidth = 8\nrand_augment.magnitude = 5.0").unwrap();
+    let augment = tuning.rand_augment.unwrap();
+    assert_eq!((augment.magnitude, augment.ops), (5.0, 2));
+    for transform in [paper, evaluation, tuning] {
+        let written = toml::to_string(&transform).unwrap();
+        assert_eq!(read(&written).unwrap(), transform, "{written}");
+    }
     let plain = Transform::center_crop(8, 8);
     assert_eq!(read(&toml::to_string(&plain).unwrap()).unwrap(), plain);
     for bad in [
         "augmentation.kind = 'none'\naugmentation.scale = [0.2, 1.0]",
         "augmentation.kind = 'random-resized-crop'\naugmentation.scales = [0.2, 1.0]",
         "augmentation.kind = 'mixup'",
+        "augmentation.kind = 'center-crop'\naugmentation.share = 0.9",
+        "rand_augment.layers = 3",
         "vflip = true",
     ] {
         assert!(

@@ -1,0 +1,131 @@
+use super::Order;
+use super::batch::{keep_rows, labels};
+use super::recipe::{Recipe, Schedule};
+use crate::dataset::Dataset;
+use crate::error::DataError;
+use crate::image::Image;
+use crate::rng::SampleKey;
+use crate::transform::Transform;
+
+/// What an [`ImageLoader`](super::ImageLoader) does to a data set to make batches of images.
+#[derive(Clone, Debug, PartialEq)]
+pub struct ImageLoaderConfig {
+    /// Images per batch.
+    pub batch_size: usize,
+    /// Threads that read and transform images; 0 for one per available core.
+    pub workers: usize,
+    /// Batches that may wait, ready, for the consumer; one more is being made meanwhile.
+    pub prefetch: usize,
+    /// Leaves out the last batch of an epoch if it would be smaller than the others.
+    pub drop_last: bool,
+    /// The order of the images.
+    pub order: Order,
+    /// The seed of order and augmentation.
+    pub seed: u64,
+    /// The share of the images that may be broken, from 0 to 1, before an epoch fails.
+    pub max_broken_share: f64,
+    /// What happens to an image.
+    pub transform: Transform,
+}
+
+impl ImageLoaderConfig {
+    /// A config for evaluation on images that `transform` makes: batches of `batch_size`, every
+    /// image once and in the order of the data set, seed 0, one worker per core, 2 batches ahead,
+    /// at most 1 % broken images.
+    pub fn new(transform: Transform, batch_size: usize) -> ImageLoaderConfig {
+        ImageLoaderConfig {
+            batch_size,
+            workers: 0,
+            prefetch: 2,
+            drop_last: false,
+            order: Order::Sequential,
+            seed: 0,
+            max_broken_share: 0.01,
+            transform,
+        }
+    }
+}
+
+/// Whole images of one size.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ImageBatch {
+    /// The number of the batch in its epoch, from 0.
+    pub number: usize,
+    /// Pixels, `[batch, height, width, channels]`.
+    pub pixels: Vec<u8>,
+    /// Index of each image in the data set, `[batch]`.
+    pub indices: Vec<usize>,
+    /// Class of each image, `[batch]`.
+    pub labels: Vec<Option<u32>>,
+}
+
+impl ImageBatch {
+    /// The number of images.
+    pub fn len(&self) -> usize {
+        self.indices.len()
+    }
+
+    /// Whether there is no image.
+    pub fn is_empty(&self) -> bool {
+        self.indices.is_empty()
+    }
+}
+
+impl Recipe for ImageLoaderConfig {
+    type Batch = ImageBatch;
+    /// Pixels, `[height, width, channels]`.
+    type Slot<'a> = &'a mut [u8];
+
+    fn schedule(&self) -> Schedule {
+        Schedule {
+            batch_size: self.batch_size,
+            workers: self.workers,
+            prefetch: self.prefetch,
+            drop_last: self.drop_last,
+            order: self.order,
+            seed: self.seed,
+            max_broken_share: self.max_broken_share,
+        }
+    }
+
+    fn validate(&self, _dataset: &dyn Dataset) -> Result<(), DataError> {
+        self.transform.validate()
+    }
+
+    fn blank(
+        &self,
+        dataset: &dyn Dataset,
+        number: usize,
+        indices: &[usize],
+    ) -> Result<ImageBatch, DataError> {
+        let image_len = self.transform.height * self.transform.width * dataset.channels();
+        Ok(ImageBatch {
+            number,
+            pixels: vec![0; indices.len() * image_len],
+            indices: indices.to_vec(),
+            labels: labels(dataset, indices),
+        })
+    }
+
+    fn slots<'a>(&self, batch: &'a mut ImageBatch) -> Vec<&'a mut [u8]> {
+        let image_len = batch.pixels.len() / batch.indices.len();
+        batch.pixels.chunks_exact_mut(image_len).collect()
+    }
+
+    fn fill(&self, image: Image, key: SampleKey, slot: &mut [u8]) -> Result<(), DataError> {
+        let image = self.transform.apply(image, key)?;
+        DataError::check_len("image", slot.len(), image.pixels().len())?;
+        slot.copy_from_slice(image.pixels());
+        Ok(())
+    }
+
+    fn keep(batch: &mut ImageBatch, is_wanted: &[bool]) {
+        keep_rows(&mut batch.pixels, is_wanted);
+        keep_rows(&mut batch.indices, is_wanted);
+        keep_rows(&mut batch.labels, is_wanted);
+    }
+
+    fn is_empty(batch: &ImageBatch) -> bool {
+        batch.is_empty()
+    }
+}
