@@ -3,16 +3,32 @@
 //! `step-NNNNNNNN/model.safetensors` is the model alone, for everyone;
 //! `state.safetensors` beside it holds what only the training needs.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::fs::File;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, anyhow};
 use mae_model::checkpoint::{check_keys, read_tensors, write_tensors};
 use serde::{Deserialize, Serialize};
-use tch::no_grad;
+use tch::{Tensor, no_grad};
 
-use crate::state::TrainState;
+/// What a checkpoint is made of.
+pub trait Saved {
+    /// Writes the model, for everyone.
+    ///
+    /// # Errors
+    /// If it cannot be written.
+    fn save_model(&self, path: &Path) -> mae_model::Result<()>;
+
+    /// Reads its weights back.
+    ///
+    /// # Errors
+    /// If the file is damaged or another model's.
+    fn load_model(&self, path: &Path) -> mae_model::Result<()>;
+
+    /// What only the training needs; the tensors are shared, so that they can be filled.
+    fn trainer_tensors(&self) -> BTreeMap<String, Tensor>;
+}
 
 const MODEL: &str = "model.safetensors";
 const STATE: &str = "state.safetensors";
@@ -42,7 +58,7 @@ pub struct Position {
 pub fn save(
     folder: &Path,
     position: &Position,
-    state: &TrainState,
+    state: &impl Saved,
     keep: usize,
 ) -> Result<PathBuf> {
     let path = folder.join(format!("step-{:08}", position.step));
@@ -53,7 +69,7 @@ pub fn save(
     }
     let write = || -> Result<()> {
         std::fs::create_dir_all(&partial)?;
-        state.model.save(&partial.join(MODEL))?;
+        state.save_model(&partial.join(MODEL))?;
         let metadata = HashMap::from([(POSITION.to_string(), serde_json::to_string(position)?)]);
         write_tensors(&partial.join(STATE), &state.trainer_tensors(), metadata)?;
         std::fs::rename(&partial, &path)?;
@@ -107,9 +123,9 @@ pub fn clean(folder: &Path) -> Result<()> {
 ///
 /// # Errors
 /// If a file is damaged or of another model, named, with what to do.
-pub fn load(path: &Path, state: &TrainState) -> Result<Position> {
+pub fn load(path: &Path, state: &impl Saved) -> Result<Position> {
     let read = || -> Result<Position> {
-        state.model.load_weights(&path.join(MODEL))?;
+        state.load_model(&path.join(MODEL))?;
         let file = path.join(STATE);
         let (found, metadata) = read_tensors(&file)?;
         let expected = state.trainer_tensors();

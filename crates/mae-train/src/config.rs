@@ -373,22 +373,6 @@ impl RunConfig {
         }
     }
 
-    /// Images of one update.
-    pub fn effective_batch(&self) -> usize {
-        self.optim.batch_size * self.optim.accumulate
-    }
-
-    /// The learning rate of each update, for a run of `steps_per_epoch` updates an epoch.
-    ///
-    /// Source of the scaling: Goyal et al. 2017, "linear scaling rule"; He et al. 2021, appendix A.1.
-    pub fn schedule(&self, steps_per_epoch: u64) -> Schedule {
-        Schedule {
-            peak_lr: self.optim.base_lr * self.effective_batch() as f64 / 256.0,
-            min_lr: self.optim.min_lr,
-            warmup_steps: self.optim.warmup_epochs * steps_per_epoch as f64,
-            total_steps: (self.optim.epochs * steps_per_epoch) as f64,
-        }
-    }
 }
 
 impl ModelSection {
@@ -484,6 +468,23 @@ impl DataSection {
 }
 
 impl OptimSection {
+    /// Images of one update.
+    pub fn effective_batch(&self) -> usize {
+        self.batch_size * self.accumulate
+    }
+
+    /// The learning rate of each update, for a run of `steps_per_epoch` updates an epoch.
+    ///
+    /// Source of the scaling: Goyal et al. 2017, "linear scaling rule"; He et al. 2021, appendix A.1.
+    pub fn schedule(&self, steps_per_epoch: u64) -> Schedule {
+        Schedule {
+            peak_lr: self.base_lr * self.effective_batch() as f64 / 256.0,
+            min_lr: self.min_lr,
+            warmup_steps: self.warmup_epochs * steps_per_epoch as f64,
+            total_steps: (self.epochs * steps_per_epoch) as f64,
+        }
+    }
+
     fn check(&self) -> Result<()> {
         ensure!(self.epochs >= 1, "`optim.epochs` is 0, expected at least 1");
         ensure!(
@@ -511,7 +512,7 @@ impl OptimSection {
             self.warmup_epochs,
             self.epochs
         );
-        let peak_lr = self.base_lr * (self.batch_size * self.accumulate) as f64 / 256.0;
+        let peak_lr = self.base_lr * self.effective_batch() as f64 / 256.0;
         ensure!(
             self.min_lr <= peak_lr,
             "`optim.min_lr` is {}, above the peak of {peak_lr} that base_lr and the batch give",

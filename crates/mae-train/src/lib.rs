@@ -14,7 +14,8 @@
 //! # Ok::<(), anyhow::Error>(())
 //! ```
 //!
-//! [`pretrain`](mod@pretrain) is the loop, [`state`] what it changes, [`config`] what it is told.
+//! [`pretrain`](mod@pretrain) is what happens around the [`train_loop`], [`state`] what it changes,
+//! [`config`] what it is told.
 
 pub mod checkpoint;
 pub mod config;
@@ -32,3 +33,4 @@ pub mod reconstruct;
 pub mod run_dir;
 pub mod schedule;
 pub mod state;
+pub mod train_loop;

@@ -10,10 +10,11 @@ use anyhow::{Result, ensure};
 use clap::{Args, Parser, Subcommand};
 use mae_train::config::{NormalizationSource, RunConfig, Source, read};
 use mae_train::interrupt::Interrupt;
-use mae_train::pretrain::{Outcome, pretrain};
+use mae_train::pretrain::pretrain;
 use mae_train::progress::Progress;
 use mae_train::recipes;
 use mae_train::run_dir::RunDir;
+use mae_train::train_loop::Outcome;
 
 /// Pre-trains a Masked Autoencoder on your own images.
 ///

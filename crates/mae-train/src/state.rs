@@ -1,4 +1,4 @@
-//! What training changes: the model, the optimizer, the loss scale, the running sums; and one update of it.
+//! What training changes, and one update of it.
 
 use std::collections::BTreeMap;
 
@@ -11,19 +11,13 @@ use crate::config::RunConfig;
 use crate::optim::Optimizer;
 use crate::precision::{GradScaler, Precision};
 
-/// Everything that a step changes, all of it on the device.
+/// Everything that a step of pre-training changes, all of it on the device.
 #[derive(Debug)]
 pub struct TrainState {
     /// The network.
     pub model: MaskedAutoencoderViT,
-    /// AdamW and its moments.
-    pub optimizer: Optimizer,
-    /// The loss scale, under fp16.
-    pub scaler: Option<GradScaler>,
-    /// Sums for the metrics.
-    pub totals: Totals,
-    precision: Precision,
-    clip_grad: f64,
+    /// What moves its weights.
+    pub trainer: Trainer,
 }
 
 impl TrainState {
@@ -39,14 +33,13 @@ impl TrainState {
             config.optim.weight_decay,
             config.optim.betas,
         );
-        Ok(Self {
+        let trainer = Trainer::new(
             optimizer,
-            scaler: (config.precision == Precision::Fp16).then(|| GradScaler::new(config.device)),
-            totals: Totals::new(config.device),
-            precision: config.precision,
-            clip_grad: config.optim.clip_grad,
-            model,
-        })
+            config.precision,
+            config.optim.clip_grad,
+            config.device,
+        );
+        Ok(Self { model, trainer })
     }
 
     /// One update from all images of `batches`, each image weighing the same. Reads nothing back.
@@ -56,14 +49,69 @@ impl TrainState {
     /// # Errors
     /// If the batches do not fit the model, or libtorch refuses.
     pub fn update(&mut self, batches: &[MaskedBatch], lr: f64) -> Result<()> {
-        let images: usize = batches.iter().map(MaskedBatch::len).sum();
-        let mut loss_sum = Tensor::zeros([], (Kind::Float, self.model.device()));
-        for batch in batches {
-            let batch_loss = self.loss(batch)? * (batch.len() as f64 / images as f64);
-            loss_sum += batch_loss.detach();
+        let images: Vec<usize> = batches.iter().map(MaskedBatch::len).collect();
+        self.trainer.update(&images, lr, |batch| {
+            let (visible, masked, ids_shuffle) = to_device(&batches[batch], self.model.device());
+            Ok(self.model.forward(&visible, &masked, &ids_shuffle)?)
+        })
+    }
+}
+
+/// What moves a model's weights: the optimizer, the loss scale, the running sums; all of it on the device.
+#[derive(Debug)]
+pub struct Trainer {
+    /// AdamW and its moments.
+    pub optimizer: Optimizer,
+    /// The loss scale, under fp16.
+    pub scaler: Option<GradScaler>,
+    /// Sums for the metrics.
+    pub totals: Totals,
+    precision: Precision,
+    clip_grad: f64,
+    device: Device,
+}
+
+impl Trainer {
+    /// A trainer before its first update; a gradient norm above `clip_grad` is scaled down to it, 0 clips nothing.
+    pub fn new(
+        optimizer: Optimizer,
+        precision: Precision,
+        clip_grad: f64,
+        device: Device,
+    ) -> Self {
+        Self {
+            optimizer,
+            scaler: (precision == Precision::Fp16).then(|| GradScaler::new(device)),
+            totals: Totals::new(device),
+            precision,
+            clip_grad,
+            device,
+        }
+    }
+
+    /// One update from several batches, each image weighing the same. Reads nothing back.
+    ///
+    /// `images` are the batches' sizes, and `loss_of` gives the mean loss of the batch of that number;
+    /// it is called under autocast.
+    /// A loss or gradient that is not finite leaves weights and moments as they were, and is counted.
+    ///
+    /// # Errors
+    /// Those of `loss_of`, or if libtorch refuses.
+    pub fn update(
+        &mut self,
+        images: &[usize],
+        lr: f64,
+        mut loss_of: impl FnMut(usize) -> Result<Tensor>,
+    ) -> Result<()> {
+        let total: usize = images.iter().sum();
+        let mut loss_sum = Tensor::zeros([], (Kind::Float, self.device));
+        for (batch, &count) in images.iter().enumerate() {
+            let loss = torch_ext::autocast(self.device, self.precision.kind(), || loss_of(batch))??;
+            let loss = loss * (count as f64 / total as f64);
+            loss_sum += loss.detach();
             match &self.scaler {
-                Some(scaler) => scaler.scale(&batch_loss).backward(),
-                None => batch_loss.backward(),
+                Some(scaler) => scaler.scale(&loss).backward(),
+                None => loss.backward(),
             }
         }
 
@@ -77,25 +125,16 @@ impl TrainState {
             .isfinite()
             .logical_and(&grad_norm.isfinite())
             .logical_not();
-        let divisor = (self.clip_grad > 0.0).then(|| (&grad_norm / self.clip_grad).clamp_min(1.0));
+        let divisor =
+            (self.clip_grad > 0.0).then(|| (&grad_norm / self.clip_grad).clamp_min(1.0));
         self.optimizer
             .step(grads, lr, divisor.as_ref(), &is_bad.to_kind(Kind::Float))?;
         no_grad(|| self.totals.add(&loss_sum, &grad_norm, &is_bad));
         Ok(())
     }
 
-    fn loss(&self, batch: &MaskedBatch) -> Result<Tensor> {
-        let (visible, masked, ids_shuffle) = to_device(batch, self.model.device());
-        let forward = || self.model.forward(&visible, &masked, &ids_shuffle);
-        Ok(torch_ext::autocast(
-            self.model.device(),
-            self.precision.kind(),
-            forward,
-        )??)
-    }
-
-    /// All but the weights: what a checkpoint must keep to go on exactly. The tensors are shared.
-    pub fn trainer_tensors(&self) -> BTreeMap<String, Tensor> {
+    /// What a checkpoint must keep, besides the weights, to go on exactly. The tensors are shared.
+    pub fn tensors(&self) -> BTreeMap<String, Tensor> {
         let mut tensors = self.optimizer.state();
         tensors.extend(self.totals.tensors());
         tensors.extend(self.scaler.iter().flat_map(GradScaler::state));
