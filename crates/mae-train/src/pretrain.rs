@@ -156,8 +156,8 @@ impl Run<'_> {
 
         self.position.step = step + 1;
         self.position.batch = group.last().map_or(0, |batch| batch.number + 1);
-        let ends_epoch = (step + 1) % self.steps_per_epoch == 0;
-        if (step + 1) % self.config.run.log_every == 0 || ends_epoch {
+        let ends_epoch = (step + 1).is_multiple_of(self.steps_per_epoch);
+        if (step + 1).is_multiple_of(self.config.run.log_every) || ends_epoch {
             self.log(state, lr)?;
         }
         self.clock.update(&mut self.position);
