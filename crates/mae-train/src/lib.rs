@@ -14,12 +14,14 @@
 //! # Ok::<(), anyhow::Error>(())
 //! ```
 //!
-//! [`pretrain`](mod@pretrain) is the loop, [`state`] what it changes, [`config`] what it is told.
+//! [`pretrain`](mod@pretrain) is the loop, [`state`] what it changes, [`config`] what it is told;
+//! [`eval`] has what judging a pre-trained encoder takes.
 
 pub mod checkpoint;
 pub mod config;
 pub mod data;
 pub mod device;
+pub mod eval;
 pub mod interrupt;
 pub mod journal;
 pub mod optim;
