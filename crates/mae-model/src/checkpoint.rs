@@ -12,7 +12,7 @@ use tch::{Device, Kind, Tensor, no_grad};
 
 use crate::{MaeConfig, MaskedAutoencoderViT, ModelError, Normalization, Result};
 
-const CONFIG: &str = "config";
+pub(crate) const CONFIG: &str = "config";
 const NORMALIZATION: &str = "normalization";
 
 impl MaskedAutoencoderViT {
@@ -225,7 +225,7 @@ fn json(value: &impl serde::Serialize) -> String {
     serde_json::to_string(value).expect("plain numbers and booleans")
 }
 
-fn from_metadata<T: serde::de::DeserializeOwned>(
+pub(crate) fn from_metadata<T: serde::de::DeserializeOwned>(
     path: &Path,
     metadata: &HashMap<String, String>,
     key: &'static str,

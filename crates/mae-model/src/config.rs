@@ -189,7 +189,7 @@ impl MaeConfig {
     }
 }
 
-fn invalid(key: &'static str, found: impl ToString, expected: String) -> ModelError {
+pub(crate) fn invalid(key: &'static str, found: impl ToString, expected: String) -> ModelError {
     ModelError::Config {
         key,
         found: found.to_string(),

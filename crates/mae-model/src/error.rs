@@ -5,10 +5,10 @@ use std::path::PathBuf;
 /// What can go wrong in the model and its checkpoints.
 #[derive(Debug, thiserror::Error)]
 pub enum ModelError {
-    /// A value of the configuration that cannot be built.
+    /// A value of the configuration, or an argument, that cannot be built or used.
     #[error("`{key}` is {found}, expected {expected}")]
     Config {
-        /// The key in [`MaeConfig`](crate::MaeConfig).
+        /// The key in the configuration, or the argument's name.
         key: &'static str,
         /// The value as given.
         found: String,

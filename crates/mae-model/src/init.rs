@@ -14,7 +14,7 @@ use tch::{Tensor, no_grad};
 pub fn initialize(key: &str, parameter: &mut Tensor, seed: u64) {
     let size = parameter.size();
     let numel = parameter.numel();
-    let mut random = generator(key, seed);
+    let mut random = generator(key, seed, 0);
     let values: Vec<f32> = if key.ends_with("_token") {
         (0..numel)
             .map(|_| (0.02 * normal(&mut random)) as f32)
@@ -32,7 +32,19 @@ pub fn initialize(key: &str, parameter: &mut Tensor, seed: u64) {
     no_grad(|| parameter.copy_(&Tensor::from_slice(&values).view(size.as_slice())));
 }
 
-fn generator(key: &str, seed: u64) -> ChaCha8Rng {
+/// Fills a classification head's weight with N(0, `std`).
+///
+/// The published draw is truncated at -2 and 2, a hundred deviations and more away, where nothing is drawn.
+pub fn initialize_head(key: &str, weight: &mut Tensor, std: f64, seed: u64) {
+    let mut random = generator(key, seed, 0);
+    let values: Vec<f32> = (0..weight.numel())
+        .map(|_| (std * normal(&mut random)) as f32)
+        .collect();
+    no_grad(|| weight.copy_(&Tensor::from_slice(&values).view(weight.size().as_slice())));
+}
+
+/// The random numbers of one `key` at one `step`; what is drawn once has step 0.
+pub fn generator(key: &str, seed: u64, step: u64) -> ChaCha8Rng {
     // FNV-1a: the standard library's hashes may change between releases.
     let hash = key.bytes().fold(0xcbf2_9ce4_8422_2325u64, |hash, byte| {
         (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3)
@@ -40,11 +52,12 @@ fn generator(key: &str, seed: u64) -> ChaCha8Rng {
     let mut bytes = [0; 32];
     bytes[..8].copy_from_slice(&seed.to_le_bytes());
     bytes[8..16].copy_from_slice(&hash.to_le_bytes());
+    bytes[16..24].copy_from_slice(&step.to_le_bytes());
     ChaCha8Rng::from_seed(bytes)
 }
 
 /// In [0, 1), a multiple of 2^-32.
-fn uniform(random: &mut ChaCha8Rng) -> f64 {
+pub fn uniform(random: &mut ChaCha8Rng) -> f64 {
     f64::from(random.next_u32()) / 4_294_967_296.0
 }
 

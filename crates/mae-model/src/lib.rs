@@ -23,21 +23,27 @@
 //! # Ok::<(), Box<dyn std::error::Error>>(())
 //! ```
 //!
-//! [`mae`] is the method, read top down; [`vit`] what it is built from.
+//! [`mae`] is the method, read top down; [`vit`] what it is built from; [`classifier`] what the encoder is
+//! judged by.
 
 pub mod checkpoint;
+pub mod classifier;
 mod config;
+pub mod drop_path;
 mod error;
 mod init;
 pub mod mae;
 mod normalization;
+mod patchify;
 pub mod pos_embed;
 pub mod vit;
 
+pub use classifier::VitClassifier;
 pub use config::MaeConfig;
 pub use error::ModelError;
 pub use mae::MaskedAutoencoderViT;
 pub use normalization::Normalization;
+pub use patchify::patchify;
 
 /// The result of this crate's functions.
 pub type Result<T> = std::result::Result<T, ModelError>;

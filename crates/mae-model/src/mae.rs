@@ -42,20 +42,7 @@ impl MaskedAutoencoderViT {
         seed: u64,
     ) -> Result<Self> {
         config.validate()?;
-        for (key, values) in [("mean", &normalization.mean), ("std", &normalization.std)] {
-            let usable = |v: &f32| v.is_finite() && (key == "mean" || *v > 0.0);
-            if values.len() != config.channels || !values.iter().all(usable) {
-                let expected = format!(
-                    "{} finite numbers, one a channel, std above 0",
-                    config.channels
-                );
-                return Err(ModelError::Config {
-                    key,
-                    found: format!("{values:?}"),
-                    expected,
-                });
-            }
-        }
+        normalization.validate(config.channels)?;
         let vs = nn::VarStore::new(device);
         let encoder = VisionTransformer::new(&vs.root(), config);
         let decoder = Decoder::new(&vs.root(), config);
@@ -316,7 +303,11 @@ impl Decoder {
     }
 }
 
-fn check_patches(config: &MaeConfig, name: &'static str, patches: &Tensor) -> Result<()> {
+pub(crate) fn check_patches(
+    config: &MaeConfig,
+    name: &'static str,
+    patches: &Tensor,
+) -> Result<()> {
     let patch_dim = (config.patch_size * config.patch_size * config.channels) as i64;
     let size = patches.size();
     if size.len() != 3 || size[2] != patch_dim || size[1] == 0 {
@@ -357,7 +348,7 @@ fn check_ids(
     Ok(())
 }
 
-fn shape(name: &'static str, tensor: &Tensor, expected: String) -> ModelError {
+pub(crate) fn shape(name: &'static str, tensor: &Tensor, expected: String) -> ModelError {
     ModelError::Shape {
         name,
         found: tensor.size(),

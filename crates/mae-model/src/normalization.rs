@@ -3,6 +3,8 @@
 use serde::{Deserialize, Serialize};
 use tch::{Device, Kind, Tensor};
 
+use crate::{ModelError, Result};
+
 /// Mean and standard deviation of each channel, of pixels scaled to 0..1.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -28,6 +30,42 @@ impl Normalization {
             mean: mean.into(),
             std: std.into(),
         }
+    }
+
+    /// Normalises the pixels of whole images.
+    ///
+    /// # Shapes
+    /// - `images`: `[.., channels]`, u8 pixels; f32 ones are taken as normalised already
+    /// - returns the same shape, f32
+    ///
+    /// # Errors
+    /// [`ModelError::Shape`] if the last dimension is not one number a channel.
+    pub fn normalize(&self, images: &Tensor) -> Result<Tensor> {
+        let channels = self.mean.len() as i64;
+        if images.size().last() != Some(&channels) {
+            return Err(ModelError::Shape {
+                name: "images",
+                found: images.size(),
+                expected: format!("[.., {channels}]"),
+            });
+        }
+        Ok(PixelScale::new(self, 1, images.device()).normalize(images))
+    }
+
+    /// Checks that a model of `channels` channels can be built with it.
+    pub(crate) fn validate(&self, channels: usize) -> Result<()> {
+        for (key, values) in [("mean", &self.mean), ("std", &self.std)] {
+            let usable = |v: &f32| v.is_finite() && (key == "mean" || *v > 0.0);
+            if values.len() != channels || !values.iter().all(usable) {
+                let expected = format!("{channels} finite numbers, one a channel, std above 0");
+                return Err(ModelError::Config {
+                    key,
+                    found: format!("{values:?}"),
+                    expected,
+                });
+            }
+        }
+        Ok(())
     }
 }
 

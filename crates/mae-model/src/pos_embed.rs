@@ -1,4 +1,4 @@
-//! Fixed 2-D sine-cosine positions, in the layout that the public checkpoints depend on.
+//! Fixed 2-D sine-cosine positions, in the layout that the public checkpoints depend on; learned ones resized.
 
 use tch::Tensor;
 
@@ -26,4 +26,23 @@ pub fn sincos_2d(rows: usize, columns: usize, dim: usize) -> Tensor {
         }
     }
     Tensor::from_slice(&values).view([1, (1 + rows * columns) as i64, dim as i64])
+}
+
+/// Positions resized from one grid of patches to another by bicubic interpolation; the class token's stays.
+///
+/// # Shapes
+/// - `pos_embed`: `[1, 1 + from.0 * from.1, dim]`; `from` and `to` are (rows, columns)
+/// - returns `[1, 1 + to.0 * to.1, dim]`
+///
+/// Source: Dosovitskiy et al. 2021, section 3.2, "Fine-tuning and higher resolution".
+pub fn interpolate(pos_embed: &Tensor, from: (usize, usize), to: (usize, usize)) -> Tensor {
+    let (rows, columns) = (from.0 as i64, from.1 as i64);
+    let patches = pos_embed
+        .narrow(1, 1, rows * columns)
+        .view([1, rows, columns, -1])
+        .permute([0, 3, 1, 2])
+        .upsample_bicubic2d([to.0 as i64, to.1 as i64], false, None, None)
+        .flatten(2, 3)
+        .transpose(1, 2);
+    Tensor::cat(&[pos_embed.narrow(1, 0, 1), patches], 1)
 }

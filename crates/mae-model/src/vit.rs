@@ -2,9 +2,12 @@
 //!
 //! Source: Dosovitskiy et al. 2021, arXiv 2010.11929; pre-norm blocks, fused q/k/v, exact GELU.
 
+use std::ops::Range;
+
 use tch::nn::{self, Module, Path};
 use tch::{Kind, Tensor};
 
+use crate::drop_path::DropPath;
 use crate::pos_embed::sincos_2d;
 use crate::{MaeConfig, init};
 
@@ -23,6 +26,11 @@ impl VisionTransformer {
     ///
     /// `config` must have passed [`MaeConfig::validate`].
     pub fn new(path: &Path, config: &MaeConfig) -> Self {
+        Self::with_norm_key(path, config, "norm")
+    }
+
+    /// [`new`](Self::new) with the last norm under another key: `fc_norm` where it comes after pooling.
+    pub(crate) fn with_norm_key(path: &Path, config: &MaeConfig, norm_key: &str) -> Self {
         let dim = config.embed_dim as i64;
         let shape = BlockShape::encoder(config);
         Self {
@@ -32,7 +40,7 @@ impl VisionTransformer {
             blocks: (0..config.depth)
                 .map(|i| Block::new(&(path / "blocks" / i), &shape))
                 .collect(),
-            norm: layer_norm(&(path / "norm"), &shape),
+            norm: layer_norm(&(path / norm_key), &shape),
         }
     }
 
@@ -49,10 +57,41 @@ impl VisionTransformer {
         let cls_token =
             (&self.cls_token + self.pos_embed.narrow(1, 0, 1)).expand([batch, -1, -1], false);
         let tokens = Tensor::cat(&[cls_token, tokens], 1);
-        self.blocks
-            .iter()
-            .fold(tokens, |tokens, block| block.forward(&tokens))
-            .apply(&self.norm)
+        let tokens = self.forward_blocks(tokens, 0..self.blocks.len(), None);
+        self.norm(&tokens)
+    }
+
+    /// The tokens of whole images, before the first block: no gather, as no patch is missing.
+    ///
+    /// `[batch, patches, patch_dim]`, normalised f32, to `[batch, 1 + patches, embed_dim]`.
+    pub(crate) fn embed(&self, patches: &Tensor) -> Tensor {
+        let cls_token = self.cls_token.expand([patches.size()[0], -1, -1], false);
+        Tensor::cat(&[cls_token, self.patch_embed.forward(patches)], 1) + &self.pos_embed
+    }
+
+    /// Applies some of the blocks: `[batch, n, embed_dim]` to the same shape.
+    pub(crate) fn forward_blocks(
+        &self,
+        tokens: Tensor,
+        range: Range<usize>,
+        drop_path: Option<&DropPath>,
+    ) -> Tensor {
+        range.fold(tokens, |tokens, i| {
+            match drop_path.and_then(|drop_path| drop_path.scales(i)) {
+                Some(scales) => self.blocks[i].forward_scaled(&tokens, scales),
+                None => self.blocks[i].forward(&tokens),
+            }
+        })
+    }
+
+    /// The last norm, of any `[.., embed_dim]`.
+    pub(crate) fn norm(&self, tokens: &Tensor) -> Tensor {
+        tokens.apply(&self.norm)
+    }
+
+    /// The positions, `[1, 1 + patches, embed_dim]`; the tensor is shared.
+    pub(crate) fn pos_embed(&self) -> &Tensor {
+        &self.pos_embed
     }
 }
 
@@ -161,9 +200,23 @@ impl Block {
     ///
     /// The earlier tokens are attended to, and nothing else is computed for them.
     pub fn forward_from(&self, tokens: &Tensor, first: i64) -> Tensor {
-        let attended = self.attn.forward_from(&tokens.apply(&self.norm1), first);
+        let attended = self.attention_branch(tokens, first);
         let tokens = tokens.narrow(1, first, tokens.size()[1] - first) + attended;
-        &tokens + tokens.apply(&self.norm2).apply(&self.mlp)
+        &tokens + self.mlp_branch(&tokens)
+    }
+
+    /// [`forward`](Self::forward) with each residual branch scaled, for every image by a factor of its own.
+    pub fn forward_scaled(&self, tokens: &Tensor, [attn, mlp]: &[Tensor; 2]) -> Tensor {
+        let tokens = tokens + self.attention_branch(tokens, 0) * attn;
+        &tokens + self.mlp_branch(&tokens) * mlp
+    }
+
+    fn attention_branch(&self, tokens: &Tensor, first: i64) -> Tensor {
+        self.attn.forward_from(&tokens.apply(&self.norm1), first)
+    }
+
+    fn mlp_branch(&self, tokens: &Tensor) -> Tensor {
+        tokens.apply(&self.norm2).apply(&self.mlp)
     }
 }
 
@@ -270,5 +323,35 @@ pub(crate) fn initialize(vs: &nn::VarStore, seed: u64) {
             debug_assert_eq!(parameter.kind(), Kind::Float);
             init::initialize(&key, &mut parameter, seed);
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use tch::Device;
+
+    #[test]
+    fn each_images_branches_are_scaled_by_its_factors() {
+        let vs = nn::VarStore::new(Device::Cpu);
+        let block = Block::new(&vs.root(), &BlockShape::encoder(&MaeConfig::tiny(32)));
+        initialize(&vs, 1);
+        let tokens = (Tensor::arange(2 * 3 * 192, (Kind::Float, Device::Cpu)) * 0.7)
+            .sin()
+            .view([2, 3, 192]);
+        let factors = |values: [f32; 2]| Tensor::from_slice(&values).view([2, 1, 1]);
+        let scaled = |attn, mlp| block.forward_scaled(&tokens, &[factors(attn), factors(mlp)]);
+        let close = |a: &Tensor, b: &Tensor| ((a - b).norm() / b.norm()).double_value(&[]) < 1e-5;
+
+        assert!(close(&scaled([1.0; 2], [1.0; 2]), &block.forward(&tokens)));
+        assert_eq!(scaled([0.0; 2], [0.0; 2]), tokens);
+        let mixed = scaled([2.0, 0.0], [0.0, 3.0]);
+        let attention = block.attention_branch(&tokens, 0);
+        let mlp = block.mlp_branch(&tokens);
+        assert!(close(
+            &(mixed.get(0) - tokens.get(0)),
+            &(attention.get(0) * 2.0)
+        ));
+        assert!(close(&(mixed.get(1) - tokens.get(1)), &(mlp.get(1) * 3.0)));
     }
 }

@@ -372,7 +372,6 @@ impl RunConfig {
             )),
         }
     }
-
 }
 
 impl ModelSection {

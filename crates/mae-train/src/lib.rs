@@ -15,12 +15,13 @@
 //! ```
 //!
 //! [`pretrain`](mod@pretrain) is what happens around the [`train_loop`], [`state`] what it changes,
-//! [`config`] what it is told.
+//! [`config`] what it is told; [`eval`] judges the encoder.
 
 pub mod checkpoint;
 pub mod config;
 pub mod data;
 pub mod device;
+pub mod eval;
 pub mod interrupt;
 pub mod journal;
 pub mod optim;

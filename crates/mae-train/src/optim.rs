@@ -6,57 +6,95 @@ use anyhow::{Result, ensure};
 use tch::Tensor;
 use torch_ext::{AdamW, AdamWState, clear_grads, fused_adamw};
 
-/// AdamW over a model's parameters: decay on those of two or more dimensions, none on biases and norms.
-///
-/// The class and mask tokens have three dimensions, so they decay, as published.
-///
-/// Source: He et al. 2021, appendix A.1, table 8.
+/// AdamW over groups of a model's parameters.
 #[derive(Debug)]
 pub struct Optimizer {
-    // Parameters that decay come first; all lists share the order.
+    // One group's parameters follow the other's; all lists share the order.
     keys: Vec<String>,
     params: Vec<Tensor>,
-    decayed: Group,
-    undecayed: Group,
+    groups: Vec<Group>,
     betas: [f64; 2],
+}
+
+/// What one group of parameters has of its own.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct ParamGroup {
+    /// Multiplies the learning rate of every step.
+    pub lr_scale: f64,
+    /// AdamW's decoupled decay.
+    pub weight_decay: f64,
 }
 
 #[derive(Debug)]
 struct Group {
     state: AdamWState,
-    weight_decay: f64,
+    hyper: ParamGroup,
 }
 
 const EPS: f64 = 1e-8;
 
 impl Optimizer {
-    /// An optimizer of the trainable ones among `parameters`.
+    /// An optimizer of the trainable ones among `parameters`, with the published groups:
+    /// decay on those of two or more dimensions, none on biases and norms.
     ///
     /// `weight_decay` is AdamW's decoupled decay, `betas` the decays of its two moments.
+    /// The class and mask tokens have three dimensions, so they decay, as published.
+    ///
+    /// Source: He et al. 2021, appendix A.1, table 8.
     pub fn new(parameters: &BTreeMap<String, Tensor>, weight_decay: f64, betas: [f64; 2]) -> Self {
-        let trainable = || {
-            parameters
-                .iter()
-                .filter(|(_, tensor)| tensor.requires_grad())
+        let members = |decays: bool| {
+            trainable(parameters)
+                .filter(|(_, tensor)| (tensor.dim() >= 2) == decays)
+                .collect()
         };
+        let group = |weight_decay| ParamGroup {
+            lr_scale: 1.0,
+            weight_decay,
+        };
+        Self::from_groups(
+            vec![
+                (group(weight_decay), members(true)),
+                (group(0.0), members(false)),
+            ],
+            betas,
+        )
+    }
+
+    /// An optimizer of the trainable ones among `parameters`, each in the group that `group_of` says.
+    pub fn with_groups(
+        parameters: &BTreeMap<String, Tensor>,
+        group_of: impl Fn(&str, &Tensor) -> ParamGroup,
+        betas: [f64; 2],
+    ) -> Self {
+        let mut groups: Vec<(ParamGroup, Members)> = Vec::new();
+        for (key, tensor) in trainable(parameters) {
+            let hyper = group_of(key, tensor);
+            match groups.iter_mut().find(|(known, _)| *known == hyper) {
+                Some((_, members)) => members.push((key, tensor)),
+                None => groups.push((hyper, vec![(key, tensor)])),
+            }
+        }
+        Self::from_groups(groups, betas)
+    }
+
+    fn from_groups(groups: Vec<(ParamGroup, Members)>, betas: [f64; 2]) -> Self {
         let (mut keys, mut params) = (Vec::new(), Vec::new());
-        let mut group = |decays: bool, weight_decay: f64| {
+        let mut group = |(hyper, members): (ParamGroup, Members)| {
             let start = params.len();
-            for (key, tensor) in trainable().filter(|(_, tensor)| (tensor.dim() >= 2) == decays) {
+            for (key, tensor) in members {
                 keys.push(key.clone());
                 params.push(tensor.shallow_clone());
             }
             Group {
                 state: AdamWState::zeros_like(&params[start..]),
-                weight_decay,
+                hyper,
             }
         };
-        let (decayed, undecayed) = (group(true, weight_decay), group(false, 0.0));
+        let groups = groups.into_iter().map(&mut group).collect();
         Self {
             keys,
             params,
-            decayed,
-            undecayed,
+            groups,
             betas,
         }
     }
@@ -66,14 +104,7 @@ impl Optimizer {
     /// # Errors
     /// If a parameter has none, by its key.
     pub fn grads(&self) -> Result<Vec<Tensor>> {
-        let grads: Vec<Tensor> = self.params.iter().map(Tensor::grad).collect();
-        for (key, grad) in self.keys.iter().zip(&grads) {
-            ensure!(
-                grad.defined(),
-                "parameter `{key}` took no part in the loss: it has no gradient"
-            );
-        }
-        Ok(grads)
+        gradients(&self.keys, &self.params)
     }
 
     /// One update with `grads` from [`grads`](Self::grads), which are forgotten afterwards.
@@ -90,29 +121,28 @@ impl Optimizer {
         divisor: Option<&Tensor>,
         found_inf: &Tensor,
     ) -> Result<()> {
-        let split = self.decayed.state.steps.len();
         let [beta1, beta2] = self.betas;
-        let (decayed_params, undecayed_params) = self.params.split_at(split);
-        let (decayed_grads, undecayed_grads) = grads.split_at(split);
-        for (params, grads, group) in [
-            (decayed_params, decayed_grads, &mut self.decayed),
-            (undecayed_params, undecayed_grads, &mut self.undecayed),
-        ] {
+        let (mut params, mut grads) = (&self.params[..], &grads[..]);
+        for group in &mut self.groups {
             let hyper = AdamW {
-                lr,
+                lr: lr * group.hyper.lr_scale,
                 beta1,
                 beta2,
                 eps: EPS,
-                weight_decay: group.weight_decay,
+                weight_decay: group.hyper.weight_decay,
             };
+            let count = group.state.steps.len();
+            let (group_params, later_params) = params.split_at(count);
+            let (group_grads, later_grads) = grads.split_at(count);
             fused_adamw(
-                params,
-                grads,
+                group_params,
+                group_grads,
                 &mut group.state,
                 &hyper,
                 divisor,
                 Some(found_inf),
             )?;
+            (params, grads) = (later_params, later_grads);
         }
         clear_grads(&self.params)?;
         Ok(())
@@ -120,11 +150,15 @@ impl Optimizer {
 
     /// What a checkpoint must keep: `exp_avg.KEY`, `exp_avg_sq.KEY` and `step.KEY`; the tensors are shared.
     pub fn state(&self) -> BTreeMap<String, Tensor> {
-        let groups = [&self.decayed.state, &self.undecayed.state];
         let mut state = BTreeMap::new();
-        let rows = groups
-            .iter()
-            .flat_map(|g| g.exp_avgs.iter().zip(&g.exp_avg_sqs).zip(&g.steps));
+        let rows = self.groups.iter().flat_map(|group| {
+            let state = &group.state;
+            state
+                .exp_avgs
+                .iter()
+                .zip(&state.exp_avg_sqs)
+                .zip(&state.steps)
+        });
         for (key, ((exp_avg, exp_avg_sq), step)) in self.keys.iter().zip(rows) {
             state.insert(format!("exp_avg.{key}"), exp_avg.shallow_clone());
             state.insert(format!("exp_avg_sq.{key}"), exp_avg_sq.shallow_clone());
@@ -132,6 +166,29 @@ impl Optimizer {
         }
         state
     }
+}
+
+type Members<'a> = Vec<(&'a String, &'a Tensor)>;
+
+/// The parameters that an optimizer is for, in the keys' order.
+pub(crate) fn trainable(
+    parameters: &BTreeMap<String, Tensor>,
+) -> impl Iterator<Item = (&String, &Tensor)> {
+    parameters
+        .iter()
+        .filter(|(_, tensor)| tensor.requires_grad())
+}
+
+/// The gradients of `params`, or the key of one that has none.
+pub(crate) fn gradients(keys: &[String], params: &[Tensor]) -> Result<Vec<Tensor>> {
+    let grads: Vec<Tensor> = params.iter().map(Tensor::grad).collect();
+    for (key, grad) in keys.iter().zip(&grads) {
+        ensure!(
+            grad.defined(),
+            "parameter `{key}` took no part in the loss: it has no gradient"
+        );
+    }
+    Ok(grads)
 }
 
 #[cfg(test)]
@@ -170,6 +227,48 @@ mod tests {
                 value(key)
             );
         }
+    }
+
+    #[test]
+    fn each_group_has_its_rate_and_decay() {
+        let keys = ["a", "b", "c", "d"];
+        let parameters: BTreeMap<String, Tensor> = keys
+            .iter()
+            .map(|key| {
+                let one = Tensor::ones([1], (Kind::Float, Device::Cpu));
+                (key.to_string(), one.set_requires_grad(true))
+            })
+            .collect();
+        // `a` and `d` are one group with others between them.
+        let group_of = |key: &str, _: &Tensor| match key {
+            "b" => ParamGroup {
+                lr_scale: 0.5,
+                weight_decay: 0.4,
+            },
+            "c" => ParamGroup {
+                lr_scale: 0.25,
+                weight_decay: 0.0,
+            },
+            _ => ParamGroup {
+                lr_scale: 1.0,
+                weight_decay: 0.0,
+            },
+        };
+        let mut optimizer = Optimizer::with_groups(&parameters, group_of, [0.9, 0.999]);
+        let loss = parameters
+            .iter()
+            .map(|(key, p)| p * f64::from(key.as_bytes()[0]))
+            .fold(Tensor::from(0f32), |sum, term| sum + term);
+        loss.sum(Kind::Float).backward();
+        let grads = optimizer.grads().unwrap();
+        let found_inf = Tensor::zeros([], (Kind::Float, Device::Cpu));
+        optimizer.step(grads, 0.1, None, &found_inf).unwrap();
+        // AdamW's first step is the learning rate, whatever the gradient, after 1 - lr * decay.
+        for (key, expected) in [("a", 0.9), ("b", 0.98 - 0.05), ("c", 0.975), ("d", 0.9)] {
+            let value = parameters[key].double_value(&[0]);
+            assert!((value - expected).abs() < 1e-6, "{key} is {value}");
+        }
+        assert_eq!(optimizer.state().len(), 3 * keys.len());
     }
 
     #[test]

@@ -73,12 +73,7 @@ pub struct Trainer {
 
 impl Trainer {
     /// A trainer before its first update; a gradient norm above `clip_grad` is scaled down to it, 0 clips nothing.
-    pub fn new(
-        optimizer: Optimizer,
-        precision: Precision,
-        clip_grad: f64,
-        device: Device,
-    ) -> Self {
+    pub fn new(optimizer: Optimizer, precision: Precision, clip_grad: f64, device: Device) -> Self {
         Self {
             optimizer,
             scaler: (precision == Precision::Fp16).then(|| GradScaler::new(device)),
@@ -125,8 +120,7 @@ impl Trainer {
             .isfinite()
             .logical_and(&grad_norm.isfinite())
             .logical_not();
-        let divisor =
-            (self.clip_grad > 0.0).then(|| (&grad_norm / self.clip_grad).clamp_min(1.0));
+        let divisor = (self.clip_grad > 0.0).then(|| (&grad_norm / self.clip_grad).clamp_min(1.0));
         self.optimizer
             .step(grads, lr, divisor.as_ref(), &is_bad.to_kind(Kind::Float))?;
         no_grad(|| self.totals.add(&loss_sum, &grad_norm, &is_bad));

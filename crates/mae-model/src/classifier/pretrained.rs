@@ -1,0 +1,74 @@
+//! From a Masked Autoencoder's checkpoint to a classifier's encoder.
+
+use std::path::Path;
+
+use tch::{Kind, Tensor, no_grad};
+
+use super::{VitClassifier, rows_and_columns};
+use crate::checkpoint::{CONFIG, check_keys, from_metadata, read_tensors};
+use crate::config::invalid;
+use crate::pos_embed::{interpolate, sincos_2d};
+use crate::{MaeConfig, Result};
+
+impl VitClassifier {
+    /// Replaces the encoder's weights by those of a Masked Autoencoder's checkpoint.
+    ///
+    /// The decoder's are skipped, and the encoder's `norm` where the pooling has one of its own; the head stays.
+    /// If the checkpoint's grid of patches is another, sine-cosine positions are computed for the grid here,
+    /// and learned ones are interpolated.
+    ///
+    /// # Errors
+    /// [`ModelError::Keys`](crate::ModelError::Keys) with every key that is missing, extra or of another shape;
+    /// [`ModelError::Config`](crate::ModelError::Config) if the number of attention heads is another,
+    /// which no shape shows;
+    /// or if the file is not whole or lacks its metadata. Then nothing changed.
+    pub fn load_encoder(&self, path: &Path) -> Result<()> {
+        let (mut found, metadata) = read_tensors(path)?;
+        let pretrained: MaeConfig = from_metadata(path, &metadata, CONFIG)?;
+        let num_heads = self.config.encoder.num_heads;
+        if pretrained.num_heads != num_heads {
+            let expected = format!("{} as in {}", pretrained.num_heads, path.display());
+            return Err(invalid("num_heads", num_heads, expected));
+        }
+        let mut expected = self.parameters();
+        expected.retain(|key, _| !key.starts_with("head.") && !key.starts_with("fc_norm."));
+        found.retain(|key, _| {
+            let unused_norm = key.starts_with("norm.") && !expected.contains_key(key);
+            !(key.starts_with("decoder_") || key == "mask_token" || unused_norm)
+        });
+        if let Some(pos_embed) = found.remove("pos_embed") {
+            let resized = resize_positions(pos_embed, &pretrained, &self.config.encoder)?;
+            found.insert("pos_embed".into(), resized);
+        }
+        check_keys(path, &expected, &found)?;
+        no_grad(|| {
+            for (key, mut parameter) in expected {
+                parameter.f_copy_(&found[&key])?;
+            }
+            Ok(())
+        })
+    }
+}
+
+/// Fixed positions differ from computed ones by rounding, in a file of f16 by up to 5e-4.
+const SAME_POSITION: f64 = 1e-3;
+
+/// Positions of a checkpoint for the grid of `config`; those that do not fit their own grid are left to be reported.
+fn resize_positions(pos_embed: Tensor, from: &MaeConfig, config: &MaeConfig) -> Result<Tensor> {
+    let (source, target) = (rows_and_columns(from), rows_and_columns(config));
+    let dim = config.embed_dim;
+    let fits = pos_embed.size() == [1, (1 + source.0 * source.1) as i64, dim as i64];
+    if source == target || !fits {
+        return Ok(pos_embed);
+    }
+    let pos_embed = pos_embed.to_kind(Kind::Float);
+    let distance = (&pos_embed - sincos_2d(source.0, source.1, dim))
+        .abs()
+        .max()
+        .f_double_value(&[])?;
+    Ok(if distance < SAME_POSITION {
+        sincos_2d(target.0, target.1, dim)
+    } else {
+        interpolate(&pos_embed, source, target)
+    })
+}

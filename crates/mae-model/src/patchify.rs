@@ -1,0 +1,68 @@
+//! Images to patches where the images are.
+
+use tch::Tensor;
+
+use crate::Result;
+use crate::mae::shape;
+
+/// Cuts images into patches on their device, in the order of [`mae_data::patchify`].
+///
+/// # Shapes
+/// - `images`: `[batch, height, width, channels]`, any dtype
+/// - returns `[batch, patches, patch_size * patch_size * channels]`, each row (row, column, channel)
+///
+/// # Errors
+/// [`ModelError::Shape`](crate::ModelError::Shape) if `patch_size` does not divide height and width.
+pub fn patchify(images: &Tensor, patch_size: usize) -> Result<Tensor> {
+    let p = patch_size as i64;
+    match images.size()[..] {
+        [batch, height, width, channels] if p > 0 && height % p == 0 && width % p == 0 => {
+            Ok(images
+                .reshape([batch, height / p, p, width / p, p, channels])
+                .transpose(2, 3)
+                .reshape([batch, height / p * (width / p), p * p * channels]))
+        }
+        _ => {
+            let expected =
+                format!("[batch, height, width, channels], height and width multiples of {p}");
+            Err(shape("images", images, expected))
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use mae_data::PatchGrid;
+
+    #[test]
+    fn equals_the_hosts_patchify() {
+        for (height, width, patch_size, channels) in [(4, 6, 2, 3), (9, 6, 3, 1), (8, 8, 8, 2)] {
+            let grid = PatchGrid::new(height, width, patch_size, channels).unwrap();
+            let image_len = grid.image_len();
+            let pixels: Vec<i64> = (0..2 * image_len as i64).collect();
+            let expected: Vec<i64> = pixels
+                .chunks_exact(image_len)
+                .flat_map(|image| mae_data::patchify(image, &grid).unwrap())
+                .collect();
+            let size = [2, height as i64, width as i64, channels as i64];
+            let patches = patchify(&Tensor::from_slice(&pixels).view(size), patch_size).unwrap();
+            assert_eq!(
+                patches.size(),
+                [2, grid.patches() as i64, grid.patch_dim() as i64]
+            );
+            assert_eq!(
+                Vec::<i64>::try_from(patches.flatten(0, -1)).unwrap(),
+                expected
+            );
+        }
+    }
+
+    #[test]
+    fn a_side_that_is_no_multiple_is_refused() {
+        let error = patchify(&Tensor::from_slice(&[0u8; 30]).view([1, 5, 6, 1]), 2)
+            .unwrap_err()
+            .to_string();
+        assert!(error.contains("multiples of 2"), "{error}");
+    }
+}
