@@ -12,6 +12,8 @@ pub use folder::{FolderDataset, SUPPORTED_EXTENSIONS};
 pub use subset::{Subset, hold_out};
 pub use synthetic::SyntheticDataset;
 
+use std::hash::Hasher;
+
 use crate::error::DataError;
 use crate::image::Image;
 
@@ -50,6 +52,18 @@ pub trait Dataset: Send + Sync {
 
     /// What messages call an image: its path, or its file and record.
     fn name(&self, index: usize) -> String;
+
+    /// Gives `hasher` all that tells these images from others, so that what was computed from them can be
+    /// kept: by default each name and label.
+    ///
+    /// A source whose images can change under the same name adds what shows it.
+    fn identify(&self, hasher: &mut dyn Hasher) {
+        for index in 0..self.len() {
+            hasher.write(self.name(index).as_bytes());
+            hasher.write(&[0]);
+            hasher.write(&self.label(index).map_or(u64::MAX, u64::from).to_le_bytes());
+        }
+    }
 }
 
 fn check_index(index: usize, len: usize) -> Result<(), DataError> {

@@ -13,7 +13,7 @@ use tch::{Device, Kind, Tensor, no_grad};
 use crate::{MaeConfig, MaskedAutoencoderViT, ModelError, Normalization, Result};
 
 pub(crate) const CONFIG: &str = "config";
-const NORMALIZATION: &str = "normalization";
+pub(crate) const NORMALIZATION: &str = "normalization";
 
 impl MaskedAutoencoderViT {
     /// Writes the weights under their native keys, with the configuration as metadata.
@@ -39,7 +39,7 @@ impl MaskedAutoencoderViT {
         let config: MaeConfig = from_metadata(path, &metadata, CONFIG)?;
         let normalization: Normalization = from_metadata(path, &metadata, NORMALIZATION)?;
         let model = Self::new(&config, &normalization, device, 0)?;
-        model.set_parameters(path, &tensors)?;
+        copy_into(path, model.parameters(), &tensors)?;
         Ok(model)
     }
 
@@ -48,19 +48,38 @@ impl MaskedAutoencoderViT {
     /// # Errors
     /// [`ModelError::Keys`] with every key that is missing, extra or of another shape; then nothing changed.
     pub fn load_weights(&self, path: &Path) -> Result<()> {
-        self.set_parameters(path, &read_tensors(path)?.0)
+        copy_into(path, self.parameters(), &read_tensors(path)?.0)
     }
+}
 
-    fn set_parameters(&self, path: &Path, tensors: &BTreeMap<String, Tensor>) -> Result<()> {
-        let parameters = self.parameters();
-        check_keys(path, &parameters, tensors)?;
-        no_grad(|| {
-            for (key, mut parameter) in parameters {
-                parameter.f_copy_(&tensors[&key])?;
-            }
-            Ok(())
-        })
-    }
+/// What a Masked Autoencoder's file says of the model, without its weights' values being looked at.
+///
+/// # Errors
+/// If the file is not whole or lacks its metadata.
+pub fn read_config(path: &Path) -> Result<(MaeConfig, Normalization)> {
+    let (_, metadata) = read_tensors(path)?;
+    Ok((
+        from_metadata(path, &metadata, CONFIG)?,
+        from_metadata(path, &metadata, NORMALIZATION)?,
+    ))
+}
+
+/// Copies a file's tensors into `parameters`, all or none.
+///
+/// # Errors
+/// [`ModelError::Keys`] with every key that is missing, extra or of another shape.
+pub(crate) fn copy_into(
+    path: &Path,
+    parameters: BTreeMap<String, Tensor>,
+    tensors: &BTreeMap<String, Tensor>,
+) -> Result<()> {
+    check_keys(path, &parameters, tensors)?;
+    no_grad(|| {
+        for (key, mut parameter) in parameters {
+            parameter.f_copy_(&tensors[&key])?;
+        }
+        Ok(())
+    })
 }
 
 /// Compares the keys and shapes of a file's tensors with those it should have.
@@ -221,7 +240,7 @@ impl View for HostView {
     }
 }
 
-fn json(value: &impl serde::Serialize) -> String {
+pub(crate) fn json(value: &impl serde::Serialize) -> String {
     serde_json::to_string(value).expect("plain numbers and booleans")
 }
 

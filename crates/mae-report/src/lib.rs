@@ -26,16 +26,19 @@
 //! |---|---|
 //! | [`Record`], [`MetricsWriter`], [`read_metrics`] | one line per record, exact through a resume |
 //! | [`EventWriter`] | scalars and pictures for TensorBoard |
-//! | [`loss_svg`] | loss, learning rate and gradient norm in one light picture |
+//! | [`loss_svg`] | loss, learning rate, gradient norm and accuracy in one light picture |
+//! | [`confusion_svg`] | which classes are taken for which |
 //! | [`write_atomic`] | a reader sees the old file or the new one, never half of one |
 
 mod atomic;
+mod confusion;
 mod error;
 mod metrics;
 mod plot;
 mod tensorboard;
 
 pub use atomic::{write_atomic, write_atomic_with};
+pub use confusion::confusion_svg;
 pub use error::ReportError;
 pub use metrics::{MetricsWriter, Record, read_metrics};
 pub use plot::loss_svg;

@@ -68,13 +68,29 @@ pub enum Record {
         /// Images of the epoch that could not be decoded.
         broken_images: u64,
     },
+
+    /// How well the model classifies after an epoch.
+    Accuracy {
+        /// The finished epoch, counted from 1.
+        epoch: u64,
+        /// Optimizer steps done so far.
+        step: u64,
+        /// How it was measured, for example `knn k=20`.
+        protocol: String,
+        /// Share of the images whose class came first, 0 to 1.
+        top1: f64,
+        /// Share of the images whose class was among the first five, 0 to 1.
+        top5: f64,
+    },
 }
 
 impl Record {
     /// The number of optimizer steps done when the record was made.
     pub fn step(&self) -> u64 {
         match *self {
-            Self::Step { step, .. } | Self::Epoch { step, .. } => step,
+            Self::Step { step, .. } | Self::Epoch { step, .. } | Self::Accuracy { step, .. } => {
+                step
+            }
         }
     }
 }

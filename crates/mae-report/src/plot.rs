@@ -3,6 +3,7 @@
 mod axis;
 mod line;
 
+use std::collections::BTreeMap;
 use std::path::Path;
 
 use plotters::coord::ranged1d::Ranged;
@@ -27,14 +28,17 @@ const BLUE: RGBColor = RGBColor(29, 78, 216);
 const GREEN: RGBColor = RGBColor(5, 150, 105);
 const ORANGE: RGBColor = RGBColor(237, 156, 66);
 
+/// Apart in lightness, too.
+const ACCURACY_COLORS: [RGBColor; 3] = [BLUE, ORANGE, GREEN];
+
 /// More dots than this on one line hide it.
 const MAX_DOTS: usize = 60;
 
 type Canvas<'a> = DrawingArea<SVGBackend<'a>, plotters::coord::Shift>;
 type DrawResult = Result<(), Box<dyn std::error::Error>>;
 
-/// Draws the loss (each step thin, epoch means bold), the learning rate and the gradient norm over the steps
-/// of a run.
+/// Draws the loss (each step thin, epoch means bold), the learning rate, the gradient norm and, where it was
+/// measured, the accuracy over the steps of a run.
 ///
 /// Values that are not finite show as gaps, and the legend counts them.
 /// The loss and the gradient norm have a logarithmic axis if they spread over orders of magnitude.
@@ -69,6 +73,8 @@ struct Curves {
     epoch_loss: Vec<(f64, f64)>,
     lr: Vec<(f64, f64)>,
     grad_norm: Vec<(f64, f64)>,
+    /// Top-1 accuracy in percent, by protocol.
+    accuracy: BTreeMap<String, Vec<(f64, f64)>>,
     /// The last record in words.
     state: String,
 }
@@ -95,6 +101,12 @@ impl Curves {
                 Record::Epoch { epoch, loss, .. } => {
                     curves.epoch_loss.push((x, loss));
                     last_epoch = Some((epoch, loss));
+                }
+                Record::Accuracy {
+                    ref protocol, top1, ..
+                } => {
+                    let points = curves.accuracy.entry(protocol.clone()).or_default();
+                    points.push((x, 100.0 * top1));
                 }
             }
         }
@@ -131,7 +143,8 @@ fn draw(svg: &mut String, curves: &Curves, title: &str) -> DrawResult {
         .map(|point| point.0);
     let x = Axis::new(steps, Scale::Steps);
     let (upper, lower) = panels.split_vertically(units(400));
-    let (left, right) = lower.split_horizontally(units(SIZE.1 / 2));
+    let panels = if curves.accuracy.is_empty() { 2 } else { 3 };
+    let lower = lower.split_evenly((1, panels));
     Panel {
         name: "Loss",
         scale: Scale::Fitted,
@@ -164,7 +177,7 @@ fn draw(svg: &mut String, curves: &Curves, title: &str) -> DrawResult {
             dots: false,
         }],
     }
-    .draw(&left, &x)?;
+    .draw(&lower[0], &x)?;
     Panel {
         name: "Gradient norm",
         scale: Scale::Fitted,
@@ -176,7 +189,24 @@ fn draw(svg: &mut String, curves: &Curves, title: &str) -> DrawResult {
             dots: false,
         }],
     }
-    .draw(&right, &x)?;
+    .draw(&lower[1], &x)?;
+    if let Some(area) = lower.get(2) {
+        let lines: Vec<Line> = (curves.accuracy.iter().zip(ACCURACY_COLORS.iter().cycle()))
+            .map(|((name, points), &color)| Line {
+                name,
+                points,
+                color,
+                width: 2,
+                dots: true,
+            })
+            .collect();
+        Panel {
+            name: "Top-1, %",
+            scale: Scale::FromZero,
+            lines: &lines,
+        }
+        .draw(area, &x)?;
+    }
     root.present()?;
     Ok(())
 }

@@ -9,14 +9,14 @@ use anyhow::{Context, Result, anyhow, bail, ensure};
 use mae_data::{Augmentation, MaskSampler, PatchGrid, Transform, kept_patches};
 use mae_model::{MaeConfig, Normalization};
 use serde::{Deserialize, Serialize};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use tch::Device;
 
 use crate::device;
 use crate::precision::Precision;
 use crate::schedule::Schedule;
 
-pub use read::{Source, read};
+pub use read::{Source, read, read_as};
 
 /// What the user wrote: sections and keys of a TOML file. Absent keys take the defaults given here.
 #[derive(Clone, Debug, Default, PartialEq, Deserialize)]
@@ -84,6 +84,20 @@ pub enum DataSource {
     Cifar10,
     /// CIFAR-100's binary files.
     Cifar100,
+}
+
+impl DataSource {
+    /// What a folder holds: CIFAR's binary files if they are there, else images.
+    pub fn of(path: &Path) -> Self {
+        let holds = |names: [&str; 2]| names.iter().any(|name| path.join(name).exists());
+        if holds(["data_batch_1.bin", "cifar-10-batches-bin"]) {
+            Self::Cifar10
+        } else if holds(["train.bin", "cifar-100-binary"]) {
+            Self::Cifar100
+        } else {
+            Self::Folder
+        }
+    }
 }
 
 /// How crops are taken.
@@ -485,43 +499,53 @@ impl OptimSection {
     }
 
     fn check(&self) -> Result<()> {
-        ensure!(self.epochs >= 1, "`optim.epochs` is 0, expected at least 1");
-        ensure!(
-            self.batch_size >= 1,
-            "`optim.batch_size` is 0, expected at least 1 image"
-        );
-        ensure!(
-            self.accumulate >= 1,
-            "`optim.accumulate` is 0, expected 1 (off) or more batches an update"
-        );
-        number("optim.base_lr", self.base_lr, 1e-30..=1e3)?;
-        number("optim.min_lr", self.min_lr, 0.0..=1e3)?;
-        number("optim.weight_decay", self.weight_decay, 0.0..=1e3)?;
-        number("optim.clip_grad", self.clip_grad, 0.0..=1e30)?;
-        number("optim.warmup_epochs", self.warmup_epochs, 0.0..=1e9)?;
+        self.check_as("optim")
+    }
+
+    /// Checks every key, named as in `section`.
+    ///
+    /// # Errors
+    /// With the key, its value, and what it can be.
+    pub(crate) fn check_as(&self, section: &str) -> Result<()> {
+        for (key, value) in [
+            ("epochs", self.epochs),
+            ("batch_size", self.batch_size as u64),
+            ("accumulate", self.accumulate as u64),
+        ] {
+            ensure!(value >= 1, "`{section}.{key}` is 0, expected at least 1");
+        }
+        for (key, value, range) in [
+            ("base_lr", self.base_lr, 1e-30..=1e3),
+            ("min_lr", self.min_lr, 0.0..=1e3),
+            ("weight_decay", self.weight_decay, 0.0..=1e3),
+            ("clip_grad", self.clip_grad, 0.0..=1e30),
+            ("warmup_epochs", self.warmup_epochs, 0.0..=1e9),
+        ] {
+            number(&format!("{section}.{key}"), value, range)?;
+        }
         for beta in self.betas {
             ensure!(
                 (0.0..1.0).contains(&beta),
-                "`optim.betas` has {beta}, expected two numbers in [0, 1)"
+                "`{section}.betas` has {beta}, expected two numbers in [0, 1)"
             );
         }
         ensure!(
             self.warmup_epochs < self.epochs as f64,
-            "`optim.warmup_epochs` is {}, expected fewer than `optim.epochs` = {}",
+            "`{section}.warmup_epochs` is {}, expected fewer than `{section}.epochs` = {}",
             self.warmup_epochs,
             self.epochs
         );
         let peak_lr = self.base_lr * self.effective_batch() as f64 / 256.0;
         ensure!(
             self.min_lr <= peak_lr,
-            "`optim.min_lr` is {}, above the peak of {peak_lr} that base_lr and the batch give",
+            "`{section}.min_lr` is {}, above the peak of {peak_lr} that base_lr and the batch give",
             self.min_lr
         );
         Ok(())
     }
 }
 
-fn number(key: &str, value: f64, range: std::ops::RangeInclusive<f64>) -> Result<()> {
+pub(crate) fn number(key: &str, value: f64, range: std::ops::RangeInclusive<f64>) -> Result<()> {
     ensure!(
         range.contains(&value),
         "`{key}` is {value}, expected {} to {}",

@@ -1,13 +1,420 @@
-//! The numerical parts of supervised evaluation: what fine-tuning and linear probing add to training.
+//! What a pre-trained encoder learned: nearest neighbours, linear probing, partial and full fine-tuning.
 //!
-//! A batch of images is normalised, then goes through [`erase`](mod@erase), [`mix`] and
-//! [`mae_model::patchify`]; [`layer_decay`] and [`lars`] say how the parameters move, [`ema`] keeps their average.
+//! [`evaluate`] runs the protocols and writes their results; each is a module that stands alone.
+//! [`features`] extracts what [`knn`] and [`linear`] use; [`finetune`](mod@finetune) uses [`mix`], [`erase`](mod@erase),
+//! [`layer_decay`] and [`ema`].
 //!
-//! Source: He et al. 2021, arXiv 2111.06377, appendix A.1, tables 9 and 10.
+//! Source: He et al. 2021, arXiv 2111.06377, section 4.3 and appendix A.1, tables 9 and 10.
 
+pub mod config;
 pub mod ema;
 pub mod erase;
+pub mod features;
+pub mod finetune;
+pub mod knn;
 pub mod lars;
 pub mod layer_decay;
+pub mod linear;
 pub mod mix;
 mod random;
+pub mod report;
+pub mod score;
+
+use std::fmt;
+use std::path::{Path, PathBuf};
+use std::str::FromStr;
+use std::sync::Arc;
+use std::time::Instant;
+
+use anyhow::{Context, Result, bail, ensure};
+use mae_data::{
+    Augmentation, Dataset, ImageLoader, ImageLoaderConfig, Order, Transform, shared_classes,
+};
+use mae_model::classifier::{ClassifierConfig, HeadInit};
+use mae_model::{MaeConfig, Normalization, VitClassifier};
+use mae_report::{MetricsWriter, loss_svg, read_metrics};
+use tch::Device;
+
+use crate::interrupt::Interrupt;
+use crate::precision::Precision;
+use crate::progress::Progress;
+use crate::run_dir::RunDir;
+use config::EvalConfig;
+use features::{Extraction, Features};
+use finetune::FineTuning;
+use linear::{Probe, batches_of};
+use report::{Report, Row};
+use score::Score;
+
+/// One way to judge an encoder.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub enum Protocol {
+    /// Nearest neighbours.
+    Knn,
+    /// A linear head on frozen features.
+    Linear,
+    /// Only the last blocks are trained.
+    Partial(f64),
+    /// Everything is trained.
+    Finetune,
+}
+
+impl FromStr for Protocol {
+    type Err = anyhow::Error;
+
+    fn from_str(text: &str) -> Result<Self> {
+        Ok(match text.split_once(':') {
+            None if text == "knn" => Self::Knn,
+            None if text == "linear" => Self::Linear,
+            None if text == "finetune" => Self::Finetune,
+            Some(("partial", blocks)) => match blocks.parse::<f64>() {
+                Ok(blocks) if blocks >= 0.0 => Self::Partial(blocks),
+                _ => bail!("{text:?}: expected a number of blocks, as in partial:0.5 or partial:4"),
+            },
+            _ => bail!("{text:?} is no protocol: expected knn, linear, finetune or partial:BLOCKS"),
+        })
+    }
+}
+
+impl fmt::Display for Protocol {
+    fn fmt(&self, f: &mut fmt::Formatter) -> fmt::Result {
+        match self {
+            Self::Knn => f.write_str("knn"),
+            Self::Linear => f.write_str("linear"),
+            Self::Partial(blocks) => write!(f, "partial:{blocks}"),
+            Self::Finetune => f.write_str("finetune"),
+        }
+    }
+}
+
+/// What an encoder starts from.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Start {
+    /// The checkpoint's weights.
+    Pretrained,
+    /// Fresh weights: what the same protocol gives without pre-training.
+    Random,
+}
+
+impl Start {
+    /// As the report names it.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Pretrained => "pre-trained",
+            Self::Random => "random",
+        }
+    }
+}
+
+/// An encoder, labelled images, and how to judge the one by the other.
+pub struct Evaluation<'a> {
+    /// Checked by [`EvalConfig::resolve`].
+    pub config: &'a EvalConfig,
+    /// Where it runs.
+    pub device: Device,
+    /// Precision of matrix products.
+    pub precision: Precision,
+    /// The encoder's dimensions, as pre-trained.
+    pub encoder: MaeConfig,
+    /// The encoder's channel statistics.
+    pub normalization: Normalization,
+    /// The checkpoint's `model.safetensors`.
+    pub weights: PathBuf,
+    /// Images to learn from.
+    pub train: Arc<dyn Dataset>,
+    /// Images to judge by.
+    pub val: Arc<dyn Dataset>,
+    /// The folder of the results.
+    pub out: &'a Path,
+    /// The folder of cached features.
+    pub cache: PathBuf,
+    /// Whether it was asked to stop.
+    pub interrupt: &'a Interrupt,
+    /// What a person sees.
+    pub progress: &'a Progress,
+}
+
+/// Judges the encoder by each protocol from each start.
+///
+/// Writes `eval.json` anew after each protocol, its curves (`loss.svg`) and its confusion matrix
+/// (`confusion.svg`) in a folder `PROTOCOL-START`.
+/// `None` if a signal stopped fine-tuning; called again with the same folder, it goes on there.
+///
+/// # Errors
+/// If the data sets have no or different labels, or a protocol fails.
+pub fn evaluate(
+    eval: &Evaluation,
+    protocols: &[Protocol],
+    starts: &[Start],
+) -> Result<Option<Report>> {
+    let classes = shared_classes(eval.train.as_ref(), eval.val.as_ref())?.to_vec();
+    ensure!(
+        classes.len() >= 2,
+        "the images have one class, {:?}: there is nothing to tell apart",
+        classes[0]
+    );
+    let mut report = Report {
+        checkpoint: eval.weights.display().to_string(),
+        config: eval.config.clone(),
+        train_images: eval.train.len(),
+        val_images: eval.val.len(),
+        classes,
+        rows: Vec::new(),
+    };
+    for &start in starts {
+        let mut frozen = None;
+        for protocol in protocols {
+            let started = Instant::now();
+            let folder = eval.out.join(format!(
+                "{}-{}",
+                protocol.to_string().replace(':', "-"),
+                start.name()
+            ));
+            let classes = report.classes.len();
+            let scores = match protocol {
+                Protocol::Knn | Protocol::Linear => {
+                    let features = match frozen.take() {
+                        Some(features) => features,
+                        None => Frozen::new(eval, start, classes)?,
+                    };
+                    let scores = match protocol {
+                        Protocol::Knn => features.knn(eval, classes),
+                        _ => vec![("linear".into(), features.linear(eval, classes, &folder)?)],
+                    };
+                    frozen = Some(features);
+                    scores
+                }
+                Protocol::Partial(blocks) => {
+                    match fine_tune(eval, start, classes, Some(*blocks), &folder)? {
+                        Some(score) => vec![(protocol.to_string(), score)],
+                        None => return Ok(None),
+                    }
+                }
+                Protocol::Finetune => match fine_tune(eval, start, classes, None, &folder)? {
+                    Some(score) => vec![(protocol.to_string(), score)],
+                    None => return Ok(None),
+                },
+            };
+            let seconds = started.elapsed().as_secs_f64();
+            for (name, score) in scores {
+                report.draw_confusion(&folder, &name, start, &score)?;
+                report.rows.push(Row {
+                    protocol: name,
+                    start: start.name().into(),
+                    top1: score.top1,
+                    top5: score.top5,
+                    seconds,
+                    confusion: score.confusion,
+                });
+            }
+            report.write(&eval.out.join("eval.json"))?;
+        }
+    }
+    Ok(Some(report))
+}
+
+impl Evaluation<'_> {
+    /// The encoder's dimensions for the images that it is judged by.
+    fn encoder(&self) -> MaeConfig {
+        let mut encoder = self.encoder.clone();
+        if let Some(size) = self.config.data.image_size {
+            (encoder.image_height, encoder.image_width) = (size, size);
+        }
+        encoder
+    }
+
+    fn classifier(&self, config: &ClassifierConfig, start: Start) -> Result<VitClassifier> {
+        let model = VitClassifier::new(config, &self.normalization, self.device, self.config.seed)?;
+        if start == Start::Pretrained {
+            model.load_encoder(&self.weights)?;
+        }
+        Ok(model)
+    }
+
+    fn val_transform(&self) -> Transform {
+        let encoder = self.encoder();
+        self.config
+            .val_transform(encoder.image_height, encoder.image_width)
+    }
+
+    fn loader(&self, dataset: &Arc<dyn Dataset>, config: ImageLoaderConfig) -> Result<ImageLoader> {
+        let config = ImageLoaderConfig {
+            workers: self.config.run.workers,
+            max_broken_share: self.config.data.max_broken_share,
+            seed: self.config.seed,
+            ..config
+        };
+        Ok(ImageLoader::new(Arc::clone(dataset), config)?)
+    }
+
+    /// The same features for the same weights whatever the head, which is why there is none.
+    fn extraction<'a>(&self, model: &'a VitClassifier, transform: Transform) -> Extraction<'a> {
+        Extraction {
+            model,
+            precision: self.precision,
+            transform,
+            workers: self.config.run.workers,
+            max_broken_share: self.config.data.max_broken_share,
+        }
+    }
+}
+
+/// A frozen encoder and what it makes of the images.
+struct Frozen {
+    model: VitClassifier,
+    train: Features,
+    val: Features,
+}
+
+impl Frozen {
+    fn new(eval: &Evaluation, start: Start, classes: usize) -> Result<Self> {
+        let config = ClassifierConfig {
+            pooling: eval.config.features.pooling(),
+            ..ClassifierConfig::linear_probe(eval.encoder(), classes)
+        };
+        let model = eval.classifier(&config, start)?;
+        let extraction = eval.extraction(&model, eval.val_transform());
+        let features = |dataset| -> Result<Features> {
+            let features =
+                extraction.features(dataset, &eval.cache, eval.interrupt, eval.progress)?;
+            Ok(features.to_device(eval.device))
+        };
+        let (train, val) = (features(&eval.train)?, features(&eval.val)?);
+        Ok(Self { model, train, val })
+    }
+
+    fn knn(&self, eval: &Evaluation, classes: usize) -> Vec<(String, Score)> {
+        knn::knn(&self.train, &self.val, &eval.config.knn.k, classes)
+            .into_iter()
+            .map(|(k, score)| (format!("knn k={k}"), score))
+            .collect()
+    }
+
+    fn linear(&self, eval: &Evaluation, classes: usize, folder: &Path) -> Result<Score> {
+        let settings = &eval.config.linear;
+        let batch = settings.batch_size.min(self.train.len() as usize);
+        let augmented = Augmented::new(eval, &self.model, batch)?;
+        let seed = eval.config.seed;
+        let epoch = |epoch| -> linear::EpochOfBatches {
+            match settings.augment {
+                true => augmented.epoch(epoch),
+                false => Box::new(batches_of(&self.train, batch, seed, epoch)),
+            }
+        };
+        let probe = Probe {
+            epoch: &epoch,
+            steps_per_epoch: self.train.len() as u64 / batch as u64,
+            batch,
+            val: &self.val,
+            classes,
+            seed,
+        };
+        std::fs::create_dir_all(folder)
+            .with_context(|| format!("creating {}", folder.display()))?;
+        let path = folder.join("metrics.jsonl");
+        let mut metrics = MetricsWriter::create(&path)?;
+        let bar = eval.progress.start(0, settings.epochs);
+        let score = linear::linear_probe(&probe, settings, eval.interrupt, &mut |record| {
+            metrics.write(&record)?;
+            if let mae_report::Record::Accuracy { top1, .. } = record {
+                bar.advance();
+                bar.message(&format!("linear probe  top-1 {:.2} %", 100.0 * top1));
+            }
+            Ok(())
+        })?;
+        loss_svg(
+            &folder.join("loss.svg"),
+            &read_metrics(&path)?,
+            "linear probe",
+        )?;
+        Ok(score)
+    }
+}
+
+/// Random crops and flips through the frozen encoder, as published for linear probing.
+struct Augmented<'a> {
+    extraction: Extraction<'a>,
+    loader: ImageLoader,
+    device: Device,
+}
+
+impl<'a> Augmented<'a> {
+    fn new(eval: &Evaluation, model: &'a VitClassifier, batch: usize) -> Result<Self> {
+        /// The smallest and largest share of the image in a crop: the usual one of supervised training.
+        const SCALE: [f64; 2] = [0.08, 1.0];
+        let transform = Transform {
+            augmentation: Augmentation::RandomResizedCrop {
+                scale: SCALE,
+                ratio: Augmentation::RATIO,
+            },
+            hflip: true,
+            ..eval.val_transform()
+        };
+        let config = ImageLoaderConfig {
+            order: Order::Shuffled,
+            drop_last: true,
+            ..ImageLoaderConfig::new(transform.clone(), batch)
+        };
+        Ok(Self {
+            extraction: eval.extraction(model, transform),
+            loader: eval.loader(&eval.train, config)?,
+            device: eval.device,
+        })
+    }
+
+    fn epoch(&self, epoch: u64) -> linear::EpochOfBatches<'_> {
+        Box::new(self.loader.epoch(epoch, 0).map(|batch| {
+            let batch = batch?;
+            let labels = features::labels_of(&batch)?.to_device(self.device);
+            Ok((self.extraction.encode(&batch)?, labels))
+        }))
+    }
+}
+
+fn fine_tune(
+    eval: &Evaluation,
+    start: Start,
+    classes: usize,
+    partial: Option<f64>,
+    folder: &Path,
+) -> Result<Option<Score>> {
+    /// Images that are judged at once.
+    const VAL_BATCH: usize = 128;
+    let (settings, encoder) = (&eval.config.finetune, eval.encoder());
+    let config = ClassifierConfig {
+        drop_path: settings.drop_path,
+        head_init: match start {
+            Start::Pretrained => HeadInit::FineTune,
+            Start::Random => HeadInit::Scratch,
+        },
+        ..ClassifierConfig::fine_tune(encoder.clone(), classes)
+    };
+    let train_transform = settings.transform(encoder.image_height, encoder.image_width);
+    let train = ImageLoaderConfig {
+        order: Order::Shuffled,
+        drop_last: eval.train.len() >= settings.batch_size,
+        ..ImageLoaderConfig::new(train_transform.clone(), settings.batch_size)
+    };
+    let val_transform = eval.val_transform();
+    let val = ImageLoaderConfig::new(val_transform.clone(), VAL_BATCH);
+    let task = FineTuning {
+        model: eval.classifier(&config, start)?,
+        partial,
+        settings,
+        precision: eval.precision,
+        seed: eval.config.seed,
+        train: eval.loader(&eval.train, train)?,
+        images: eval.train.len(),
+        train_transform,
+        val: eval.loader(&eval.val, val)?,
+        val_transform,
+    };
+    let run_dir = RunDir::open_or_create(folder, &eval.config.to_toml())?;
+    finetune::finetune(
+        task,
+        &eval.config.run.for_loop(),
+        &run_dir,
+        eval.interrupt,
+        eval.progress,
+    )
+}

@@ -34,6 +34,7 @@ impl<'a> Journal<'a> {
     pub fn record(&mut self, record: &Record) -> Result<()> {
         self.metrics.write(record)?;
         let step = record.step();
+        let mut named = Vec::new();
         let scalars: Vec<(&str, f64)> = match *record {
             Record::Step {
                 loss,
@@ -66,7 +67,20 @@ impl<'a> Journal<'a> {
                 ("epoch/seconds", seconds),
                 ("epoch/broken_images", broken_images as f64),
             ],
+            Record::Accuracy {
+                ref protocol,
+                top1,
+                top5,
+                ..
+            } => {
+                named.push((format!("{protocol}/top1"), top1));
+                named.push((format!("{protocol}/top5"), top5));
+                Vec::new()
+            }
         };
+        for (tag, value) in &named {
+            self.events.scalar(tag, step, *value)?;
+        }
         for (tag, value) in scalars {
             self.events.scalar(tag, step, value)?;
         }

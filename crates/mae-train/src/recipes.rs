@@ -29,8 +29,8 @@ macro_rules! recipes {
     };
 }
 
-/// Every recipe, small ones first.
-pub const ALL: &[Recipe] = recipes![
+/// Recipes of pre-training, small ones first.
+pub const PRETRAIN: &[Recipe] = recipes![
     "quickstart",
     "cifar10",
     "imagenet_vit_b16",
@@ -38,15 +38,24 @@ pub const ALL: &[Recipe] = recipes![
     "imagenet_vit_h14"
 ];
 
+/// Recipes of evaluation, small ones first.
+pub const EVAL: &[Recipe] = recipes![
+    "finetune_cifar10",
+    "finetune_vit_b",
+    "finetune_vit_l",
+    "finetune_vit_h"
+];
+
 /// The recipe of that name.
 ///
 /// # Errors
 /// With the names that exist, if there is none.
-pub fn find(name: &str) -> Result<&'static Recipe> {
-    ALL.iter()
+pub fn find<'a>(recipes: &'a [Recipe], name: &str) -> Result<&'a Recipe> {
+    recipes
+        .iter()
         .find(|recipe| recipe.name == name)
         .ok_or_else(|| {
-            let names: Vec<&str> = ALL.iter().map(|recipe| recipe.name).collect();
+            let names: Vec<&str> = recipes.iter().map(|recipe| recipe.name).collect();
             anyhow!(
                 "there is no recipe {name:?}; expected one of {}",
                 names.join(", ")

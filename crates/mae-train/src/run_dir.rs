@@ -46,6 +46,26 @@ impl RunDir {
         Self::lock(path)
     }
 
+    /// Opens the folder of a run under `config`, a TOML file, or makes it.
+    ///
+    /// # Errors
+    /// If there is a run under another configuration in it, another process is training in it, or it cannot
+    /// be written to.
+    pub fn open_or_create(path: &Path, config: &str) -> Result<Self> {
+        std::fs::create_dir_all(path).with_context(|| format!("creating {}", path.display()))?;
+        let run_dir = Self::lock(path)?;
+        match std::fs::read_to_string(run_dir.config()) {
+            Ok(found) if found == config => {}
+            Ok(_) => bail!(
+                "{} was begun under another configuration: see {}; give another --out",
+                path.display(),
+                run_dir.config().display()
+            ),
+            Err(_) => mae_report::write_atomic(&run_dir.config(), config.as_bytes())?,
+        }
+        Ok(run_dir)
+    }
+
     fn lock(path: &Path) -> Result<Self> {
         let name = path.join(".lock");
         let lock = File::create(&name).with_context(|| format!("creating {}", name.display()))?;
@@ -100,7 +120,12 @@ impl RunDir {
 
     /// Checkpoints, `step-NNNNNNNN/`.
     pub fn checkpoints(&self) -> PathBuf {
-        self.path.join("checkpoints")
+        Self::checkpoints_of(&self.path)
+    }
+
+    /// The checkpoints of the run in `path`, which another process may be training in.
+    pub fn checkpoints_of(path: &Path) -> PathBuf {
+        path.join("checkpoints")
     }
 
     /// Writes the configuration, with the versions that it ran on.

@@ -85,6 +85,9 @@ fn numbers(run: &Path) -> Vec<(u64, [u64; 3])> {
                 ..
             } => (step, [loss.to_bits(), lr.to_bits(), grad_norm.to_bits()]),
             Record::Epoch { epoch, loss, .. } => (epoch, [loss.to_bits(), 0, 0]),
+            Record::Accuracy {
+                epoch, top1, top5, ..
+            } => (epoch, [top1.to_bits(), top5.to_bits(), 0]),
         })
         .collect()
 }

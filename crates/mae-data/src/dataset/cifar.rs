@@ -1,3 +1,4 @@
+use std::hash::Hasher;
 use std::path::{Path, PathBuf};
 
 use super::{Dataset, check_index};
@@ -177,6 +178,12 @@ impl Dataset for CifarDataset {
         match self.record(index) {
             Some((file, place, _)) => format!("{}:{place}", file.path.display()),
             None => format!("{}:{index}", self.format.folder),
+        }
+    }
+
+    fn identify(&self, hasher: &mut dyn Hasher) {
+        for file in &self.files {
+            hasher.write(&file.content);
         }
     }
 }

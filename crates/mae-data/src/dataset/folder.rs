@@ -1,6 +1,8 @@
 use std::collections::BTreeSet;
 use std::ffi::OsStr;
+use std::hash::Hasher;
 use std::path::{Path, PathBuf};
+use std::time::UNIX_EPOCH;
 
 use walkdir::{DirEntry, WalkDir};
 
@@ -100,6 +102,25 @@ impl Dataset for FolderDataset {
 
     fn name(&self, index: usize) -> String {
         self.path(index).display().to_string()
+    }
+
+    /// Path below the root, label, size and date of each file.
+    fn identify(&self, hasher: &mut dyn Hasher) {
+        hasher.write(&self.channels.to_le_bytes());
+        for (index, image) in self.images.iter().enumerate() {
+            hasher.write(image.as_os_str().as_encoded_bytes());
+            let metadata = std::fs::metadata(self.path(index)).ok();
+            let date = metadata.as_ref().and_then(|file| file.modified().ok());
+            let since_1970 = date.and_then(|date| date.duration_since(UNIX_EPOCH).ok());
+            let words = [
+                self.label(index).map_or(u64::MAX, u64::from),
+                metadata.map_or(u64::MAX, |file| file.len()),
+                since_1970.map_or(u64::MAX, |time| time.as_nanos() as u64),
+            ];
+            for word in words {
+                hasher.write(&word.to_le_bytes());
+            }
+        }
     }
 }
 
@@ -294,6 +315,25 @@ mod tests {
         assert!(open(&folder.path().join("missing")).starts_with("cannot read"));
         assert!(open(tempfile::tempdir().unwrap().path()).contains("found no files"));
         assert!(FolderDataset::open(folder.path(), 4).is_err());
+    }
+
+    #[test]
+    fn a_changed_file_changes_the_identity() {
+        let folder = folder(&["a/1.png", "b/2.png"]);
+        let identity = |channels| {
+            let mut hasher = std::hash::DefaultHasher::new();
+            FolderDataset::open(folder.path(), channels)
+                .unwrap()
+                .identify(&mut hasher);
+            hasher.finish()
+        };
+        let before = identity(3);
+        assert_eq!(before, identity(3));
+        assert_ne!(before, identity(1));
+        let mut content = png();
+        content.push(0);
+        fs::write(folder.path().join("b/2.png"), content).unwrap();
+        assert_ne!(before, identity(3));
     }
 
     #[test]

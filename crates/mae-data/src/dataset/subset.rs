@@ -1,4 +1,5 @@
 use std::collections::BTreeMap;
+use std::hash::Hasher;
 use std::sync::Arc;
 
 use super::{Dataset, check_index};
@@ -56,6 +57,13 @@ impl Dataset for Subset {
         match self.indices.get(index) {
             Some(&index) => self.inner.name(index),
             None => format!("image {index} of a subset of {}", self.len()),
+        }
+    }
+
+    fn identify(&self, hasher: &mut dyn Hasher) {
+        self.inner.identify(hasher);
+        for &index in &self.indices {
+            hasher.write(&(index as u64).to_le_bytes());
         }
     }
 }

@@ -3,6 +3,8 @@ mod colour;
 mod scene;
 mod shape;
 
+use std::hash::Hasher;
+
 use self::scene::{Canvas, Scene};
 use self::shape::SHAPES;
 use super::{Dataset, check_index};
@@ -100,6 +102,13 @@ impl Dataset for SyntheticDataset {
 
     fn name(&self, index: usize) -> String {
         format!("synthetic:{index}")
+    }
+
+    fn identify(&self, hasher: &mut dyn Hasher) {
+        let sides = [self.len, self.height, self.width, self.channels].map(|side| side as u64);
+        for word in sides.into_iter().chain([self.seed]) {
+            hasher.write(&word.to_le_bytes());
+        }
     }
 }
 

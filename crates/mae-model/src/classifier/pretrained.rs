@@ -1,16 +1,43 @@
 //! From a Masked Autoencoder's checkpoint to a classifier's encoder.
 
+use std::collections::HashMap;
 use std::path::Path;
 
-use tch::{Kind, Tensor, no_grad};
+use tch::{Kind, Tensor};
 
 use super::{VitClassifier, rows_and_columns};
-use crate::checkpoint::{CONFIG, check_keys, from_metadata, read_tensors};
+use crate::checkpoint::{
+    CONFIG, NORMALIZATION, copy_into, from_metadata, json, read_tensors, write_tensors,
+};
 use crate::config::invalid;
 use crate::pos_embed::{interpolate, sincos_2d};
 use crate::{MaeConfig, Result};
 
 impl VitClassifier {
+    /// Writes the weights under their native keys, with the configuration as metadata.
+    ///
+    /// The file appears whole or not at all.
+    ///
+    /// # Errors
+    /// [`ModelError::Io`](crate::ModelError::Io) or [`ModelError::Format`](crate::ModelError::Format) if it
+    /// cannot be written.
+    pub fn save(&self, path: &Path) -> Result<()> {
+        let metadata = HashMap::from([
+            (CLASSIFIER.to_string(), json(self.config())),
+            (NORMALIZATION.to_string(), json(self.normalization())),
+        ]);
+        write_tensors(path, &self.parameters(), metadata)
+    }
+
+    /// Replaces all weights by those of a file with the same keys and shapes.
+    ///
+    /// # Errors
+    /// [`ModelError::Keys`](crate::ModelError::Keys) with every key that is missing, extra or of another shape;
+    /// then nothing changed.
+    pub fn load_weights(&self, path: &Path) -> Result<()> {
+        copy_into(path, self.parameters(), &read_tensors(path)?.0)
+    }
+
     /// Replaces the encoder's weights by those of a Masked Autoencoder's checkpoint.
     ///
     /// The decoder's are skipped, and the encoder's `norm` where the pooling has one of its own; the head stays.
@@ -40,15 +67,12 @@ impl VitClassifier {
             let resized = resize_positions(pos_embed, &pretrained, &self.config.encoder)?;
             found.insert("pos_embed".into(), resized);
         }
-        check_keys(path, &expected, &found)?;
-        no_grad(|| {
-            for (key, mut parameter) in expected {
-                parameter.f_copy_(&found[&key])?;
-            }
-            Ok(())
-        })
+        copy_into(path, expected, &found)
     }
 }
+
+/// What a classifier's file has in place of a Masked Autoencoder's configuration.
+const CLASSIFIER: &str = "classifier";
 
 /// Fixed positions differ from computed ones by rounding, in a file of f16 by up to 5e-4.
 const SAME_POSITION: f64 = 1e-3;

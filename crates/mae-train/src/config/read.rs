@@ -3,11 +3,11 @@
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, anyhow, bail};
-use serde::Deserialize;
+use serde::de::DeserializeOwned;
 use toml::{Table, Value};
 
-use super::TrainConfig;
-use crate::recipes;
+use super::{DataSource, TrainConfig};
+use crate::recipes::{self, Recipe};
 
 /// Where a configuration starts from.
 #[derive(Clone, Debug)]
@@ -23,10 +23,27 @@ pub enum Source {
 /// # Errors
 /// With the file and the key: unknown ones with the nearest that exists, wrong types with both types.
 pub fn read(source: &Source, data: Option<&Path>, overrides: &[String]) -> Result<TrainConfig> {
+    read_as(source, recipes::PRETRAIN, overrides, |table| match data {
+        Some(path) => set_data(table, path),
+        None => Ok(()),
+    })
+}
+
+/// Reads a configuration of any kind; `adjust` comes between `source` and `overrides`.
+///
+/// # Errors
+/// As [`read`].
+pub fn read_as<T: DeserializeOwned>(
+    source: &Source,
+    recipes: &[Recipe],
+    overrides: &[String],
+    adjust: impl FnOnce(&mut Table) -> Result<()>,
+) -> Result<T> {
+    let check = check::<T>;
     let (name, text) = match source {
         Source::Recipe(name) => (
             format!("recipe {name}"),
-            recipes::find(name)?.text.to_string(),
+            recipes::find(recipes, name)?.text.to_string(),
         ),
         Source::File(path) => {
             let text = std::fs::read_to_string(path)
@@ -39,9 +56,7 @@ pub fn read(source: &Source, data: Option<&Path>, overrides: &[String]) -> Resul
         .with_context(|| format!("{name} is not valid TOML"))?;
     // Checked alone first, so that a mistake is blamed on where it is.
     check(table.clone()).with_context(|| name)?;
-    if let Some(path) = data {
-        set_data(&mut table, path)?;
-    }
+    adjust(&mut table)?;
     for pair in overrides {
         set(&mut table, pair)?;
         check(table.clone()).with_context(|| format!("--set {pair}"))?;
@@ -49,9 +64,9 @@ pub fn read(source: &Source, data: Option<&Path>, overrides: &[String]) -> Resul
     check(table)
 }
 
-fn check(table: Table) -> Result<TrainConfig> {
+fn check<T: DeserializeOwned>(table: Table) -> Result<T> {
     let mut track = serde_path_to_error::Track::new();
-    TrainConfig::deserialize(serde_path_to_error::Deserializer::new(
+    T::deserialize(serde_path_to_error::Deserializer::new(
         Value::Table(table),
         &mut track,
     ))
@@ -94,16 +109,9 @@ fn explain(path: &str, message: &str) -> anyhow::Error {
     anyhow!("`{path}`: {message}")
 }
 
-/// Points `data` at a folder: CIFAR's binary files if they are there, else images.
+/// Points `data` at a folder.
 fn set_data(table: &mut Table, path: &Path) -> Result<()> {
-    let holds = |names: [&str; 2]| names.iter().any(|name| path.join(name).exists());
-    let source = if holds(["data_batch_1.bin", "cifar-10-batches-bin"]) {
-        "cifar10"
-    } else if holds(["train.bin", "cifar-100-binary"]) {
-        "cifar100"
-    } else {
-        "folder"
-    };
+    let source = Value::try_from(DataSource::of(path))?;
     let section = table
         .entry("data")
         .or_insert_with(|| Value::Table(Table::new()));
@@ -113,7 +121,7 @@ fn set_data(table: &mut Table, path: &Path) -> Result<()> {
     let path = path
         .to_str()
         .ok_or_else(|| anyhow!("--data {}: not a name in UTF-8", path.display()))?;
-    section.insert("source".into(), source.into());
+    section.insert("source".into(), source);
     section.insert("path".into(), path.into());
     Ok(())
 }
@@ -145,6 +153,7 @@ fn set(table: &mut Table, pair: &str) -> Result<()> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::eval::config::EvalConfig;
 
     fn quickstart(overrides: &[&str]) -> Result<crate::config::RunConfig> {
         let overrides: Vec<String> = overrides.iter().map(|s| s.to_string()).collect();
@@ -158,7 +167,7 @@ mod tests {
 
     #[test]
     fn every_recipe_resolves_and_its_toml_reads_back_as_itself() {
-        for recipe in recipes::ALL {
+        for recipe in recipes::PRETRAIN {
             let needs_data = recipe.text.contains("source = \"folder\"")
                 || recipe.text.contains("source = \"cifar");
             let data = needs_data.then_some("data.path=images".to_string());
@@ -166,11 +175,24 @@ mod tests {
             let resolved = config
                 .resolve()
                 .unwrap_or_else(|error| panic!("{}: {error:#}", recipe.name));
-            let again = check(resolved.to_toml().parse().unwrap())
+            let again = check::<TrainConfig>(resolved.to_toml().parse().unwrap())
                 .unwrap()
                 .resolve()
                 .unwrap();
             assert_eq!(resolved, again, "{}", recipe.name);
+        }
+    }
+
+    #[test]
+    fn every_recipe_of_evaluation_resolves_and_its_toml_reads_back_as_itself() {
+        for recipe in recipes::EVAL {
+            let source = Source::Recipe(recipe.name.into());
+            let mut config: EvalConfig = read_as(&source, recipes::EVAL, &[], |_| Ok(())).unwrap();
+            config.resolve().unwrap();
+            assert_eq!(
+                check::<EvalConfig>(config.to_toml().parse().unwrap()).unwrap(),
+                config
+            );
         }
     }
 

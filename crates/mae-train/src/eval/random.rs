@@ -10,6 +10,8 @@ use rand_chacha::rand_core::{Rng, SeedableRng};
 pub enum Stream {
     Mix = 1,
     Erase = 2,
+    ProbeOrder = 3,
+    ProbeHead = 4,
 }
 
 /// A generator named by a stream and three words, as seed, epoch and index.

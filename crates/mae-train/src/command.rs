@@ -1,0 +1,29 @@
+//! One module a command, and what they share.
+
+pub mod eval;
+pub mod pretrain;
+
+use std::path::{Path, PathBuf};
+
+use anyhow::Result;
+use mae_train::progress::Progress;
+
+/// A progress bar, and a logger that does not tear it.
+fn start_progress() -> Result<Progress> {
+    let progress = Progress::stderr();
+    let logger =
+        env_logger::Builder::from_env(env_logger::Env::default().default_filter_or("warn")).build();
+    let level = logger.filter();
+    indicatif_log_bridge::LogWrapper::new(progress.bars(), logger).try_init()?;
+    log::set_max_level(level);
+    Ok(progress)
+}
+
+/// The first of `runs/NAME`, `runs/NAME-2`, ... that is not there yet.
+fn free_folder(name: &str) -> PathBuf {
+    let folder = |suffix: String| Path::new("runs").join(format!("{name}{suffix}"));
+    std::iter::once(folder(String::new()))
+        .chain((2..).map(|number| folder(format!("-{number}"))))
+        .find(|path| !path.exists())
+        .expect("numbers do not end")
+}

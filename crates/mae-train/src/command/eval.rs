@@ -1,0 +1,228 @@
+//! `mae-train eval`.
+
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+use std::sync::Arc;
+
+use anyhow::{Context, Result, bail, ensure};
+use clap::{Args, ValueEnum};
+use mae_data::{Cifar, CifarDataset, Dataset, FolderDataset, Split, hold_out};
+use mae_model::checkpoint::read_config;
+use mae_train::checkpoint;
+use mae_train::config::{DataSource, Source, read, read_as};
+use mae_train::eval::config::EvalConfig;
+use mae_train::eval::features::cache_folder;
+use mae_train::eval::{Evaluation, Protocol, Start, evaluate};
+use mae_train::interrupt::Interrupt;
+use mae_train::recipes;
+use mae_train::run_dir::RunDir;
+
+use super::{free_folder, start_progress};
+
+/// What `--help` ends with.
+pub const EXAMPLES: &str = "Examples:
+  mae-train eval --from runs/quickstart --baseline            kNN and a linear probe, beside a random encoder
+  mae-train eval --from runs/photos --data photos/train --val photos/test --protocols knn,linear,partial:4,finetune
+  mae-train eval --from runs/photos --data photos/train --val photos/test --protocols finetune --init random
+  mae-train eval --from model.safetensors --data photos --set knn.k='[5]' --set linear.optimizer=adamw
+
+Labels come from sub-folders, one a class, or from CIFAR's files. Extracted features are kept in the user's cache
+directory, in mae-rs/features (or MAE_CACHE_DIR), and used again for the same weights, images and settings.";
+
+/// What to judge, and how.
+#[derive(Args)]
+pub struct EvalArgs {
+    /// A run's folder or a checkpoint's model.safetensors
+    #[arg(long, value_name = "PATH")]
+    from: PathBuf,
+    /// The folder of labelled images to learn from [default: the run's own]
+    #[arg(long, value_name = "DIR")]
+    data: Option<PathBuf>,
+    /// The folder of labelled images to judge by [default: CIFAR's test images, or a part of --data held out]
+    #[arg(long, value_name = "DIR")]
+    val: Option<PathBuf>,
+    /// Of knn, linear, partial:BLOCKS and finetune
+    #[arg(
+        long,
+        value_name = "LIST",
+        value_delimiter = ',',
+        default_value = "knn,linear"
+    )]
+    protocols: Vec<Protocol>,
+    /// Also judges an encoder of fresh weights, beside it
+    #[arg(long)]
+    baseline: bool,
+    /// What the encoder starts from
+    #[arg(
+        long,
+        value_name = "START",
+        default_value = "pretrained",
+        conflicts_with = "baseline"
+    )]
+    init: Init,
+    /// Trains the linear probe on random crops and flips, as published, in place of cached features
+    #[arg(long)]
+    augment: bool,
+    /// An embedded recipe: see `mae-train recipes` [default: finetune_cifar10]
+    #[arg(long, value_name = "NAME", conflicts_with = "config")]
+    recipe: Option<String>,
+    /// A TOML file with the keys of a recipe
+    #[arg(long, value_name = "FILE")]
+    config: Option<PathBuf>,
+    /// Changes one key, for example `finetune.epochs=20`; repeatable
+    #[arg(long, value_name = "KEY=VALUE")]
+    set: Vec<String>,
+    /// The folder to write the results into [default: the first free one of runs/eval, runs/eval-2, ...]
+    #[arg(long, value_name = "DIR")]
+    out: Option<PathBuf>,
+    /// Goes on with the evaluation in --out, or starts there if there is none yet
+    #[arg(long, requires = "out")]
+    resume: bool,
+}
+
+#[derive(Clone, Copy, ValueEnum)]
+enum Init {
+    /// The weights of --from
+    Pretrained,
+    /// Fresh weights: what the same protocol gives without pre-training
+    Random,
+}
+
+impl EvalArgs {
+    /// Judges the encoder and prints the table.
+    pub fn run(&self) -> Result<ExitCode> {
+        let progress = start_progress()?;
+        let mut config = self.config()?;
+        let (device, precision) = config.resolve()?;
+        let weights = self.weights()?;
+        let (encoder, normalization) = read_config(&weights)?;
+        let (train, val) = self.images(&config, encoder.channels)?;
+        let out = self.folder()?;
+        let interrupt = Interrupt::catch()?;
+        eprintln!(
+            "judging {} by {} images, on {} in {}; results in {}",
+            weights.display(),
+            val.len(),
+            config.run.device,
+            precision.name(),
+            out.display()
+        );
+        let evaluation = Evaluation {
+            config: &config,
+            device,
+            precision,
+            encoder,
+            normalization,
+            weights,
+            train,
+            val,
+            out: &out,
+            cache: cache_folder()?,
+            interrupt: &interrupt,
+            progress: &progress,
+        };
+        let starts: &[Start] = match (self.baseline, self.init) {
+            (true, _) => &[Start::Pretrained, Start::Random],
+            (false, Init::Pretrained) => &[Start::Pretrained],
+            (false, Init::Random) => &[Start::Random],
+        };
+        match evaluate(&evaluation, &self.protocols, starts)? {
+            Some(report) => {
+                println!("{}", report.table());
+                println!("\nresults: {}", out.join("eval.json").display());
+                Ok(ExitCode::SUCCESS)
+            }
+            None => {
+                println!(
+                    "stopped and saved; go on with the same command and --resume --out {}",
+                    out.display()
+                );
+                Ok(ExitCode::from(128 + interrupt.signal().unwrap_or(2) as u8))
+            }
+        }
+    }
+
+    fn config(&self) -> Result<EvalConfig> {
+        let source = match (&self.config, &self.recipe) {
+            (Some(path), _) => Source::File(path.clone()),
+            (None, Some(name)) => Source::Recipe(name.clone()),
+            (None, None) => Source::Recipe("finetune_cifar10".into()),
+        };
+        let mut config: EvalConfig = read_as(&source, recipes::EVAL, &self.set, |_| Ok(()))?;
+        config.linear.augment |= self.augment;
+        Ok(config)
+    }
+
+    fn weights(&self) -> Result<PathBuf> {
+        if self.from.is_dir() {
+            let run = RunDir::checkpoints_of(&self.from);
+            let latest = checkpoint::latest(&run)?.with_context(|| {
+                format!(
+                    "{} has no checkpoints: give a run's folder or a model.safetensors",
+                    self.from.display()
+                )
+            })?;
+            return Ok(latest.join("model.safetensors"));
+        }
+        ensure!(
+            self.from.exists(),
+            "--from {}: there is no such file or folder",
+            self.from.display()
+        );
+        Ok(self.from.clone())
+    }
+
+    /// Images to learn from and to judge by.
+    fn images(
+        &self,
+        config: &EvalConfig,
+        channels: usize,
+    ) -> Result<(Arc<dyn Dataset>, Arc<dyn Dataset>)> {
+        let held_out = |dataset: Arc<dyn Dataset>| -> Result<(Arc<dyn Dataset>, Arc<dyn Dataset>)> {
+            let (train, val) = hold_out(dataset, config.data.val_share, config.seed)?;
+            Ok((Arc::new(train), Arc::new(val)))
+        };
+        let Some(data) = &self.data else {
+            ensure!(
+                self.val.is_none(),
+                "--val is given without --data: give both"
+            );
+            let run = self.from.join("config.toml");
+            ensure!(
+                run.exists(),
+                "--data is missing: give the folder of labelled images"
+            );
+            let run = read(&Source::File(run), None, &[])?.resolve()?;
+            return held_out(mae_train::data::open(&run)?);
+        };
+        let train = open(data, Split::Train, channels)?;
+        match (&self.val, DataSource::of(data)) {
+            (Some(val), _) => Ok((train, open(val, Split::Test, channels)?)),
+            (None, DataSource::Cifar10 | DataSource::Cifar100) => {
+                Ok((train, open(data, Split::Test, channels)?))
+            }
+            (None, _) => held_out(train),
+        }
+    }
+
+    fn folder(&self) -> Result<PathBuf> {
+        let out = self.out.clone().unwrap_or_else(|| free_folder("eval"));
+        if out.join("eval.json").exists() && !self.resume {
+            bail!(
+                "{} holds an evaluation already: go on with --resume, or give another --out",
+                out.display()
+            );
+        }
+        std::fs::create_dir_all(&out).with_context(|| format!("creating {}", out.display()))?;
+        Ok(out)
+    }
+}
+
+fn open(path: &Path, split: Split, channels: usize) -> Result<Arc<dyn Dataset>> {
+    let cifar = match DataSource::of(path) {
+        DataSource::Cifar10 => Cifar::Ten,
+        DataSource::Cifar100 => Cifar::Hundred,
+        _ => return Ok(Arc::new(FolderDataset::open(path, channels)?)),
+    };
+    Ok(Arc::new(CifarDataset::open(path, cifar, split)?))
+}

@@ -1,0 +1,235 @@
+//! What an encoder makes of whole images: extracted once, kept on disk.
+
+use std::collections::{BTreeMap, HashMap};
+use std::hash::Hasher;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use anyhow::{Context, Result, ensure};
+use mae_data::{Dataset, ImageBatch, ImageLoader, ImageLoaderConfig, Transform};
+use mae_model::checkpoint::{read_tensors, write_tensors};
+use mae_model::{VitClassifier, patchify};
+use sha2::{Digest, Sha256};
+use tch::{Device, Kind, Tensor, no_grad};
+
+use crate::interrupt::Interrupt;
+use crate::precision::Precision;
+use crate::progress::Progress;
+
+/// Features and labels of a data set.
+#[derive(Debug)]
+pub struct Features {
+    /// `[images, embed_dim]`, f32.
+    pub values: Tensor,
+    /// `[images]`, i64.
+    pub labels: Tensor,
+}
+
+impl Features {
+    /// The number of images.
+    pub fn len(&self) -> i64 {
+        self.labels.numel() as i64
+    }
+
+    /// Whether there is no image.
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
+    /// The same on another device.
+    pub fn to_device(&self, device: Device) -> Self {
+        Self {
+            values: self.values.to_device(device),
+            labels: self.labels.to_device(device),
+        }
+    }
+}
+
+/// Images at once; fixed, because another number may round differently.
+const BATCH: usize = 128;
+
+/// How images go through the encoder.
+#[derive(Clone, Debug)]
+pub struct Extraction<'a> {
+    /// The encoder; its pooling decides what a feature is.
+    pub model: &'a VitClassifier,
+    /// The precision of matrix products.
+    pub precision: Precision,
+    /// The size and part of the image that it sees.
+    pub transform: Transform,
+    /// Threads that load images; 0 is one a core.
+    pub workers: usize,
+    /// Share of broken images to skip before giving up.
+    pub max_broken_share: f64,
+}
+
+impl Extraction<'_> {
+    /// The features of `dataset`: from the cache if they are there, else computed and put there.
+    ///
+    /// A cached file is found by weights, images and settings; `dataset` says what its images are through
+    /// [`Dataset::identify`].
+    ///
+    /// # Errors
+    /// If images cannot be read or have no labels, or the cache cannot be written; or after a signal.
+    pub fn features(
+        &self,
+        dataset: &Arc<dyn Dataset>,
+        cache: &Path,
+        interrupt: &Interrupt,
+        progress: &Progress,
+    ) -> Result<Features> {
+        let path = cache.join(format!("{}.safetensors", self.key(dataset.as_ref())?));
+        if let Some(features) = read(&path) {
+            return Ok(features);
+        }
+        let features = self.extract(dataset, interrupt, progress)?;
+        std::fs::create_dir_all(cache).with_context(|| format!("creating {}", cache.display()))?;
+        let tensors = BTreeMap::from([
+            ("values".to_string(), features.values.shallow_clone()),
+            ("labels".to_string(), features.labels.shallow_clone()),
+        ]);
+        write_tensors(&path, &tensors, HashMap::new())?;
+        Ok(features)
+    }
+
+    fn extract(
+        &self,
+        dataset: &Arc<dyn Dataset>,
+        interrupt: &Interrupt,
+        progress: &Progress,
+    ) -> Result<Features> {
+        let config = ImageLoaderConfig {
+            workers: self.workers,
+            max_broken_share: self.max_broken_share,
+            ..ImageLoaderConfig::new(self.transform.clone(), BATCH)
+        };
+        let loader = ImageLoader::new(Arc::clone(dataset), config)?;
+        let bar = progress.start(0, loader.batches_per_epoch() as u64);
+        let (mut values, mut labels) = (Vec::new(), Vec::new());
+        for batch in loader.epoch(0, 0) {
+            let batch = batch?;
+            values.push(self.encode(&batch)?.to_device(Device::Cpu));
+            labels.push(labels_of(&batch)?);
+            bar.advance();
+            bar.message(&format!("features of {} images", dataset.len()));
+            ensure!(
+                interrupt.signal().is_none(),
+                "stopped while extracting features"
+            );
+        }
+        Ok(Features {
+            values: Tensor::cat(&values, 0),
+            labels: Tensor::cat(&labels, 0),
+        })
+    }
+
+    /// The features of a batch, `[batch, embed_dim]`, f32 on the model's device.
+    ///
+    /// # Errors
+    /// If the images are of another size than the model's.
+    pub fn encode(&self, batch: &ImageBatch) -> Result<Tensor> {
+        let device = self.model.device();
+        let encoder = &self.model.config().encoder;
+        let images = images_to_device(batch, &self.transform, device);
+        let patches = patchify(&images, encoder.patch_size)?;
+        let features = no_grad(|| {
+            torch_ext::autocast(device, self.precision.kind(), || {
+                self.model.features(&patches)
+            })
+        })??;
+        Ok(features.to_kind(Kind::Float))
+    }
+
+    /// A digest of all that decides the features.
+    fn key(&self, dataset: &dyn Dataset) -> Result<String> {
+        let mut digest = Digester(Sha256::new());
+        let config = serde_json::to_string(self.model.config())?;
+        let normalization = serde_json::to_string(self.model.normalization())?;
+        let transform = serde_json::to_string(&self.transform)?;
+        for part in [&config, &normalization, &transform, self.precision.name()] {
+            digest.write(part.as_bytes());
+            digest.write(b"\0");
+        }
+        for (key, tensor) in self.model.parameters() {
+            if key.starts_with("head.") {
+                continue;
+            }
+            digest.write(key.as_bytes());
+            let host = tensor.detach().to_device(Device::Cpu).contiguous();
+            let mut bytes = vec![0; host.numel() * host.kind().elt_size_in_bytes()];
+            host.copy_data_u8(&mut bytes, host.numel());
+            digest.write(&bytes);
+        }
+        dataset.identify(&mut digest);
+        Ok(digest
+            .0
+            .finalize()
+            .iter()
+            .map(|byte| format!("{byte:02x}"))
+            .collect())
+    }
+}
+
+/// Images as `[batch, height, width, channels]` u8 on a device.
+pub fn images_to_device(batch: &ImageBatch, transform: &Transform, device: Device) -> Tensor {
+    let size = [batch.len(), transform.height, transform.width].map(|side| side as i64);
+    let images = Tensor::from_slice(&batch.pixels).view([size[0], size[1], size[2], -1]);
+    match device {
+        Device::Cuda(_) => images
+            .pin_memory(device)
+            .to_device_(device, images.kind(), true, false),
+        _ => images,
+    }
+}
+
+/// The labels of a batch, `[batch]`, i64 on the CPU.
+///
+/// # Errors
+/// If an image has none.
+pub fn labels_of(batch: &ImageBatch) -> Result<Tensor> {
+    let labels: Option<Vec<i64>> = batch
+        .labels
+        .iter()
+        .map(|label| label.map(i64::from))
+        .collect();
+    let labels = labels
+        .context("an image has no label: put each into a sub-folder named after its class")?;
+    Ok(Tensor::from_slice(&labels))
+}
+
+/// Where features are kept: `mae-rs/features` in the user's cache directory, or under `MAE_CACHE_DIR`.
+///
+/// # Errors
+/// If neither `MAE_CACHE_DIR` nor the home directory is known.
+pub fn cache_folder() -> Result<PathBuf> {
+    let set = |name: &str| {
+        std::env::var_os(name)
+            .filter(|value| !value.is_empty())
+            .map(PathBuf::from)
+    };
+    let home = || Some(set("HOME")?.join(".cache"));
+    let root = set("MAE_CACHE_DIR")
+        .or_else(|| Some(set("XDG_CACHE_HOME").or_else(home)?.join("mae-rs")))
+        .context("no folder for cached features: set MAE_CACHE_DIR")?;
+    Ok(root.join("features"))
+}
+
+/// A damaged or foreign file counts as none.
+fn read(path: &Path) -> Option<Features> {
+    let mut tensors = read_tensors(path).ok()?.0;
+    let (values, labels) = (tensors.remove("values")?, tensors.remove("labels")?);
+    (values.size().first() == labels.size().first()).then_some(Features { values, labels })
+}
+
+/// SHA-256 for those who write to a [`Hasher`].
+struct Digester(Sha256);
+
+impl Hasher for Digester {
+    fn write(&mut self, bytes: &[u8]) {
+        self.0.update(bytes);
+    }
+
+    fn finish(&self) -> u64 {
+        unreachable!("the whole digest is read")
+    }
+}
