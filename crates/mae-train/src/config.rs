@@ -248,6 +248,9 @@ pub struct RunSection {
     pub log_every: u64,
     /// Epochs between pictures of reconstructions; 0 for none but the last. Default 1.
     pub reconstruct_every: u64,
+    /// Epochs between measurements of what was learned, by kNN and a linear probe on a tenth of the images held out
+    /// from the probe; needs labels. 0, the default, for none.
+    pub eval_every: u64,
     /// Epochs between checkpoints; 0 for none but the last. Default 1.
     pub checkpoint_every: u64,
     /// Minutes between checkpoints; 0, as the default 30, in addition to the above, or never.
@@ -264,6 +267,7 @@ impl Default for RunSection {
             workers: 0,
             log_every: 10,
             reconstruct_every: 1,
+            eval_every: 0,
             checkpoint_every: 1,
             checkpoint_minutes: 30.0,
             keep_checkpoints: 2,

@@ -126,8 +126,8 @@ pub struct Evaluation<'a> {
     pub val: Arc<dyn Dataset>,
     /// The folder of the results.
     pub out: &'a Path,
-    /// The folder of cached features.
-    pub cache: PathBuf,
+    /// The folder of cached features; `None` keeps none.
+    pub cache: Option<PathBuf>,
     /// Whether it was asked to stop.
     pub interrupt: &'a Interrupt,
     /// What a person sees.
@@ -213,6 +213,19 @@ pub fn evaluate(
     Ok(Some(report))
 }
 
+/// Judges the pre-trained encoder by the cheap protocols, kNN and linear; writes nothing but the probe's curves
+/// into `eval.out`.
+///
+/// # Errors
+/// As [`evaluate`].
+pub fn evaluate_frozen(eval: &Evaluation) -> Result<Vec<(String, Score)>> {
+    let classes = shared_classes(eval.train.as_ref(), eval.val.as_ref())?.len();
+    let frozen = Frozen::new(eval, Start::Pretrained, classes)?;
+    let mut scores = frozen.knn(eval, classes);
+    scores.push(("linear".into(), frozen.linear(eval, classes, eval.out)?));
+    Ok(scores)
+}
+
 impl Evaluation<'_> {
     /// The encoder's dimensions for the images that it is judged by.
     fn encoder(&self) -> MaeConfig {
@@ -275,9 +288,11 @@ impl Frozen {
         let model = eval.classifier(&config, start)?;
         let extraction = eval.extraction(&model, eval.val_transform());
         let features = |dataset| -> Result<Features> {
-            let features =
-                extraction.features(dataset, &eval.cache, eval.interrupt, eval.progress)?;
-            Ok(features.to_device(eval.device))
+            let features = match &eval.cache {
+                Some(cache) => extraction.features(dataset, cache, eval.interrupt, eval.progress),
+                None => extraction.extract(dataset, eval.interrupt, eval.progress),
+            };
+            Ok(features?.to_device(eval.device))
         };
         let (train, val) = (features(&eval.train)?, features(&eval.val)?);
         Ok(Self { model, train, val })

@@ -2,20 +2,25 @@
 
 use std::collections::BTreeMap;
 use std::path::Path;
+use std::sync::Arc;
 
-use anyhow::Result;
-use mae_data::MaskedBatch;
+use anyhow::{Context, Result};
+use mae_data::{Dataset, MaskedBatch, hold_out, shared_classes};
+use mae_report::Record;
 use tch::{Device, Tensor};
 
 use crate::checkpoint::Saved;
-use crate::config::RunConfig;
+use crate::config::{RunConfig, Source, read_as};
+use crate::eval::config::EvalConfig;
+use crate::eval::score::Score;
+use crate::eval::{Evaluation, evaluate_frozen};
 use crate::interrupt::Interrupt;
 use crate::journal::Journal;
 use crate::progress::Progress;
 use crate::run_dir::RunDir;
 use crate::state::{TrainState, Trainer};
 use crate::train_loop::{Batches, Outcome, Task, is_due, train};
-use crate::{data, reconstruct};
+use crate::{data, recipes, reconstruct};
 
 /// Trains from the latest checkpoint in `run_dir`, or from the start if there is none.
 ///
@@ -39,7 +44,14 @@ pub fn pretrain(
         run_dir.write_config(&config)?;
     }
 
+    let probing = match config.run.eval_every {
+        0 => None,
+        _ => Some(Probing::new(&dataset, &config)?),
+    };
     let mut task = Pretraining {
+        probing,
+        run_dir,
+        interrupt,
         state: TrainState::new(&config, &normalization)?,
         samples,
         config: &config,
@@ -66,6 +78,74 @@ struct Pretraining<'a> {
     state: TrainState,
     /// What the pictures show.
     samples: MaskedBatch,
+    probing: Option<Probing>,
+    run_dir: &'a RunDir,
+    interrupt: &'a Interrupt,
+}
+
+/// What `run.eval_every` measures by.
+struct Probing {
+    config: EvalConfig,
+    train: Arc<dyn Dataset>,
+    val: Arc<dyn Dataset>,
+}
+
+impl Probing {
+    fn new(dataset: &Arc<dyn Dataset>, config: &RunConfig) -> Result<Self> {
+        let recipe = Source::Recipe("finetune_cifar10".into());
+        let mut eval: EvalConfig = read_as(&recipe, recipes::EVAL, &[], |_| Ok(()))?;
+        (eval.seed, eval.run.workers) = (config.seed, config.run.workers);
+        let (train, val) = hold_out(Arc::clone(dataset), eval.data.val_share, config.seed)?;
+        shared_classes(&train, &val).context("`run.eval_every` needs labelled images")?;
+        Ok(Self {
+            config: eval,
+            train: Arc::new(train),
+            val: Arc::new(val),
+        })
+    }
+}
+
+impl Pretraining<'_> {
+    /// Measures what the encoder has learned so far. Returns words for the epoch's line.
+    fn probe(
+        &self,
+        probing: &Probing,
+        epoch: u64,
+        step: u64,
+        journal: &mut Journal,
+    ) -> Result<String> {
+        let folder = self.run_dir.path().join("eval");
+        std::fs::create_dir_all(&folder)?;
+        let weights = folder.join("model.safetensors");
+        self.state.model.save(&weights)?;
+        let scores = evaluate_frozen(&Evaluation {
+            config: &probing.config,
+            device: self.config.device,
+            precision: self.config.precision,
+            encoder: self.config.model.clone(),
+            normalization: self.state.model.normalization().clone(),
+            weights: weights.clone(),
+            train: Arc::clone(&probing.train),
+            val: Arc::clone(&probing.val),
+            out: &folder,
+            cache: None,
+            interrupt: self.interrupt,
+            progress: &Progress::hidden(),
+        });
+        std::fs::remove_file(&weights)?;
+        let mut words = String::new();
+        for (protocol, Score { top1, top5, .. }) in scores? {
+            words += &format!("  {protocol} {:.2} %", 100.0 * top1);
+            journal.record(&Record::Accuracy {
+                epoch,
+                step,
+                protocol,
+                top1,
+                top5,
+            })?;
+        }
+        Ok(words)
+    }
 }
 
 impl Saved for Pretraining<'_> {
@@ -99,6 +179,13 @@ impl Task for Pretraining<'_> {
             let picture = reconstruct::draw(&self.state.model, &self.samples)?;
             journal.picture(&picture, epoch, step)?;
         }
-        Ok(String::new())
+        match &self.probing {
+            Some(probing)
+                if is_due(self.config.run.eval_every, epoch, self.config.optim.epochs) =>
+            {
+                self.probe(probing, epoch, step, journal)
+            }
+            _ => Ok(String::new()),
+        }
     }
 }

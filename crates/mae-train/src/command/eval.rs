@@ -117,7 +117,7 @@ impl EvalArgs {
             train,
             val,
             out: &out,
-            cache: cache_folder()?,
+            cache: Some(cache_folder()?),
             interrupt: &interrupt,
             progress: &progress,
         };

@@ -92,7 +92,11 @@ impl Extraction<'_> {
         Ok(features)
     }
 
-    fn extract(
+    /// The features of `dataset`, computed.
+    ///
+    /// # Errors
+    /// If images cannot be read or have no labels; or after a signal.
+    pub fn extract(
         &self,
         dataset: &Arc<dyn Dataset>,
         interrupt: &Interrupt,
