@@ -198,11 +198,7 @@ impl VitClassifier {
     /// Source: He et al. 2021, section 4.3, "Partial fine-tuning".
     pub fn trainable_keys(&self, partial: f64) -> Result<Vec<String>> {
         let depth = self.depth();
-        let whole = partial.fract() == 0.0 && (0.0..=depth as f64).contains(&partial);
-        if !whole && partial != 0.5 {
-            let expected = format!("0, 0.5 or a whole number up to the depth of {depth}");
-            return Err(invalid("partial", partial, expected));
-        }
+        check_partial(partial, depth)?;
         let mut prefixes = vec!["head.".to_string()];
         if partial > 0.0 {
             prefixes.extend(["norm.".into(), "fc_norm.".into()]);
@@ -263,6 +259,19 @@ impl VitClassifier {
         }
         Ok(())
     }
+}
+
+/// Checks that an encoder of `depth` blocks has the part that `partial` names: 0, 0.5 or 1 to `depth` blocks.
+///
+/// # Errors
+/// [`ModelError::Config`](crate::ModelError::Config) if it has not.
+pub fn check_partial(partial: f64, depth: usize) -> Result<()> {
+    let whole = partial.fract() == 0.0 && (0.0..=depth as f64).contains(&partial);
+    if !whole && partial != 0.5 {
+        let expected = format!("0, 0.5 or a whole number up to the depth of {depth}");
+        return Err(invalid("partial", partial, expected));
+    }
+    Ok(())
 }
 
 fn rows_and_columns(config: &MaeConfig) -> (usize, usize) {

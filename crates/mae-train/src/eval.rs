@@ -30,7 +30,7 @@ use anyhow::{Context, Result, bail, ensure};
 use mae_data::{
     Augmentation, Dataset, ImageLoader, ImageLoaderConfig, Order, Transform, shared_classes,
 };
-use mae_model::classifier::{ClassifierConfig, HeadInit};
+use mae_model::classifier::{ClassifierConfig, HeadInit, check_partial};
 use mae_model::{MaeConfig, Normalization, VitClassifier};
 use mae_report::{MetricsWriter, loss_svg, read_metrics};
 use tch::Device;
@@ -153,6 +153,11 @@ pub fn evaluate(
         "the images have one class, {:?}: there is nothing to tell apart",
         classes[0]
     );
+    for protocol in protocols {
+        if let Protocol::Partial(blocks) = protocol {
+            check_partial(*blocks, eval.encoder.depth)?;
+        }
+    }
     let mut report = Report {
         checkpoint: eval.weights.display().to_string(),
         config: eval.config.clone(),

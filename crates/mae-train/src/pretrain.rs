@@ -51,7 +51,6 @@ pub fn pretrain(
     let mut task = Pretraining {
         probing,
         run_dir,
-        interrupt,
         state: TrainState::new(&config, &normalization)?,
         samples,
         config: &config,
@@ -80,7 +79,6 @@ struct Pretraining<'a> {
     samples: MaskedBatch,
     probing: Option<Probing>,
     run_dir: &'a RunDir,
-    interrupt: &'a Interrupt,
 }
 
 /// What `run.eval_every` measures by.
@@ -129,7 +127,8 @@ impl Pretraining<'_> {
             val: Arc::clone(&probing.val),
             out: &folder,
             cache: None,
-            interrupt: self.interrupt,
+            // A signal is for the loop, which then saves.
+            interrupt: &Interrupt::default(),
             progress: &Progress::hidden(),
         });
         std::fs::remove_file(&weights)?;

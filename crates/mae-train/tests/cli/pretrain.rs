@@ -1,141 +1,14 @@
-//! The program through its real binary: runs, interruptions, mistakes.
+//! Pre-training: runs, interruptions, mistakes.
 
-use std::io::Read;
-use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Output, Stdio};
-use std::time::{Duration, Instant};
+use std::path::Path;
+use std::process::{Command, Stdio};
 
 use mae_report::{Record, read_metrics};
 use tempfile::TempDir;
 
-/// A model and data set so small that a step takes milliseconds.
-const SMALL: &[&str] = &[
-    "model.image_size=16",
-    "model.patch_size=4",
-    "model.embed_dim=32",
-    "model.depth=2",
-    "model.num_heads=2",
-    "model.decoder_embed_dim=16",
-    "model.decoder_depth=1",
-    "model.decoder_num_heads=2",
-    "data.samples=160",
-    "optim.epochs=4",
-    "optim.batch_size=8",
-    "run.device=cpu",
-    "run.log_every=1",
-    "run.checkpoint_every=1",
-    "run.workers=1",
-];
-
-fn program() -> Command {
-    let mut command = Command::new(env!("CARGO_BIN_EXE_mae-train"));
-    // The same number everywhere, for another may round differently; one, for tests run side by side.
-    command
-        .env("OMP_NUM_THREADS", "1")
-        .env_remove("RUST_BACKTRACE")
-        .env_remove("RUST_LOG");
-    command
-}
-
-/// `pretrain` of the small model into `out`, with more keys set.
-fn small(out: &Path, more: &[&str]) -> Command {
-    let mut command = program();
-    command.arg("pretrain").arg("--out").arg(out);
-    for pair in SMALL.iter().chain(more) {
-        command.args(["--set", pair]);
-    }
-    command
-}
-
-fn text(bytes: &[u8]) -> String {
-    String::from_utf8_lossy(bytes).into_owned()
-}
-
-fn succeed(mut command: Command) -> Output {
-    let output = command.output().unwrap();
-    assert!(
-        output.status.success(),
-        "{command:?}\n{}{}",
-        text(&output.stdout),
-        text(&output.stderr)
-    );
-    output
-}
-
-/// What it says when it fails; it must not be a panic.
-fn fail(mut command: Command) -> String {
-    let output = command.output().unwrap();
-    let message = text(&output.stderr);
-    assert!(!output.status.success(), "{command:?} succeeded");
-    assert!(!message.contains("panicked"), "{message}");
-    message
-}
-
-/// What must be equal between two runs: all but times.
-fn numbers(run: &Path) -> Vec<(u64, [u64; 3])> {
-    let records = read_metrics(&run.join("metrics.jsonl")).unwrap();
-    records
-        .iter()
-        .map(|record| match *record {
-            Record::Step {
-                step,
-                loss,
-                lr,
-                grad_norm,
-                ..
-            } => (step, [loss.to_bits(), lr.to_bits(), grad_norm.to_bits()]),
-            Record::Epoch { epoch, loss, .. } => (epoch, [loss.to_bits(), 0, 0]),
-            Record::Accuracy {
-                epoch, top1, top5, ..
-            } => (epoch, [top1.to_bits(), top5.to_bits(), 0]),
-        })
-        .collect()
-}
-
-fn checkpoints(run: &Path) -> Vec<PathBuf> {
-    let Ok(entries) = std::fs::read_dir(run.join("checkpoints")) else {
-        return Vec::new();
-    };
-    let mut paths: Vec<PathBuf> = entries.map(|entry| entry.unwrap().path()).collect();
-    paths.retain(|path| {
-        path.file_name()
-            .unwrap()
-            .to_string_lossy()
-            .starts_with("step-")
-    });
-    paths.sort();
-    paths
-}
-
-/// Waits until the child has saved a checkpoint inside an epoch of 20 steps, past step `after`.
-fn wait_for_checkpoint(child: &mut Child, run: &Path, after: u64) {
-    let started = Instant::now();
-    loop {
-        let step = checkpoints(run).last().map_or(0, |path| {
-            path.file_name()
-                .unwrap()
-                .to_string_lossy()
-                .trim_start_matches("step-")
-                .parse::<u64>()
-                .unwrap()
-        });
-        if step > after && !step.is_multiple_of(20) {
-            return;
-        }
-        if child.try_wait().unwrap().is_some() {
-            let mut said = String::new();
-            if let Some(stderr) = &mut child.stderr {
-                stderr.read_to_string(&mut said).unwrap();
-            }
-            panic!("it ended before it could be interrupted: {said}");
-        }
-        assert!(
-            started.elapsed() < Duration::from_secs(120),
-            "no checkpoint in two minutes"
-        );
-        std::thread::sleep(Duration::from_millis(2));
-    }
-}
+use crate::program::{
+    checkpoints, fail, numbers, program, small, succeed, text, wait_for_checkpoint,
+};
 
 /// Interrupts a run several times, resumes it each time, and compares it with one that was left alone.
 fn check_resume(signal: &str, exit_code: Option<i32>, threads: &str, more: &[&str]) {

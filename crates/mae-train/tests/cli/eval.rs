@@ -1,0 +1,272 @@
+//! Evaluation: results, caches, interruptions, mistakes.
+
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+
+use mae_report::{Record, read_metrics};
+use mae_train::eval::report::Report;
+
+use crate::program::{fail, numbers, program, small, succeed, text, wait_for_checkpoint};
+
+/// A pre-trained small model in a folder of its own, and a cache of its own.
+struct World {
+    folder: tempfile::TempDir,
+}
+
+impl World {
+    fn new() -> Self {
+        let world = Self {
+            folder: tempfile::tempdir().unwrap(),
+        };
+        succeed(small(
+            &world.path("run"),
+            &["optim.epochs=1", "optim.warmup_epochs=0"],
+        ));
+        world
+    }
+
+    fn path(&self, name: &str) -> PathBuf {
+        self.folder.path().join(name)
+    }
+
+    /// `eval` into `out` of the pre-trained model on its own scenes.
+    fn eval(&self, out: &str, protocols: &str) -> Command {
+        let mut command = program();
+        command
+            .arg("eval")
+            .arg("--from")
+            .arg(self.path("run"))
+            .args(["--protocols", protocols, "--out"])
+            .arg(self.path(out))
+            .env("MAE_CACHE_DIR", self.path("cache"));
+        let keys = [
+            "run.device=cpu",
+            "run.workers=1",
+            "run.log_every=1",
+            "finetune.epochs=3",
+            "finetune.batch_size=8",
+            "linear.epochs=5",
+            "linear.warmup_epochs=1",
+            "linear.batch_size=32",
+        ];
+        for pair in keys {
+            command.args(["--set", pair]);
+        }
+        command
+    }
+
+    fn report(&self, out: &str) -> Report {
+        let text = std::fs::read_to_string(self.path(out).join("eval.json")).unwrap();
+        serde_json::from_str(&text).unwrap()
+    }
+}
+
+fn accuracies(folder: &Path) -> usize {
+    let records = read_metrics(&folder.join("metrics.jsonl")).unwrap();
+    let is_accuracy = |record: &&Record| matches!(record, Record::Accuracy { .. });
+    records.iter().filter(is_accuracy).count()
+}
+
+#[test]
+fn all_protocols_are_in_one_table_and_a_second_time_gives_the_same() {
+    let world = World::new();
+    let mut command = world.eval("a", "knn,linear,partial:0.5,finetune");
+    command.arg("--baseline");
+    let printed = text(&succeed(command).stdout);
+    for words in [
+        "140 training images, 20 validation images, 10 classes",
+        "knn k=200",
+        "partial:0.5",
+    ] {
+        assert!(printed.contains(words), "{words} in {printed}");
+    }
+    assert!(printed.contains("pre-trained: top-1 %") && printed.contains("random: top-1 %"));
+
+    let first = world.report("a");
+    let names: Vec<&str> = first.rows.iter().map(|row| row.protocol.as_str()).collect();
+    let once = ["knn k=20", "knn k=200", "linear", "partial:0.5", "finetune"];
+    assert_eq!(names, [once, once].concat());
+    for row in &first.rows {
+        let counted: u32 = row.confusion.iter().flatten().sum();
+        assert_eq!(counted, 20, "{}", row.protocol);
+        let hits: u32 = (0..10).map(|class| row.confusion[class][class]).sum();
+        assert_eq!(row.top1, f64::from(hits) / 20.0, "{}", row.protocol);
+        assert!(row.top5 >= row.top1);
+    }
+    for file in [
+        "knn-pre-trained/confusion-k20.svg",
+        "linear-random/loss.svg",
+        "finetune-pre-trained/confusion.svg",
+        "finetune-pre-trained/best.safetensors",
+        "partial-0.5-random/loss.svg",
+    ] {
+        assert!(world.path("a").join(file).exists(), "{file}");
+    }
+    assert_eq!(accuracies(&world.path("a/finetune-pre-trained")), 3);
+    assert_eq!(accuracies(&world.path("a/linear-pre-trained")), 5);
+
+    // Features of two sets of images by two encoders, used again.
+    let cached = || {
+        std::fs::read_dir(world.path("cache/features"))
+            .unwrap()
+            .count()
+    };
+    assert_eq!(cached(), 4);
+    succeed(world.eval("b", "linear,knn"));
+    assert_eq!(cached(), 4);
+    let again = world.report("b");
+    let score = |report: &Report, name: &str| {
+        let row = report.rows.iter().find(|row| row.protocol == name).unwrap();
+        (row.top1, row.confusion.clone())
+    };
+    for name in ["knn k=20", "knn k=200", "linear"] {
+        assert_eq!(score(&first, name), score(&again, name), "{name}");
+    }
+
+    // A random start alone is the baseline.
+    let mut command = world.eval("c", "linear");
+    command.args(["--init", "random"]);
+    succeed(command);
+    let random = &first.rows[once.len() + 2];
+    assert_eq!(world.report("c").rows[0].confusion, random.confusion);
+
+    // Crops through the encoder are other features.
+    let mut command = world.eval("d", "linear");
+    command.arg("--augment");
+    succeed(command);
+    assert_ne!(
+        numbers(&world.path("d/linear-pre-trained")),
+        numbers(&world.path("a/linear-pre-trained"))
+    );
+}
+
+#[test]
+fn killed_fine_tuning_goes_on_as_if_it_had_not_been() {
+    let world = World::new();
+    // Everything that is random or kept between steps is on.
+    let start = |out: &str| {
+        let mut command = world.eval(out, "finetune");
+        for pair in [
+            "finetune.epochs=8",
+            "finetune.mixup=0.8",
+            "finetune.cutmix=1.0",
+            "finetune.rand_augment=9",
+            "finetune.erase=0.25",
+            "finetune.drop_path=0.1",
+            "finetune.ema=0.9",
+            "finetune.accumulate=2",
+            "run.checkpoint_minutes=0.0005",
+        ] {
+            command.args(["--set", pair]);
+        }
+        command.arg("--resume");
+        command
+    };
+    succeed(start("whole"));
+    for (signal, after) in [("-KILL", 0), ("-INT", 20)] {
+        let mut child = start("broken")
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped())
+            .spawn()
+            .unwrap();
+        wait_for_checkpoint(
+            &mut child,
+            &world.path("broken/finetune-pre-trained"),
+            after,
+        );
+        let status = Command::new("kill")
+            .args([signal, &child.id().to_string()])
+            .status();
+        assert!(status.unwrap().success());
+        child.wait().unwrap();
+    }
+    succeed(start("broken"));
+    let folder = |out: &str| world.path(out).join("finetune-pre-trained");
+    assert_eq!(numbers(&folder("whole")), numbers(&folder("broken")));
+    assert_eq!(
+        world.report("whole").rows[0].confusion,
+        world.report("broken").rows[0].confusion
+    );
+}
+
+#[test]
+fn pre_training_measures_what_it_learns() {
+    let folder = tempfile::tempdir().unwrap();
+    let run = folder.path().join("run");
+    succeed(small(&run, &["run.eval_every=2"]));
+    let records = read_metrics(&run.join("metrics.jsonl")).unwrap();
+    let measured: Vec<(u64, &str)> = records
+        .iter()
+        .filter_map(|record| match record {
+            Record::Accuracy {
+                epoch, protocol, ..
+            } => Some((*epoch, protocol.as_str())),
+            _ => None,
+        })
+        .collect();
+    let names = ["knn k=20", "knn k=200", "linear"];
+    assert_eq!(
+        measured,
+        [names.map(|name| (2, name)), names.map(|name| (4, name))].concat()
+    );
+}
+
+#[test]
+fn mistakes_are_explained() {
+    let world = World::new();
+    let images = |classes: &[&str]| {
+        let folder = tempfile::tempdir().unwrap();
+        for class in classes {
+            std::fs::create_dir_all(folder.path().join(class)).unwrap();
+            for i in 0..3u8 {
+                let picture = image::RgbImage::from_pixel(20, 20, image::Rgb([40 * i, 0, 0]));
+                picture
+                    .save(folder.path().join(class).join(format!("{i}.png")))
+                    .unwrap();
+            }
+        }
+        folder
+    };
+    let (flat, cats, dogs) = (
+        images(&["."]),
+        images(&["cat", "cow"]),
+        images(&["cow", "dog"]),
+    );
+    let check = |arguments: &[&str], expected: &[&str]| {
+        let mut command = world.eval("x", "knn");
+        command.args(arguments);
+        let message = fail(command);
+        for part in expected {
+            assert!(message.contains(part), "expected {part:?} in: {message}");
+        }
+    };
+    let path = |folder: &tempfile::TempDir| folder.path().display().to_string();
+    check(&["--data", &path(&flat)], &["sub-folder"]);
+    let both = ["--data", &path(&cats), "--val", &path(&dogs)];
+    check(&both, &["only in training: cat", "only in validation: dog"]);
+    check(
+        &["--protocols", "nearest"],
+        &["no protocol", "knn, linear, finetune"],
+    );
+    check(&["--protocols", "partial:x"], &["partial:0.5"]);
+    check(
+        &["--protocols", "partial:7"],
+        &["`partial` is 7", "depth of 2"],
+    );
+    check(
+        &["--set", "linear.epoch=3"],
+        &["did you mean `linear.epochs`?"],
+    );
+    check(
+        &["--set", "finetune.drop_path=2"],
+        &["`finetune.drop_path` is 2"],
+    );
+    check(&["--set", "data.image_size=17"], &["17"]);
+    check(&["--set", "knn.k=[]"], &["`knn.k`"]);
+    check(&["--recipe", "finetune"], &["finetune_cifar10"]);
+    check(&["--from", "absent"], &["absent"]);
+    check(&["--from", &path(&cats)], &["no checkpoints"]);
+
+    succeed(world.eval("done", "knn"));
+    assert!(fail(world.eval("done", "knn")).contains("holds an evaluation already"));
+}

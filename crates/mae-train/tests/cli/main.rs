@@ -1,0 +1,5 @@
+//! The program through its real binary.
+
+mod eval;
+mod pretrain;
+mod program;
