@@ -3,33 +3,6 @@
 use super::luma;
 use crate::image::Image;
 
-/// How the value between pixels is found.
-#[derive(Copy, Clone, Debug, PartialEq, Eq)]
-pub(super) enum Filter {
-    /// From 2 x 2 pixels.
-    Bilinear,
-    /// From 4 x 4 pixels, by the cubic kernel with a = -1 that Pillow has for warps.
-    Bicubic,
-}
-
-impl Filter {
-    /// Weights of the pixels -1, 0, 1 and 2 for a place `t`, in `[0, 1)`, past pixel 0.
-    fn weights(self, t: f64) -> [f64; 4] {
-        match self {
-            Filter::Bilinear => [0.0, 1.0 - t, t, 0.0],
-            Filter::Bicubic => {
-                let (t2, t3) = (t * t, t * t * t);
-                [
-                    -t3 + 2.0 * t2 - t,
-                    t3 - 2.0 * t2 + 1.0,
-                    -t3 + t2 + t,
-                    t3 - t2,
-                ]
-            }
-        }
-    }
-}
-
 /// Where a pixel of the result comes from, in pixels of the source:
 /// `x_source = x[0] * x + x[1] * y + x[2]`, and `y` alike.
 #[derive(Copy, Clone, Debug, PartialEq)]
@@ -83,8 +56,8 @@ impl Affine {
 
 /// Moves the pixels of an image; what comes from outside of it gets the colour `fill`.
 ///
-/// Near the edges the filter repeats the outermost pixels.
-pub(super) fn warp(image: &Image, affine: &Affine, filter: Filter, fill: [u8; 3]) -> Image {
+/// Between pixels the value is bicubic; near the edges it repeats the outermost pixels.
+pub(super) fn warp(image: &Image, affine: &Affine, fill: [u8; 3]) -> Image {
     let (height, width, channels) = (image.height(), image.width(), image.channels());
     let fill = match channels {
         1 => [luma(fill); 3],
@@ -98,8 +71,8 @@ pub(super) fn warp(image: &Image, affine: &Affine, filter: Filter, fill: [u8; 3]
             pixel.copy_from_slice(&fill[..channels]);
             continue;
         }
-        let (columns, column_weights) = taps(x, width, filter);
-        let (rows, row_weights) = taps(y, height, filter);
+        let (columns, column_weights) = taps(x, width);
+        let (rows, row_weights) = taps(y, height);
         for (channel, value) in pixel.iter_mut().enumerate() {
             let mut sum = 0.0;
             for (row, row_weight) in rows.into_iter().zip(row_weights) {
@@ -116,9 +89,21 @@ pub(super) fn warp(image: &Image, affine: &Affine, filter: Filter, fill: [u8; 3]
 }
 
 /// The four pixels of a side around a place on it, and their weights.
-fn taps(place: f64, side: usize, filter: Filter) -> ([usize; 4], [f64; 4]) {
+fn taps(place: f64, side: usize) -> ([usize; 4], [f64; 4]) {
     let start = (place - 0.5).floor();
     let pixels =
         [-1, 0, 1, 2].map(|offset| (start as isize + offset).clamp(0, side as isize - 1) as usize);
-    (pixels, filter.weights(place - 0.5 - start))
+    (pixels, cubic(place - 0.5 - start))
+}
+
+/// Weights of the pixels -1, 0, 1 and 2 for a place `t`, in `[0, 1)`, past pixel 0: the cubic
+/// kernel with a = -1 that Pillow has for warps.
+fn cubic(t: f64) -> [f64; 4] {
+    let (t2, t3) = (t * t, t * t * t);
+    [
+        -t3 + 2.0 * t2 - t,
+        t3 - 2.0 * t2 + 1.0,
+        -t3 + t2 + t,
+        t3 - t2,
+    ]
 }

@@ -264,8 +264,15 @@ fn mistakes_are_explained() {
     check(&["--set", "data.image_size=17"], &["17"]);
     check(&["--set", "knn.k=[]"], &["`knn.k`"]);
     check(&["--recipe", "finetune"], &["finetune_cifar10"]);
-    check(&["--from", "absent"], &["absent"]);
-    check(&["--from", &path(&cats)], &["no checkpoints"]);
+    for (from, expected) in [
+        ("absent", "there is no such file"),
+        (&path(&cats), "no checkpoints"),
+    ] {
+        let mut command = program();
+        command.args(["eval", "--from", from]);
+        let message = fail(command);
+        assert!(message.contains(expected), "{message}");
+    }
 
     succeed(world.eval("done", "knn"));
     assert!(fail(world.eval("done", "knn")).contains("holds an evaluation already"));
