@@ -49,8 +49,8 @@ fn main() -> ExitCode {
             }
             Ok(ExitCode::SUCCESS)
         }
-        Some(Command::Config(args)) => args.resolve().map(|config| {
-            print!("{}", config.to_toml());
+        Some(Command::Config(args)) => args.to_toml().map(|config| {
+            print!("{config}");
             ExitCode::SUCCESS
         }),
     };

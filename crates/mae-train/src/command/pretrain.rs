@@ -5,9 +5,11 @@ use std::process::ExitCode;
 
 use anyhow::{Result, ensure};
 use clap::Args;
-use mae_train::config::{NormalizationSource, RunConfig, Source, read};
+use mae_train::config::{NormalizationSource, RunConfig, Source, read, read_as};
+use mae_train::eval::config::EvalConfig;
 use mae_train::interrupt::Interrupt;
 use mae_train::pretrain::pretrain;
+use mae_train::recipes;
 use mae_train::run_dir::RunDir;
 use mae_train::train_loop::Outcome;
 
@@ -59,8 +61,21 @@ impl ConfigArgs {
         }
     }
 
-    /// The configuration that a run would have.
-    pub fn resolve(&self) -> Result<RunConfig> {
+    /// The complete configuration that a run, or under a recipe of evaluation an evaluation, would have.
+    pub fn to_toml(&self) -> Result<String> {
+        match &self.recipe {
+            Some(name) if recipes::EVAL.iter().any(|recipe| recipe.name == name) => {
+                let source = Source::Recipe(name.clone());
+                let mut config: EvalConfig =
+                    read_as(&source, recipes::EVAL, &self.set, |_| Ok(()))?;
+                config.resolve()?;
+                Ok(config.to_toml())
+            }
+            _ => Ok(self.resolve()?.to_toml()),
+        }
+    }
+
+    fn resolve(&self) -> Result<RunConfig> {
         self.resolve_from(
             self.source()
                 .unwrap_or_else(|| Source::Recipe("quickstart".into())),

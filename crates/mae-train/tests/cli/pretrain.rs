@@ -340,6 +340,10 @@ fn recipes_and_configurations_are_printed() {
         "imagenet_vit_b16",
         "imagenet_vit_l16",
         "imagenet_vit_h14",
+        "finetune_cifar10",
+        "finetune_vit_b",
+        "finetune_vit_l",
+        "finetune_vit_h",
     ] {
         assert!(listed.contains(name), "{listed}");
     }
@@ -361,6 +365,13 @@ fn recipes_and_configurations_are_printed() {
         "path = \"photos\"",
         "precision = \"fp32\"",
     ] {
+        assert!(config.contains(line), "{line} in {config}");
+    }
+
+    let mut command = program();
+    command.args(["config", "--recipe", "finetune_vit_h"]);
+    let config = text(&succeed(command).stdout);
+    for line in ["drop_path = 0.2", "batch_size = 16384", "val_crop = 0.875"] {
         assert!(config.contains(line), "{line} in {config}");
     }
 }
