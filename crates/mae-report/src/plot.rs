@@ -143,8 +143,6 @@ fn draw(svg: &mut String, curves: &Curves, title: &str) -> DrawResult {
         .map(|point| point.0);
     let x = Axis::new(steps, Scale::Steps);
     let (upper, lower) = panels.split_vertically(units(400));
-    let panels = if curves.accuracy.is_empty() { 2 } else { 3 };
-    let lower = lower.split_evenly((1, panels));
     Panel {
         name: "Loss",
         scale: Scale::Fitted,
@@ -166,46 +164,51 @@ fn draw(svg: &mut String, curves: &Curves, title: &str) -> DrawResult {
         ],
     }
     .draw(&upper, &x)?;
-    Panel {
-        name: "Learning rate",
-        scale: Scale::FromZero,
-        lines: &[Line {
+    let single = |points, color, width| {
+        [Line {
             name: "",
-            points: &curves.lr,
-            color: GREEN,
+            points,
+            color,
+            width,
+            dots: false,
+        }]
+    };
+    let lr = single(&curves.lr, GREEN, 2);
+    let grad_norm = single(&curves.grad_norm, ORANGE, 1);
+    let accuracy: Vec<Line> = (curves.accuracy.iter().zip(ACCURACY_COLORS.iter().cycle()))
+        .map(|((name, points), &color)| Line {
+            name,
+            points,
+            color,
             width: 2,
-            dots: false,
-        }],
-    }
-    .draw(&lower[0], &x)?;
-    Panel {
-        name: "Gradient norm",
-        scale: Scale::Fitted,
-        lines: &[Line {
-            name: "",
-            points: &curves.grad_norm,
-            color: ORANGE,
-            width: 1,
-            dots: false,
-        }],
-    }
-    .draw(&lower[1], &x)?;
-    if let Some(area) = lower.get(2) {
-        let lines: Vec<Line> = (curves.accuracy.iter().zip(ACCURACY_COLORS.iter().cycle()))
-            .map(|((name, points), &color)| Line {
-                name,
-                points,
-                color,
-                width: 2,
-                dots: true,
-            })
-            .collect();
+            dots: true,
+        })
+        .collect();
+    let mut panels = vec![
+        Panel {
+            name: "Learning rate",
+            scale: Scale::FromZero,
+            lines: &lr,
+        },
+        Panel {
+            name: "Gradient norm",
+            scale: Scale::Fitted,
+            lines: &grad_norm,
+        },
         Panel {
             name: "Top-1, %",
             scale: Scale::FromZero,
-            lines: &lines,
-        }
-        .draw(area, &x)?;
+            lines: &accuracy,
+        },
+    ];
+    if accuracy.is_empty() {
+        panels.pop();
+    } else {
+        // A probe has an accuracy but keeps no rates and norms.
+        panels.retain(|panel| panel.lines.iter().any(|line| !line.points.is_empty()));
+    }
+    for (panel, area) in panels.iter().zip(lower.split_evenly((1, panels.len()))) {
+        panel.draw(&area, &x)?;
     }
     root.present()?;
     Ok(())
