@@ -194,7 +194,7 @@ fn divergence_stops_with_advice_and_keeps_the_last_good_checkpoint() {
         ],
     ));
     assert!(
-        message.contains("was not finite in 4") && message.contains("smaller optim.base_lr"),
+        message.contains("was not finite in 4") && message.contains("smaller base_lr"),
         "{message}"
     );
     assert_eq!(before.len(), 1);
