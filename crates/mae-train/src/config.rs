@@ -399,10 +399,9 @@ impl ModelSection {
         let preset = MaeConfig::preset(name, size).ok_or_else(|| {
             anyhow!("`model.preset` is {name:?}, expected \"tiny\", \"small\", \"base\", \"large\" or \"huge\"")
         })?;
-        // Equal ones may stand together: a run's own configuration has height and width.
-        for side in [self.image_height, self.image_width].into_iter().flatten() {
-            ensure!(
-                self.image_size.is_none_or(|size| size == side),
+        if self.image_size.is_some() && (self.image_height.is_some() || self.image_width.is_some())
+        {
+            bail!(
                 "`model.image_size` is for square images: give it, or `image_height` and `image_width`"
             );
         }
@@ -535,7 +534,7 @@ impl OptimSection {
         }
         ensure!(
             self.warmup_epochs < self.epochs as f64,
-            "`{section}.warmup_epochs` is {}, expected fewer than `{section}.epochs` = {}",
+            "`{section}.warmup_epochs` is {}, expected fewer than `{section}.epochs` = {}: set it, too, 0 for none",
             self.warmup_epochs,
             self.epochs
         );
@@ -550,11 +549,14 @@ impl OptimSection {
 }
 
 pub(crate) fn number(key: &str, value: f64, range: std::ops::RangeInclusive<f64>) -> Result<()> {
+    let (low, high) = (range.start(), range.end());
+    let expected = match *low > 0.0 && *low < 1e-4 {
+        true => format!("above 0, at most {high}"),
+        false => format!("{low} to {high}"),
+    };
     ensure!(
         range.contains(&value),
-        "`{key}` is {value}, expected {} to {}",
-        range.start(),
-        range.end()
+        "`{key}` is {value}, expected {expected}"
     );
     Ok(())
 }

@@ -166,6 +166,8 @@ pub fn evaluate(
         classes,
         rows: Vec::new(),
     };
+    let path = eval.out.join("eval.json");
+    report.rows = report.rows_so_far(&path)?;
     for &start in starts {
         let mut frozen = None;
         for protocol in protocols {
@@ -203,7 +205,7 @@ pub fn evaluate(
             let seconds = started.elapsed().as_secs_f64();
             for (name, score) in scores {
                 report.draw_confusion(&folder, &name, start, &score)?;
-                report.rows.push(Row {
+                report.put(Row {
                     protocol: name,
                     start: start.name().into(),
                     top1: score.top1,
@@ -212,7 +214,7 @@ pub fn evaluate(
                     confusion: score.confusion,
                 });
             }
-            report.write(&eval.out.join("eval.json"))?;
+            report.write(&path)?;
         }
     }
     Ok(Some(report))

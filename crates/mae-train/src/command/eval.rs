@@ -32,7 +32,7 @@ directory, in mae-rs/features (or MAE_CACHE_DIR), and used again for the same we
 /// What to judge, and how.
 #[derive(Args)]
 pub struct EvalArgs {
-    /// A run's folder or a checkpoint's model.safetensors
+    /// A run's folder, a checkpoint's folder, or its model.safetensors
     #[arg(long, value_name = "PATH")]
     from: PathBuf,
     /// The folder of labelled images to learn from [default: the run's own]
@@ -154,6 +154,9 @@ impl EvalArgs {
     }
 
     fn weights(&self) -> Result<PathBuf> {
+        if self.from.join("model.safetensors").exists() {
+            return Ok(self.from.join("model.safetensors"));
+        }
         if self.from.is_dir() {
             let run = RunDir::checkpoints_of(&self.from);
             let latest = checkpoint::latest(&run)?.with_context(|| {

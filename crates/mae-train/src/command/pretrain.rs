@@ -105,12 +105,16 @@ impl PretrainArgs {
         let progress = start_progress()?;
         let (config, run_dir) = self.start()?;
         let interrupt = Interrupt::catch()?;
+        let images = match &config.data.path {
+            Some(path) => path.display().to_string(),
+            None => "drawn scenes".into(),
+        };
         eprintln!(
-            "{} in {}, on {} in {}",
-            if run_dir.checkpoints().exists() {
-                "resuming the run"
-            } else {
-                "a new run"
+            "{} in {}, of {images}, on {} in {}",
+            match (run_dir.checkpoints().exists(), self.resume) {
+                (true, _) => "resuming the run",
+                (false, true) => "no checkpoint to resume from: a new run",
+                (false, false) => "a new run",
             },
             run_dir.path().display(),
             config.run.device,

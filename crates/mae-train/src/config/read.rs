@@ -146,6 +146,17 @@ fn set(table: &mut Table, pair: &str) -> Result<()> {
             .as_table_mut()
             .ok_or_else(|| anyhow!("--set {pair}: `{key}` is a value, not a section"))?;
     }
+    // A square's side stands for height and width, so the one set last replaces the other.
+    match path {
+        "model.image_size" => {
+            section.remove("image_height");
+            section.remove("image_width");
+        }
+        "model.image_height" | "model.image_width" => {
+            section.remove("image_size");
+        }
+        _ => {}
+    }
     section.insert(last.into(), value);
     Ok(())
 }
@@ -210,6 +221,9 @@ mod tests {
             crate::config::AugmentationKind::RandomResizedCrop
         );
         assert_eq!(config.seed, 7);
+        let sides = ["model.image_height=32", "model.image_width=48"];
+        let model = quickstart(&sides).unwrap().model;
+        assert_eq!((model.image_height, model.image_width), (32, 48));
     }
 
     #[test]
@@ -244,7 +258,7 @@ mod tests {
             ("model.decoder_num_heads=7", "`decoder_embed_dim`"),
             (
                 "model.image_height=32",
-                "`model.image_size` is for square images",
+                "`model.image_height` and `model.image_width` go together",
             ),
             (
                 "model.channels=2",

@@ -308,7 +308,7 @@ impl LinearSection {
         );
         ensure!(
             (0.0..self.epochs as f64).contains(&self.warmup_epochs),
-            "`linear.warmup_epochs` is {}, expected fewer than `linear.epochs` = {}",
+            "`linear.warmup_epochs` is {}, expected fewer than `linear.epochs` = {}: set it, too, 0 for none",
             self.warmup_epochs,
             self.epochs
         );

@@ -3,7 +3,7 @@
 use std::fmt::Write;
 use std::path::Path;
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, ensure};
 use mae_report::{confusion_svg, write_atomic};
 use serde::{Deserialize, Serialize};
 
@@ -46,20 +46,58 @@ pub struct Row {
 }
 
 impl Report {
+    /// The rows of the report at `path`, which a resumed evaluation adds to; none if there is no report.
+    ///
+    /// # Errors
+    /// If it is not readable, or of other weights, images or settings.
+    pub fn rows_so_far(&self, path: &Path) -> Result<Vec<Row>> {
+        if !path.exists() {
+            return Ok(Vec::new());
+        }
+        let text = std::fs::read(path).with_context(|| format!("reading {}", path.display()))?;
+        let found: Self = serde_json::from_slice(&text)
+            .with_context(|| format!("{} is no report of an evaluation", path.display()))?;
+        let is_same = [
+            ("checkpoint", self.checkpoint == found.checkpoint),
+            ("config", self.config == found.config),
+            ("train_images", self.train_images == found.train_images),
+            ("val_images", self.val_images == found.val_images),
+            ("classes", self.classes == found.classes),
+        ];
+        let others: Vec<&str> = is_same
+            .into_iter()
+            .filter_map(|(key, same)| (!same).then_some(key))
+            .collect();
+        ensure!(
+            others.is_empty(),
+            "{} is of another {}: repeat the command that began it with --resume, or give another --out",
+            path.display(),
+            others.join(" and ")
+        );
+        Ok(found.rows)
+    }
+
+    /// Adds a row, in place of an earlier one of the same protocol and start.
+    pub fn put(&mut self, row: Row) {
+        let is_same = |old: &&mut Row| old.protocol == row.protocol && old.start == row.start;
+        match self.rows.iter_mut().find(is_same) {
+            Some(old) => *old = row,
+            None => self.rows.push(row),
+        }
+    }
+
     /// The table, ready to be printed: protocols as rows; where there are two starts, side by side.
     pub fn table(&self) -> String {
-        let of = |start: Start| {
-            let rows = self.rows.iter().filter(|row| row.start == start.name());
-            rows.collect::<Vec<_>>()
-        };
-        let (pretrained, random) = (of(Start::Pretrained), of(Start::Random));
-        let columns: Vec<(&str, &Vec<&Row>)> = [
-            (Start::Pretrained.name(), &pretrained),
-            (Start::Random.name(), &random),
-        ]
-        .into_iter()
-        .filter(|(_, rows)| !rows.is_empty())
-        .collect();
+        let starts: Vec<&str> = [Start::Pretrained.name(), Start::Random.name()]
+            .into_iter()
+            .filter(|start| self.rows.iter().any(|row| row.start == *start))
+            .collect();
+        let mut protocols: Vec<&str> = Vec::new();
+        for row in &self.rows {
+            if !protocols.contains(&row.protocol.as_str()) {
+                protocols.push(&row.protocol);
+            }
+        }
         let mut table = format!(
             "{} training images, {} validation images, {} classes\n\n{:14}",
             self.train_images,
@@ -68,26 +106,24 @@ impl Report {
             "protocol"
         );
         // Writing to a string cannot fail.
-        for (start, _) in &columns {
-            let _ = write!(
-                table,
-                "  {:>28}",
-                format!("{start}: top-1 %  top-5 %     time")
-            );
+        for start in &starts {
+            let _ = write!(table, "  {start}: top-1 %  top-5 %     time");
         }
-        let Some((_, first)) = columns.first() else {
-            return table;
-        };
-        for (i, row) in first.iter().enumerate() {
-            let _ = write!(table, "\n{:14}", row.protocol);
-            for (start, rows) in &columns {
-                let Some(row) = rows.get(i) else { continue };
+        for protocol in protocols {
+            let _ = write!(table, "\n{protocol:14}");
+            for start in &starts {
+                let width = start.len() + 9;
+                let row =
+                    (self.rows.iter()).find(|row| row.protocol == protocol && row.start == *start);
+                let Some(row) = row else {
+                    let _ = write!(table, "  {:>width$}  {:>7}  {:>7}", "-", "-", "-");
+                    continue;
+                };
                 // Five of five classes are always right.
                 let top5 = match self.classes.len() {
                     0..=5 => "-".to_string(),
                     _ => format!("{:.2}", 100.0 * row.top5),
                 };
-                let width = start.len() + 9;
                 let _ = write!(
                     table,
                     "  {:>width$.2}  {top5:>7}  {:>7}",

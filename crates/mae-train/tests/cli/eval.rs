@@ -6,7 +6,9 @@ use std::process::{Command, Stdio};
 use mae_report::{Record, read_metrics};
 use mae_train::eval::report::Report;
 
-use crate::program::{fail, numbers, program, small, succeed, text, wait_for_checkpoint};
+use crate::program::{
+    fail, latest_step, numbers, program, small, succeed, text, wait_for_checkpoint,
+};
 
 /// A pre-trained small model in a folder of its own, and a cache of its own.
 struct World {
@@ -164,16 +166,15 @@ fn killed_fine_tuning_goes_on_as_if_it_had_not_been() {
     };
     succeed(start("whole"));
     for (signal, after) in [("-KILL", 0), ("-INT", 20)] {
+        // A checkpoint of this process, so that it has begun to catch signals.
+        let folder = world.path("broken/finetune-pre-trained");
+        let after = latest_step(&folder).max(after);
         let mut child = start("broken")
             .stdout(Stdio::piped())
             .stderr(Stdio::piped())
             .spawn()
             .unwrap();
-        wait_for_checkpoint(
-            &mut child,
-            &world.path("broken/finetune-pre-trained"),
-            after,
-        );
+        wait_for_checkpoint(&mut child, &folder, after);
         let status = Command::new("kill")
             .args([signal, &child.id().to_string()])
             .status();
@@ -276,4 +277,13 @@ fn mistakes_are_explained() {
 
     succeed(world.eval("done", "knn"));
     assert!(fail(world.eval("done", "knn")).contains("holds an evaluation already"));
+
+    // Going on adds rows; other settings would make them incomparable.
+    let mut command = world.eval("done", "linear");
+    command.arg("--resume");
+    succeed(command);
+    assert_eq!(world.report("done").rows.len(), 3);
+    let mut command = world.eval("done", "knn");
+    command.args(["--resume", "--set", "seed=5"]);
+    assert!(fail(command).contains("is of another config"));
 }

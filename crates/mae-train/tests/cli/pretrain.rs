@@ -7,7 +7,7 @@ use mae_report::{Record, read_metrics};
 use tempfile::TempDir;
 
 use crate::program::{
-    checkpoints, fail, numbers, program, small, succeed, text, wait_for_checkpoint,
+    checkpoints, fail, latest_step, numbers, program, small, succeed, text, wait_for_checkpoint,
 };
 
 /// Interrupts a run several times, resumes it each time, and compares it with one that was left alone.
@@ -32,6 +32,8 @@ fn check_resume(signal: &str, exit_code: Option<i32>, threads: &str, more: &[&st
     succeed(start(&whole));
 
     for after in [0, 40, 90] {
+        // A checkpoint of this process, so that it has begun to catch signals.
+        let after = latest_step(&broken).max(after);
         let mut child = start(&broken)
             .stdout(Stdio::piped())
             .stderr(Stdio::piped())

@@ -85,18 +85,23 @@ pub fn checkpoints(run: &Path) -> Vec<PathBuf> {
     paths
 }
 
+/// The step of the latest checkpoint, 0 if there is none.
+pub fn latest_step(run: &Path) -> u64 {
+    checkpoints(run).last().map_or(0, |path| {
+        path.file_name()
+            .unwrap()
+            .to_string_lossy()
+            .trim_start_matches("step-")
+            .parse()
+            .unwrap()
+    })
+}
+
 /// Waits until the child has saved a checkpoint inside an epoch of 20 steps, past step `after`.
 pub fn wait_for_checkpoint(child: &mut Child, run: &Path, after: u64) {
     let started = Instant::now();
     loop {
-        let step = checkpoints(run).last().map_or(0, |path| {
-            path.file_name()
-                .unwrap()
-                .to_string_lossy()
-                .trim_start_matches("step-")
-                .parse::<u64>()
-                .unwrap()
-        });
+        let step = latest_step(run);
         if step > after && !step.is_multiple_of(20) {
             return;
         }
