@@ -2,16 +2,12 @@
 
 use std::path::Path;
 
-use plotters::coord::Shift;
 use plotters::prelude::*;
 use plotters::style::text_anchor::{HPos, Pos, VPos};
 
+use crate::plot::{BLUE, INK, at, text, units};
 use crate::{ReportError, write_atomic};
 
-const INK: RGBColor = RGBColor(31, 41, 55);
-const BLUE: RGBColor = RGBColor(29, 78, 216);
-/// Units of drawing per pixel.
-const UNITS: i32 = 2;
 /// Side of the matrix, pixels.
 const MATRIX: i32 = 640;
 /// Room for the names of the classes, pixels.
@@ -21,7 +17,6 @@ const HEADER: i32 = 60;
 const MAX_NAMED: usize = 40;
 
 type DrawResult = Result<(), Box<dyn std::error::Error>>;
-type Area<'a> = DrawingArea<SVGBackend<'a>, Shift>;
 
 /// Draws how many images of each class (rows) were taken for which (columns), as an SVG file.
 ///
@@ -57,9 +52,9 @@ fn draw(svg: &mut String, classes: &[String], counts: &[Vec<u32>], title: &str) 
     let n = classes.len();
     let named = n <= MAX_NAMED;
     let names = if named { NAMES } else { 30 };
-    let size = |pixels: i32| (pixels * UNITS) as u32;
-    let side = size(names + MATRIX + 20);
-    let root = SVGBackend::with_string(svg, (side, side + size(HEADER))).into_drawing_area();
+    let side = units((names + MATRIX + 20) as u32);
+    let root =
+        SVGBackend::with_string(svg, (side, side + units(HEADER as u32))).into_drawing_area();
     root.fill(&WHITE)?;
     text(&root, title, (20, 24), 20, INK, HPos::Left)?;
     let axes = "rows: the true class; columns: what it was taken for; % of the row";
@@ -87,7 +82,7 @@ fn draw(svg: &mut String, classes: &[String], counts: &[Vec<u32>], title: &str) 
             let middle = (edge(row) + edge(row + 1)) / 2;
             let name = shortened(&classes[row]);
             text(&root, &name, (left - 8, top + middle), 13, INK, HPos::Right)?;
-            let style = ("sans-serif", f64::from(13 * UNITS))
+            let style = ("sans-serif", f64::from(units(13)))
                 .into_font()
                 .transform(FontTransform::Rotate270)
                 .color(&INK)
@@ -112,26 +107,6 @@ fn shortened(name: &str) -> String {
         return name;
     }
     name.chars().take(LONGEST - 1).chain(['…']).collect()
-}
-
-fn text(
-    area: &Area,
-    words: &str,
-    place: (i32, i32),
-    size: u32,
-    color: RGBColor,
-    side: HPos,
-) -> DrawResult {
-    let style = ("sans-serif", f64::from(size as i32 * UNITS))
-        .into_font()
-        .color(&color)
-        .pos(Pos::new(side, VPos::Center));
-    area.draw_text(words, &style, at(place))?;
-    Ok(())
-}
-
-fn at((x, y): (i32, i32)) -> (i32, i32) {
-    (x * UNITS, y * UNITS)
 }
 
 #[cfg(test)]

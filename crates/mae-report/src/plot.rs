@@ -20,11 +20,11 @@ const SIZE: (u32, u32) = (720, 1120);
 /// per pixel.
 const UNITS: u32 = 2;
 
-const INK: RGBColor = RGBColor(31, 41, 55);
+pub(crate) const INK: RGBColor = RGBColor(31, 41, 55);
 const QUIET_INK: RGBColor = RGBColor(107, 114, 128);
 const GRID: RGBColor = RGBColor(229, 231, 235);
 const LIGHT_BLUE: RGBColor = RGBColor(147, 197, 253);
-const BLUE: RGBColor = RGBColor(29, 78, 216);
+pub(crate) const BLUE: RGBColor = RGBColor(29, 78, 216);
 const GREEN: RGBColor = RGBColor(5, 150, 105);
 const ORANGE: RGBColor = RGBColor(237, 156, 66);
 
@@ -325,7 +325,7 @@ impl Panel<'_> {
 }
 
 /// Writes `words` at `place`, in pixels, centred vertically there.
-fn text(
+pub(crate) fn text(
     area: &Canvas,
     words: &str,
     place: (i32, i32),
@@ -354,11 +354,11 @@ fn text_width(words: &str, size: u32) -> i32 {
     (0.62 * f64::from(size) * words.chars().count() as f64) as i32
 }
 
-fn units(pixels: u32) -> u32 {
+pub(crate) fn units(pixels: u32) -> u32 {
     pixels * UNITS
 }
 
-fn at((x, y): (i32, i32)) -> (i32, i32) {
+pub(crate) fn at((x, y): (i32, i32)) -> (i32, i32) {
     (x * UNITS as i32, y * UNITS as i32)
 }
 

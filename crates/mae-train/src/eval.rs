@@ -191,16 +191,16 @@ pub fn evaluate(
                     frozen = Some(features);
                     scores
                 }
-                Protocol::Partial(blocks) => {
-                    match fine_tune(eval, start, classes, Some(*blocks), &folder)? {
+                Protocol::Partial(_) | Protocol::Finetune => {
+                    let partial = match protocol {
+                        Protocol::Partial(blocks) => Some(*blocks),
+                        _ => None,
+                    };
+                    match fine_tune(eval, start, classes, partial, &folder)? {
                         Some(score) => vec![(protocol.to_string(), score)],
                         None => return Ok(None),
                     }
                 }
-                Protocol::Finetune => match fine_tune(eval, start, classes, None, &folder)? {
-                    Some(score) => vec![(protocol.to_string(), score)],
-                    None => return Ok(None),
-                },
             };
             let seconds = started.elapsed().as_secs_f64();
             for (name, score) in scores {
@@ -267,7 +267,6 @@ impl Evaluation<'_> {
         Ok(ImageLoader::new(Arc::clone(dataset), config)?)
     }
 
-    /// The same features for the same weights whatever the head, which is why there is none.
     fn extraction<'a>(&self, model: &'a VitClassifier, transform: Transform) -> Extraction<'a> {
         Extraction {
             model,
@@ -315,12 +314,15 @@ impl Frozen {
     fn linear(&self, eval: &Evaluation, classes: usize, folder: &Path) -> Result<Score> {
         let settings = &eval.config.linear;
         let batch = settings.batch_size.min(self.train.len() as usize);
-        let augmented = Augmented::new(eval, &self.model, batch)?;
+        let augmented = match settings.augment {
+            true => Some(Augmented::new(eval, &self.model, batch)?),
+            false => None,
+        };
         let seed = eval.config.seed;
         let epoch = |epoch| -> linear::EpochOfBatches {
-            match settings.augment {
-                true => augmented.epoch(epoch),
-                false => Box::new(batches_of(&self.train, batch, seed, epoch)),
+            match &augmented {
+                Some(augmented) => augmented.epoch(epoch),
+                None => Box::new(batches_of(&self.train, batch, seed, epoch)),
             }
         };
         let probe = Probe {

@@ -40,14 +40,14 @@ pub fn pretrain(
     let normalization = data::settle_normalization(&mut config, dataset.as_ref())?;
     let loader = data::loader(&config, dataset.clone())?;
     let samples = reconstruct::pick(&config, dataset.clone())?;
-    if !run_dir.config().exists() {
-        run_dir.write_config(&config)?;
-    }
-
     let probing = match config.run.eval_every {
         0 => None,
         _ => Some(Probing::new(&dataset, &config)?),
     };
+    if !run_dir.config().exists() {
+        run_dir.write_config(&config)?;
+    }
+
     let mut task = Pretraining {
         probing,
         run_dir,
