@@ -16,6 +16,7 @@ use tch::{Device, Tensor, no_grad};
 use crate::config::invalid;
 use crate::drop_path::{DropPath, drop_path_rates};
 use crate::init::initialize_head;
+use crate::kernels::Kernels;
 use crate::mae::{check_patches, shape};
 use crate::normalization::PixelScale;
 use crate::vit::{VisionTransformer, initialize, linear};
@@ -107,6 +108,11 @@ impl VitClassifier {
     /// Where the parameters are.
     pub fn device(&self) -> Device {
         self.vs.device()
+    }
+
+    /// Chooses the code that computes the transformer blocks; [`Kernels::Fused`] at first.
+    pub fn set_kernels(&mut self, kernels: Kernels) {
+        self.encoder.set_kernels(kernels);
     }
 
     /// Every parameter by its native key, in the keys' order. The tensors are shared.

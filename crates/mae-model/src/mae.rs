@@ -12,6 +12,7 @@ use std::collections::BTreeMap;
 use tch::nn::{self, Path};
 use tch::{Device, Kind, Tensor};
 
+use crate::kernels::Kernels;
 use crate::normalization::PixelScale;
 use crate::vit::{
     Block, BlockShape, VisionTransformer, gather_positions, initialize, layer_norm, linear,
@@ -71,6 +72,12 @@ impl MaskedAutoencoderViT {
     /// Where the parameters are.
     pub fn device(&self) -> Device {
         self.vs.device()
+    }
+
+    /// Chooses the code that computes the transformer blocks; [`Kernels::Fused`] at first.
+    pub fn set_kernels(&mut self, kernels: Kernels) {
+        self.encoder.set_kernels(kernels);
+        (self.decoder.blocks.iter_mut()).for_each(|block| block.kernels = kernels);
     }
 
     /// Every parameter and fixed position by its native key, in the keys' order. The tensors are shared.

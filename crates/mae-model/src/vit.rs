@@ -8,6 +8,7 @@ use tch::nn::{self, Module, Path};
 use tch::{Kind, Tensor};
 
 use crate::drop_path::DropPath;
+use crate::kernels::{Kernels, fused_block};
 use crate::pos_embed::sincos_2d;
 use crate::{MaeConfig, init};
 
@@ -42,6 +43,11 @@ impl VisionTransformer {
                 .collect(),
             norm: layer_norm(&(path / norm_key), &shape),
         }
+    }
+
+    /// Chooses the code that computes the blocks.
+    pub fn set_kernels(&mut self, kernels: Kernels) {
+        (self.blocks.iter_mut()).for_each(|block| block.kernels = kernels);
     }
 
     /// Encodes the patches it is given and no others.
@@ -179,6 +185,8 @@ pub(crate) struct Block {
     attn: Attention,
     norm2: nn::LayerNorm,
     mlp: Mlp,
+    eps: f64,
+    pub kernels: Kernels,
 }
 
 impl Block {
@@ -188,6 +196,8 @@ impl Block {
             attn: Attention::new(&(path / "attn"), shape),
             norm2: layer_norm(&(path / "norm2"), shape),
             mlp: Mlp::new(&(path / "mlp"), shape),
+            eps: shape.eps,
+            kernels: Kernels::default(),
         }
     }
 
@@ -200,6 +210,9 @@ impl Block {
     ///
     /// The earlier tokens are attended to, and nothing else is computed for them.
     pub fn forward_from(&self, tokens: &Tensor, first: i64) -> Tensor {
+        if self.kernels.fuses(tokens) {
+            return fused_block(tokens, self.weights(), self.attn.heads, self.eps, first);
+        }
         let attended = self.attention_branch(tokens, first);
         let tokens = tokens.narrow(1, first, tokens.size()[1] - first) + attended;
         &tokens + self.mlp_branch(&tokens)
@@ -209,6 +222,32 @@ impl Block {
     pub fn forward_scaled(&self, tokens: &Tensor, [attn, mlp]: &[Tensor; 2]) -> Tensor {
         let tokens = tokens + self.attention_branch(tokens, 0) * attn;
         &tokens + self.mlp_branch(&tokens) * mlp
+    }
+
+    /// The parameters in the order of a checkpoint's keys.
+    fn weights(&self) -> [&Tensor; 12] {
+        let Self {
+            norm1,
+            attn,
+            norm2,
+            mlp,
+            ..
+        } = self;
+        [
+            norm1.ws.as_ref(),
+            norm1.bs.as_ref(),
+            Some(&attn.qkv.ws),
+            attn.qkv.bs.as_ref(),
+            Some(&attn.proj.ws),
+            attn.proj.bs.as_ref(),
+            norm2.ws.as_ref(),
+            norm2.bs.as_ref(),
+            Some(&mlp.fc1.ws),
+            mlp.fc1.bs.as_ref(),
+            Some(&mlp.fc2.ws),
+            mlp.fc2.bs.as_ref(),
+        ]
+        .map(|weight| weight.expect("every layer of a block has a bias"))
     }
 
     fn attention_branch(&self, tokens: &Tensor, first: i64) -> Tensor {

@@ -7,7 +7,7 @@ mod read;
 
 use anyhow::{Context, Result, anyhow, bail, ensure};
 use mae_data::{Augmentation, MaskSampler, PatchGrid, Transform, kept_patches};
-use mae_model::{MaeConfig, Normalization};
+use mae_model::{Kernels, MaeConfig, Normalization};
 use serde::{Deserialize, Serialize};
 use std::path::{Path, PathBuf};
 use tch::Device;
@@ -242,6 +242,9 @@ pub struct RunSection {
     /// `fp32`, `bf16` or `fp16`. Default: fp32 on the CPU; on CUDA bf16 where the hardware has it, else fp16.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub precision: Option<Precision>,
+    /// What computes transformer blocks: `fused`, the default, on a CPU in fp32 by kernels of a whole block;
+    /// `plain` by libtorch, operation by operation.
+    pub kernels: Kernels,
     /// Threads that load images; 0, the default, is one a core.
     pub workers: usize,
     /// Steps between lines of metrics. Default 10.
@@ -264,6 +267,7 @@ impl Default for RunSection {
         Self {
             device: "auto".into(),
             precision: None,
+            kernels: Kernels::default(),
             workers: 0,
             log_every: 10,
             reconstruct_every: 1,

@@ -244,7 +244,9 @@ impl Evaluation<'_> {
     }
 
     fn classifier(&self, config: &ClassifierConfig, start: Start) -> Result<VitClassifier> {
-        let model = VitClassifier::new(config, &self.normalization, self.device, self.config.seed)?;
+        let mut model =
+            VitClassifier::new(config, &self.normalization, self.device, self.config.seed)?;
+        model.set_kernels(self.config.run.kernels);
         if start == Start::Pretrained {
             model.load_encoder(&self.weights)?;
         }

@@ -92,7 +92,8 @@ impl Probing {
     fn new(dataset: &Arc<dyn Dataset>, config: &RunConfig) -> Result<Self> {
         let recipe = Source::Recipe("finetune_cifar10".into());
         let mut eval: EvalConfig = read_as(&recipe, recipes::EVAL, &[], |_| Ok(()))?;
-        (eval.seed, eval.run.workers) = (config.seed, config.run.workers);
+        eval.seed = config.seed;
+        (eval.run.workers, eval.run.kernels) = (config.run.workers, config.run.kernels);
         let (train, val) = hold_out(Arc::clone(dataset), eval.data.val_share, config.seed)?;
         shared_classes(&train, &val).context("`run.eval_every` needs labelled images")?;
         Ok(Self {

@@ -26,8 +26,9 @@ impl TrainState {
     /// # Errors
     /// If the model cannot be built.
     pub fn new(config: &RunConfig, normalization: &Normalization) -> Result<Self> {
-        let model =
+        let mut model =
             MaskedAutoencoderViT::new(&config.model, normalization, config.device, config.seed)?;
+        model.set_kernels(config.run.kernels);
         let optimizer = Optimizer::new(
             &model.parameters(),
             config.optim.weight_decay,

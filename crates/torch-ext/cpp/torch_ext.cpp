@@ -14,9 +14,11 @@
 #include <ATen/ops/linalg_vector_norm.h>
 #include <ATen/ops/stack.h>
 #include <c10/core/GradMode.h>
+#include <torch/csrc/autograd/custom_function.h>
 
 #include <cstdlib>
 #include <cstring>
+#include <memory>
 #include <string>
 #include <vector>
 
@@ -77,11 +79,81 @@ void check_scalar(const char *name, const at::Tensor &scalar, const at::Tensor &
                     name, " must be one float32 on ", param.device());
 }
 
+// What Rust has computed and how it goes back: `backward` reads `saved` and writes one new tensor an input.
+struct Computed {
+  at::Tensor output;
+  torch::autograd::variable_list intermediates;
+  void *state;
+  char *(*backward)(void *state, at::Tensor *const *saved, size_t saved_count, at::Tensor *grad, at::Tensor **grads);
+  void (*drop)(void *state);
+
+  ~Computed() { drop(state); }
+};
+
+struct ComputedFunction : torch::autograd::Function<ComputedFunction> {
+  static at::Tensor forward(torch::autograd::AutogradContext *context, at::TensorList inputs,
+                            std::shared_ptr<Computed> computed) {
+    auto saved = inputs.vec();
+    saved.insert(saved.end(), computed->intermediates.begin(), computed->intermediates.end());
+    computed->intermediates.clear();
+    context->save_for_backward(std::move(saved));
+    context->saved_data["inputs"] = static_cast<int64_t>(inputs.size());
+    context->saved_data["computed"] = c10::IValue::make_capsule(c10::make_intrusive<Holder>(computed));
+    return std::move(computed->output);
+  }
+
+  static torch::autograd::variable_list backward(torch::autograd::AutogradContext *context,
+                                                 torch::autograd::variable_list grad_outputs) {
+    auto saved = context->get_saved_variables();
+    std::vector<at::Tensor *> handles;
+    for (at::Tensor &tensor : saved) handles.push_back(&tensor);
+    const auto holder = context->saved_data["computed"].toCapsule();
+    const auto &computed = *static_cast<const Holder *>(holder.get())->computed;
+    std::vector<at::Tensor *> results(context->saved_data["inputs"].toInt(), nullptr);
+    at::Tensor grad = grad_outputs[0].contiguous();
+    char *text = computed.backward(computed.state, handles.data(), handles.size(), &grad, results.data());
+    if (text != nullptr) {
+      const std::string copy = text;
+      std::free(text);
+      throw std::runtime_error(copy);
+    }
+    torch::autograd::variable_list grads;
+    for (at::Tensor *result : results) {
+      grads.push_back(std::move(*result));
+      delete result;
+    }
+    // One more for the argument that is no tensor.
+    grads.emplace_back();
+    return grads;
+  }
+
+private:
+  struct Holder : torch::CustomClassHolder {
+    explicit Holder(std::shared_ptr<Computed> computed) : computed(std::move(computed)) {}
+    std::shared_ptr<Computed> computed;
+  };
+};
+
 } // namespace
 
 extern "C" {
 
 void ext_free(char *text) { std::free(text); }
+
+char *ext_message(const char *text, size_t length) { return message(std::string(text, length)); }
+
+// Takes over `state`, and drops it whatever happens.
+char *ext_with_backward(at::Tensor *output, at::Tensor *const *inputs, size_t input_count,
+                        at::Tensor *const *intermediates, size_t intermediate_count, void *state,
+                        decltype(Computed::backward) backward, decltype(Computed::drop) drop, at::Tensor **result) {
+  return guarded([&] {
+    auto computed = std::shared_ptr<Computed>(
+        new Computed{*output, list(intermediates, intermediate_count), state, backward, drop});
+    // As a reference to a list: of a vector, libtorch would not see that there are tensors in it.
+    const auto inputs_list = list(inputs, input_count);
+    *result = new at::Tensor(ComputedFunction::apply(at::TensorList(inputs_list), computed));
+  });
+}
 
 char *ext_autocast_state(int8_t device, bool *enabled, int8_t *dtype) {
   return guarded([&] {

@@ -17,6 +17,31 @@ pub fn autocast<T>(device: Device, kind: Kind, body: impl FnOnce() -> T) -> Resu
     Ok(body())
 }
 
+/// Whether the calling thread is inside [`autocast`] to half precision for `device`.
+///
+/// # Errors
+/// If `device` is neither CPU nor CUDA.
+pub fn is_autocast(device: Device) -> Result<bool> {
+    Ok(state(device)?.1)
+}
+
+/// The number that libtorch has for the kind of device, whether autocast is on, and its dtype.
+fn state(device: Device) -> Result<(i8, bool, i8)> {
+    let device = match device {
+        Device::Cpu => 0,
+        Device::Cuda(_) => 1,
+        other => {
+            return Err(Error(format!(
+                "autocast knows CPU and CUDA devices, not {other:?}"
+            )));
+        }
+    };
+    let (mut enabled, mut dtype) = (false, 0);
+    // SAFETY: both pointers are valid for the call.
+    check(unsafe { ext_autocast_state(device, &mut enabled, &mut dtype) })?;
+    Ok((device, enabled, dtype))
+}
+
 /// Restores the state that it found when dropped. Private, so that guards end in the order they nest.
 struct Guard {
     device: i8,
@@ -26,18 +51,7 @@ struct Guard {
 
 impl Guard {
     fn enter(device: Device, kind: Kind) -> Result<Self> {
-        let device = match device {
-            Device::Cpu => 0,
-            Device::Cuda(_) => 1,
-            other => {
-                return Err(Error(format!(
-                    "autocast knows CPU and CUDA devices, not {other:?}"
-                )));
-            }
-        };
-        let (mut enabled, mut dtype) = (false, 0);
-        // SAFETY: both pointers are valid for the call.
-        check(unsafe { ext_autocast_state(device, &mut enabled, &mut dtype) })?;
+        let (device, enabled, dtype) = state(device)?;
         // The numbers are c10::ScalarType's, part of libtorch's file formats and so fixed.
         let (on, wanted) = match kind {
             Kind::Float => (false, dtype),

@@ -1,13 +1,35 @@
 //! The C interface of `cpp/torch_ext.cpp`.
 
 use crate::{Error, Result};
-use std::ffi::{CStr, c_char};
+use std::ffi::{CStr, c_char, c_void};
 use tch::Tensor;
 use torch_sys::C_tensor;
+
+/// How autograd calls back: state, saved tensors, their number, the gradient of the output, and where the
+/// gradients of the inputs go.
+pub type Backward = unsafe extern "C" fn(
+    state: *mut c_void,
+    saved: *const *mut C_tensor,
+    saved_count: usize,
+    grad: *mut C_tensor,
+    grads: *mut *mut C_tensor,
+) -> *mut c_char;
 
 // The C++ functions receive tensor handles as tch holds them: pointers to at::Tensor.
 unsafe extern "C" {
     fn ext_free(text: *mut c_char);
+    fn ext_message(text: *const c_char, length: usize) -> *mut c_char;
+    pub fn ext_with_backward(
+        output: *mut C_tensor,
+        inputs: *const *mut C_tensor,
+        input_count: usize,
+        intermediates: *const *mut C_tensor,
+        intermediate_count: usize,
+        state: *mut c_void,
+        backward: Backward,
+        drop: unsafe extern "C" fn(*mut c_void),
+        result: *mut *mut C_tensor,
+    ) -> *mut c_char;
     pub fn ext_autocast_state(device: i8, enabled: *mut bool, dtype: *mut i8) -> *mut c_char;
     pub fn ext_autocast_enter(device: i8, enabled: bool, dtype: i8) -> *mut c_char;
     pub fn ext_autocast_exit(device: i8, enabled: bool, dtype: i8) -> *mut c_char;
@@ -69,4 +91,10 @@ pub fn handle(tensor: &Tensor) -> *mut C_tensor {
 /// The handles of several tensors, for a call that only borrows them.
 pub fn handles(tensors: &[Tensor]) -> Vec<*mut C_tensor> {
     tensors.iter().map(handle).collect()
+}
+
+/// A message that the C++ side may free.
+pub fn message(text: &str) -> *mut c_char {
+    // SAFETY: `text` is alive during the call, which copies it.
+    unsafe { ext_message(text.as_ptr().cast(), text.len()) }
 }

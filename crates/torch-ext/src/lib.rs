@@ -15,10 +15,12 @@
 mod autocast;
 mod cuda;
 mod ffi;
+mod function;
 mod optim;
 
-pub use autocast::autocast;
+pub use autocast::{autocast, is_autocast};
 pub use cuda::{MatmulPrecision, cuda_compute_capability, load_cuda, set_float32_matmul_precision};
+pub use function::{as_mut_slice, as_slice, with_backward};
 pub use optim::{AdamW, AdamWState, clear_grads, fused_adamw, total_norm, unscale};
 
 /// What libtorch refused, in its words.

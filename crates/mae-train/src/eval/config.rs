@@ -2,6 +2,7 @@
 
 use anyhow::{Result, ensure};
 use mae_data::{Augmentation, RandAugment, Transform};
+use mae_model::Kernels;
 use mae_model::classifier::Pooling;
 use serde::{Deserialize, Serialize};
 use tch::Device;
@@ -223,6 +224,8 @@ pub struct EvalRunSection {
     /// `fp32`, `bf16` or `fp16`. Default: as for pre-training.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub precision: Option<Precision>,
+    /// What computes transformer blocks: `fused`, the default, or `plain`, as in pre-training.
+    pub kernels: Kernels,
     /// Threads that load images; 0, the default, is one a core.
     pub workers: usize,
     /// Steps of fine-tuning between lines of metrics. Default 10.
@@ -236,6 +239,7 @@ impl Default for EvalRunSection {
         Self {
             device: "auto".into(),
             precision: None,
+            kernels: Kernels::default(),
             workers: 0,
             log_every: 10,
             checkpoint_minutes: 30.0,
@@ -380,6 +384,7 @@ impl EvalRunSection {
     /// What the training loop needs of it: a checkpoint each epoch, the last one kept.
     pub fn for_loop(&self) -> RunSection {
         RunSection {
+            kernels: self.kernels,
             log_every: self.log_every,
             checkpoint_every: 1,
             checkpoint_minutes: self.checkpoint_minutes,

@@ -1,0 +1,151 @@
+//! Attention of one image: head by head, keeping one number a row for the way back.
+
+use crate::block::BlockShape;
+use crate::math::{exp, max, sum, vectorized};
+use crate::matrix::{Matrix, MatrixMut};
+
+/// Queries, keys and values of one image.
+#[derive(Clone, Copy)]
+pub struct Qkv<'a> {
+    /// `[queries, dim]`
+    pub q: &'a [f32],
+    /// `[tokens, 2 * dim]`: keys, then values.
+    pub kv: &'a [f32],
+}
+
+impl<'a> Qkv<'a> {
+    /// q, k and v of a head: `[queries, d]`, `[tokens, d]`, `[tokens, d]` for `d = dim / heads`.
+    fn head(&self, shape: &BlockShape, head: usize) -> [Matrix<'a>; 3] {
+        let (dim, d) = (shape.dim, shape.head_dim());
+        let (k, v) = (head * d, dim + head * d);
+        [
+            Matrix::strided(&self.q[k..], shape.queries(), d, dim),
+            Matrix::strided(&self.kv[k..], shape.tokens, d, 2 * dim),
+            Matrix::strided(&self.kv[v..], shape.tokens, d, 2 * dim),
+        ]
+    }
+}
+
+/// What the queries gather: `softmax(q k^T / sqrt(d)) v` in every head.
+///
+/// # Shapes
+/// - `scores`: `[queries, tokens]`, scratch
+/// - `out`: `[queries, dim]`, overwritten
+/// - `log_sums`: `[heads, queries]`, overwritten with the logarithm of each softmax's denominator
+pub fn forward(
+    shape: &BlockShape,
+    qkv: Qkv,
+    scores: &mut [f32],
+    out: &mut [f32],
+    log_sums: &mut [f32],
+) {
+    let (queries, tokens, d) = (shape.queries(), shape.tokens, shape.head_dim());
+    for (head, log_sums) in log_sums.chunks_exact_mut(queries).enumerate() {
+        let [q, k, v] = qkv.head(shape, head);
+        MatrixMut::new(scores, queries, tokens).set_product(q, k.t());
+        softmax(scores, shape.scale(), log_sums);
+        MatrixMut::strided(&mut out[head * d..], queries, d, shape.dim)
+            .set_product(Matrix::new(scores, queries, tokens), v);
+    }
+}
+
+/// The gradients of queries, keys and values from that of the result.
+///
+/// The scores are computed anew.
+///
+/// # Shapes
+/// - `out`, `grad_out`: `[queries, dim]`
+/// - `probabilities`, `grad_scores`: `[queries, tokens]`, scratch
+/// - `grad_q`: `[queries, dim]`, overwritten; `grad_kv`: `[tokens, 2 * dim]`, overwritten
+///
+/// Source: Dao et al. 2022, arXiv 2205.14135, algorithm 4.
+#[expect(clippy::too_many_arguments, reason = "all are arrays of one image")]
+pub fn backward(
+    shape: &BlockShape,
+    qkv: Qkv,
+    out: &[f32],
+    log_sums: &[f32],
+    grad_out: &[f32],
+    [probabilities, grad_scores]: [&mut [f32]; 2],
+    grad_q: &mut [f32],
+    grad_kv: &mut [f32],
+) {
+    let (dim, queries, tokens) = (shape.dim, shape.queries(), shape.tokens);
+    let d = shape.head_dim();
+    for (head, log_sums) in log_sums.chunks_exact(queries).enumerate() {
+        let (first, value) = (head * d, dim + head * d);
+        let [q, k, v] = qkv.head(shape, head);
+        let grad = Matrix::strided(&grad_out[first..], queries, d, dim);
+
+        MatrixMut::new(probabilities, queries, tokens).set_product(q, k.t());
+        MatrixMut::new(grad_scores, queries, tokens).set_product(grad, v.t());
+        softmax_backward(
+            [probabilities, grad_scores],
+            shape.scale(),
+            log_sums,
+            |row| {
+                let row = row * dim + first..row * dim + first + d;
+                (&out[row.clone()], &grad_out[row])
+            },
+        );
+
+        let probabilities = Matrix::new(probabilities, queries, tokens);
+        let grad_scores = Matrix::new(grad_scores, queries, tokens);
+        MatrixMut::strided(&mut grad_kv[value..], tokens, d, 2 * dim)
+            .set_product(probabilities.t(), grad);
+        MatrixMut::strided(&mut grad_q[first..], queries, d, dim).set_product(grad_scores, k);
+        MatrixMut::strided(&mut grad_kv[first..], tokens, d, 2 * dim)
+            .set_product(grad_scores.t(), q);
+    }
+}
+
+/// Each row of `scores` to `exp(scale * score - log_sum)`, whose sum is 1.
+fn softmax(scores: &mut [f32], scale: f32, log_sums: &mut [f32]) {
+    let tokens = scores.len() / log_sums.len();
+    vectorized(
+        #[inline(always)]
+        || {
+            for (row, log_sum) in scores.chunks_exact_mut(tokens).zip(log_sums) {
+                let largest = scale * max(row);
+                for score in row.iter_mut() {
+                    *score = exp(scale * *score - largest);
+                }
+                let total = sum(row, row, |p, _| p);
+                let inverse = 1.0 / total;
+                for p in row {
+                    *p *= inverse;
+                }
+                *log_sum = largest + total.ln();
+            }
+        },
+    );
+}
+
+/// Scores to probabilities, and their gradients, `[queries, tokens]`, to those of the scores.
+///
+/// `gathered` gives a row of the result and of its gradient.
+fn softmax_backward<'a>(
+    [scores, grads]: [&mut [f32]; 2],
+    scale: f32,
+    log_sums: &[f32],
+    gathered: impl Fn(usize) -> (&'a [f32], &'a [f32]),
+) {
+    let tokens = scores.len() / log_sums.len();
+    vectorized(
+        #[inline(always)]
+        || {
+            let rows = scores
+                .chunks_exact_mut(tokens)
+                .zip(grads.chunks_exact_mut(tokens));
+            for (i, ((scores, grads), log_sum)) in rows.zip(log_sums).enumerate() {
+                let (out, grad_out) = gathered(i);
+                let expected = sum(out, grad_out, |out, grad| out * grad);
+                for (score, grad) in scores.iter_mut().zip(grads) {
+                    let p = exp(scale * *score - log_sum);
+                    *score = p;
+                    *grad = p * (*grad - expected) * scale;
+                }
+            }
+        },
+    );
+}

@@ -1,0 +1,269 @@
+//! Gradients back through the block.
+
+use rayon::prelude::*;
+
+use crate::attention::{self, Qkv};
+use crate::block::{BlockShape, BlockWeights};
+use crate::forward::gather_queries;
+use crate::math::{add, add_rows, gelu, vectorized};
+use crate::matrix::{Matrix, MatrixMut};
+use crate::scratch::{split, split_mut, with_scratch};
+
+/// Computes the gradients of the block's input and parameters, on the threads of the current rayon pool.
+///
+/// # Shapes
+/// - `x`: as [`forward`](crate::forward) was given it; `saved`: what it kept
+/// - `grad_y`: `[images, tokens - first_query, dim]`
+/// - `work`: [`BlockShape::work_len`] values, overwritten
+/// - `grad_x`: `[images, tokens, dim]`, overwritten; `grads`: as the parameters, overwritten
+///
+/// # Panics
+/// If a slice has another length.
+#[expect(clippy::too_many_arguments, reason = "arrays in and out")]
+pub fn backward(
+    shape: &BlockShape,
+    weights: &BlockWeights<&[f32]>,
+    x: &[f32],
+    saved: &[f32],
+    grad_y: &[f32],
+    work: &mut [f32],
+    grad_x: &mut [f32],
+    grads: BlockWeights<&mut [f32]>,
+) {
+    shape.check();
+    weights.check(shape);
+    assert_eq!(x.len(), shape.input_len(), "input");
+    assert_eq!(saved.len(), shape.saved_len(), "saved values");
+    assert_eq!(grad_y.len(), shape.output_len(), "gradient of the result");
+    assert_eq!(work.len(), shape.work_len(), "work");
+    assert_eq!(grad_x.len(), shape.input_len(), "gradient of the input");
+
+    let sums_len = shape.sums_lens().iter().sum();
+    let query_len = [shape.queries() * shape.dim];
+    let inputs = shape.chunks(x, [shape.tokens * shape.dim]);
+    let mut sums = vec![0.0; inputs.len() * sums_len];
+    (
+        inputs,
+        shape.chunks(saved, shape.saved_lens()),
+        shape.chunks(grad_y, query_len),
+        shape.chunks_mut(work, shape.work_lens()),
+        shape.chunks_mut(grad_x, [shape.tokens * shape.dim]),
+        sums.par_chunks_mut(sums_len),
+    )
+        .into_par_iter()
+        .with_max_len(1)
+        .for_each(|([x], saved, [grad_y], work, [grad_x], sums)| {
+            let sums = split_mut(sums, shape.sums_lens());
+            backward_chunk(shape, weights, x, saved, grad_y, work, grad_x, sums);
+        });
+
+    let [_, _, attended, _, _, _] = split(saved, shape.saved_lens().map(|len| shape.images * len));
+    let work = split(work, shape.work_lens().map(|len| shape.images * len));
+    weight_grads(shape, attended, grad_y, work, &sums, grads);
+}
+
+/// What all but the gradients of the weight matrices need.
+#[expect(clippy::too_many_arguments, reason = "arrays in and out")]
+fn backward_chunk(
+    shape: &BlockShape,
+    weights: &BlockWeights<&[f32]>,
+    x: &[f32],
+    [q, kv, attended, log_sums, x1, hidden]: [&[f32]; 6],
+    grad_y: &[f32],
+    work: [&mut [f32]; 8],
+    grad_x: &mut [f32],
+    sums: [&mut [f32]; 9],
+) {
+    let BlockShape { dim, tokens, .. } = *shape;
+    let queries = shape.queries();
+    let [
+        normed1,
+        queries1,
+        normed2,
+        activated,
+        grad_x1,
+        grad_q,
+        grad_kv,
+        grad_hidden,
+    ] = work;
+    let [
+        norm1_weight,
+        norm1_bias,
+        q_bias,
+        kv_bias,
+        proj_bias,
+        norm2_weight,
+        norm2_bias,
+        fc1_bias,
+        fc2_bias,
+    ] = sums;
+
+    // The MLP.
+    set_product(grad_y, weights.fc2_weight, dim, grad_hidden);
+    gelu_backward(hidden, activated, grad_hidden);
+    set_product(grad_hidden, weights.fc1_weight, shape.hidden, grad_x1);
+    let norm2 = weights.norm2(shape);
+    norm2.forward(x1, normed2);
+    norm2.backward(x1, grad_x1, norm2_weight, norm2_bias);
+    vectorized(
+        #[inline(always)]
+        || add(grad_x1, grad_y),
+    );
+    add_rows(fc2_bias, grad_y);
+    add_rows(fc1_bias, grad_hidden);
+    add_rows(proj_bias, grad_x1);
+
+    // Attention.
+    let scratch = [grad_x1.len(), queries * tokens, queries * tokens];
+    with_scratch(scratch, |[grad_attended, probabilities, grad_scores]| {
+        set_product(grad_x1, weights.proj_weight, dim, grad_attended);
+        let images = (q.chunks_exact(queries * dim))
+            .zip(kv.chunks_exact(tokens * 2 * dim))
+            .zip(attended.chunks_exact(queries * dim))
+            .zip(log_sums.chunks_exact(queries * shape.heads))
+            .zip(grad_attended.chunks_exact(queries * dim))
+            .zip(grad_q.chunks_exact_mut(queries * dim))
+            .zip(grad_kv.chunks_exact_mut(tokens * 2 * dim));
+        for ((((((q, kv), attended), log_sums), grad_attended), grad_q), grad_kv) in images {
+            attention::backward(
+                shape,
+                Qkv { q, kv },
+                attended,
+                log_sums,
+                grad_attended,
+                [probabilities, grad_scores],
+                grad_q,
+                grad_kv,
+            );
+        }
+        add_rows(q_bias, grad_q);
+        add_rows(kv_bias, grad_kv);
+
+        // What attention took of its input, and the input itself.
+        let (q_weight, kv_weight) = weights.qkv_weight.split_at(dim * dim);
+        set_product(grad_kv, kv_weight, 2 * dim, grad_x);
+        let grad_queries = grad_attended;
+        set_product(grad_q, q_weight, dim, grad_queries);
+        add_to_queries(shape, grad_x, grad_queries);
+        let norm1 = weights.norm1(shape);
+        norm1.forward(x, normed1);
+        norm1.backward(x, grad_x, norm1_weight, norm1_bias);
+        add_to_queries(shape, grad_x, grad_x1);
+        gather_queries(shape, normed1, queries1);
+    });
+}
+
+/// The gradients of the parameters: of matrices from `work`, of the others from the chunks' `sums`.
+fn weight_grads(
+    shape: &BlockShape,
+    attended: &[f32],
+    grad_y: &[f32],
+    work: [&[f32]; 8],
+    sums: &[f32],
+    grads: BlockWeights<&mut [f32]>,
+) {
+    let BlockShape { dim, hidden, .. } = *shape;
+    let [
+        normed1,
+        queries1,
+        normed2,
+        activated,
+        grad_x1,
+        grad_q,
+        grad_kv,
+        grad_hidden,
+    ] = work;
+    let queries1 = if shape.first_query == 0 {
+        normed1
+    } else {
+        queries1
+    };
+    let (q_weight, kv_weight) = grads.qkv_weight.split_at_mut(dim * dim);
+    let products = [
+        (kv_weight, grad_kv, 2 * dim, normed1, dim),
+        (q_weight, grad_q, dim, queries1, dim),
+        (grads.proj_weight, grad_x1, dim, attended, dim),
+        (grads.fc1_weight, grad_hidden, hidden, normed2, dim),
+        (grads.fc2_weight, grad_y, dim, activated, hidden),
+    ];
+    let threads = rayon::current_num_threads();
+    let tiles: Vec<_> = products
+        .into_iter()
+        .flat_map(|(weight, grad, outputs, x, inputs)| {
+            let tile = outputs.div_ceil(threads);
+            let rows = grad.len() / outputs;
+            weight
+                .chunks_mut(tile * inputs)
+                .enumerate()
+                .map(move |(i, weight)| {
+                    let count = weight.len() / inputs;
+                    let grad = Matrix::strided(&grad[i * tile..], rows, count, outputs);
+                    (
+                        MatrixMut::new(weight, count, inputs),
+                        grad,
+                        Matrix::new(x, rows, inputs),
+                    )
+                })
+        })
+        .collect();
+    tiles
+        .into_par_iter()
+        .with_max_len(1)
+        .for_each(|(weight, grad, x)| weight.set_product(grad.t(), x));
+
+    let lens = shape.sums_lens();
+    let (q_bias, kv_bias) = grads.qkv_bias.split_at_mut(dim);
+    let mut totals = [
+        grads.norm1_weight,
+        grads.norm1_bias,
+        q_bias,
+        kv_bias,
+        grads.proj_bias,
+        grads.norm2_weight,
+        grads.norm2_bias,
+        grads.fc1_bias,
+        grads.fc2_bias,
+    ];
+    totals.iter_mut().for_each(|total| total.fill(0.0));
+    for sums in sums.chunks_exact(lens.iter().sum()) {
+        for (total, sums) in totals.iter_mut().zip(split(sums, lens)) {
+            add(total, sums);
+        }
+    }
+}
+
+/// GELU's values, and the gradient of its result to that of its input.
+fn gelu_backward(hidden: &[f32], activated: &mut [f32], grad: &mut [f32]) {
+    vectorized(
+        #[inline(always)]
+        || {
+            for ((hidden, activated), grad) in hidden.iter().zip(activated).zip(grad) {
+                let (value, slope) = gelu(*hidden);
+                *activated = value;
+                *grad *= slope;
+            }
+        },
+    );
+}
+
+/// Adds the rows of `queries` to those of `all`.
+fn add_to_queries(shape: &BlockShape, all: &mut [f32], queries: &[f32]) {
+    let queries = queries.chunks_exact(shape.queries() * shape.dim);
+    vectorized(
+        #[inline(always)]
+        || {
+            for (all, queries) in shape.queries_of_mut(all).zip(queries) {
+                add(all, queries);
+            }
+        },
+    );
+}
+
+/// `grad_x = grad_y weight` for `grad_y`: `[rows, outputs]`, `weight`: `[outputs, inputs]`.
+fn set_product(grad_y: &[f32], weight: &[f32], outputs: usize, grad_x: &mut [f32]) {
+    let (rows, inputs) = (grad_y.len() / outputs, weight.len() / outputs);
+    MatrixMut::new(grad_x, rows, inputs).set_product(
+        Matrix::new(grad_y, rows, outputs),
+        Matrix::new(weight, outputs, inputs),
+    );
+}

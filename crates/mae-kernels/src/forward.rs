@@ -1,0 +1,130 @@
+//! Tokens through the block.
+
+use rayon::prelude::*;
+
+use crate::attention::{self, Qkv};
+use crate::block::{BlockShape, BlockWeights};
+use crate::math::{gelu, vectorized};
+use crate::matrix::{Matrix, MatrixMut};
+use crate::scratch::with_scratch;
+
+/// Computes the block, on the threads of the current rayon pool.
+///
+/// # Shapes
+/// - `x`: `[images, tokens, dim]`
+/// - `saved`: [`BlockShape::saved_len`] values, overwritten; for [`backward`](crate::backward)
+/// - `y`: `[images, tokens - first_query, dim]`, overwritten
+///
+/// # Panics
+/// If a slice has another length, `heads` does not divide `dim`, or there is no image or no query.
+pub fn forward(
+    shape: &BlockShape,
+    weights: &BlockWeights<&[f32]>,
+    x: &[f32],
+    saved: &mut [f32],
+    y: &mut [f32],
+) {
+    shape.check();
+    weights.check(shape);
+    assert_eq!(x.len(), shape.input_len(), "input");
+    assert_eq!(saved.len(), shape.saved_len(), "saved values");
+    assert_eq!(y.len(), shape.output_len(), "result");
+
+    let inputs = shape.chunks(x, [shape.tokens * shape.dim]);
+    let outputs = shape.chunks_mut(y, [shape.queries() * shape.dim]);
+    let saved = shape.chunks_mut(saved, shape.saved_lens());
+    (inputs, saved, outputs)
+        .into_par_iter()
+        .with_max_len(1)
+        .for_each(|([x], saved, [y])| forward_chunk(shape, weights, x, saved, y));
+}
+
+fn forward_chunk(
+    shape: &BlockShape,
+    weights: &BlockWeights<&[f32]>,
+    x: &[f32],
+    [q, kv, attended, log_sums, x1, hidden]: [&mut [f32]; 6],
+    y: &mut [f32],
+) {
+    let BlockShape { dim, tokens, .. } = *shape;
+    let queries = shape.queries();
+    let query_len = if shape.first_query == 0 { 0 } else { y.len() };
+    let scratch = [x.len(), query_len, queries * tokens, hidden.len()];
+    with_scratch(scratch, |[normed, normed_queries, scores, activated]| {
+        weights.norm1(shape).forward(x, normed);
+        let normed_queries = gather_queries(shape, normed, normed_queries);
+        let (q_weight, kv_weight) = weights.qkv_weight.split_at(dim * dim);
+        let (q_bias, kv_bias) = weights.qkv_bias.split_at(dim);
+        linear(normed_queries, q_weight, q_bias, q);
+        linear(normed, kv_weight, kv_bias, kv);
+
+        let images = (q.chunks_exact(queries * dim))
+            .zip(kv.chunks_exact(tokens * 2 * dim))
+            .zip(attended.chunks_exact_mut(queries * dim))
+            .zip(log_sums.chunks_exact_mut(queries * shape.heads));
+        for (((q, kv), attended), log_sums) in images {
+            attention::forward(shape, Qkv { q, kv }, scores, attended, log_sums);
+        }
+        for (x1, x) in (x1.chunks_exact_mut(queries * dim)).zip(shape.queries_of(x)) {
+            x1.copy_from_slice(x);
+        }
+        add_linear(attended, weights.proj_weight, weights.proj_bias, x1);
+
+        let normed = &mut normed[..y.len()];
+        weights.norm2(shape).forward(x1, normed);
+        linear(normed, weights.fc1_weight, weights.fc1_bias, hidden);
+        vectorized(
+            #[inline(always)]
+            || {
+                for (activated, hidden) in activated.iter_mut().zip(hidden.iter()) {
+                    *activated = gelu(*hidden).0;
+                }
+            },
+        );
+        y.copy_from_slice(x1);
+        add_linear(activated, weights.fc2_weight, weights.fc2_bias, y);
+    });
+}
+
+/// The query tokens in a row: `all` if they are all, else copied to `gathered`.
+pub(crate) fn gather_queries<'a>(
+    shape: &BlockShape,
+    all: &'a [f32],
+    gathered: &'a mut [f32],
+) -> &'a [f32] {
+    if shape.first_query == 0 {
+        return all;
+    }
+    let len = shape.queries() * shape.dim;
+    for (gathered, queries) in gathered.chunks_exact_mut(len).zip(shape.queries_of(all)) {
+        gathered.copy_from_slice(queries);
+    }
+    gathered
+}
+
+/// `y = x weight^T + bias` for `x`: `[rows, inputs]`, `weight`: `[outputs, inputs]`.
+fn linear(x: &[f32], weight: &[f32], bias: &[f32], y: &mut [f32]) {
+    for y in y.chunks_exact_mut(bias.len()) {
+        y.copy_from_slice(bias);
+    }
+    add_product(x, weight, bias.len(), y);
+}
+
+/// `y += x weight^T + bias`.
+fn add_linear(x: &[f32], weight: &[f32], bias: &[f32], y: &mut [f32]) {
+    vectorized(
+        #[inline(always)]
+        || {
+            for y in y.chunks_exact_mut(bias.len()) {
+                crate::math::add(y, bias);
+            }
+        },
+    );
+    add_product(x, weight, bias.len(), y);
+}
+
+fn add_product(x: &[f32], weight: &[f32], outputs: usize, y: &mut [f32]) {
+    let (rows, inputs) = (y.len() / outputs, weight.len() / outputs);
+    let weight = Matrix::new(weight, outputs, inputs);
+    MatrixMut::new(y, rows, outputs).add_product(Matrix::new(x, rows, inputs), weight.t());
+}

@@ -1,0 +1,38 @@
+//! A pre-norm transformer block on the CPU in f32: forward and backward, fused, without libtorch.
+//!
+//! What a framework does operation by operation, writing every intermediate tensor to memory and reading it back,
+//! is done here chunk by chunk of the batch, on the threads of a rayon pool, with matrix products from the `gemm`
+//! crate and everything between them in loops that the compiler vectorises for the processor at hand.
+//!
+//! ```
+//! use mae_kernels::{BlockShape, BlockWeights, forward};
+//!
+//! let shape = BlockShape {
+//!     images: 2,
+//!     tokens: 5,
+//!     first_query: 0,
+//!     dim: 8,
+//!     heads: 2,
+//!     hidden: 16,
+//!     eps: 1e-6,
+//! };
+//! let weights = BlockWeights::from_array(shape.weight_lens().as_array().map(|len| vec![0.1; *len]));
+//! let weights = BlockWeights::from_array(weights.as_array().map(|weight| weight.as_slice()));
+//! let x = vec![1.0; shape.input_len()];
+//! let (mut saved, mut y) = (vec![0.0; shape.saved_len()], vec![0.0; shape.output_len()]);
+//! forward(&shape, &weights, &x, &mut saved, &mut y);
+//! assert!(y.iter().all(|value| value.is_finite()));
+//! ```
+
+mod attention;
+mod backward;
+mod block;
+mod forward;
+mod layer_norm;
+mod math;
+mod matrix;
+mod scratch;
+
+pub use backward::backward;
+pub use block::{BlockShape, BlockWeights};
+pub use forward::forward;

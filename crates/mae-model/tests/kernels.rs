@@ -1,0 +1,144 @@
+//! The fused kernels against libtorch, value by value and gradient by gradient.
+
+use std::collections::BTreeMap;
+
+use mae_model::classifier::{ClassifierConfig, Pass};
+use mae_model::{Kernels, MaeConfig, MaskedAutoencoderViT, Normalization, VitClassifier};
+use tch::{Device, Kind, Tensor};
+
+/// Values between -1 and 1 that repeat only after long.
+fn wave(size: &[i64], step: f64) -> Tensor {
+    let count = size.iter().product::<i64>();
+    ((Tensor::arange(count, (Kind::Float, Device::Cpu)) + 1.0) * step)
+        .sin()
+        .view(size)
+}
+
+/// Norm of the difference over the norm.
+fn relative(a: &Tensor, b: &Tensor) -> f64 {
+    ((a - b).norm() / b.norm()).double_value(&[])
+}
+
+/// Biases and norms away from their first values, which would hide mistakes.
+fn disturb(parameters: &BTreeMap<String, Tensor>) {
+    for (key, parameter) in parameters {
+        let mut parameter = parameter.shallow_clone();
+        if key.ends_with("bias") || key.contains("norm") {
+            tch::no_grad(|| parameter += wave(&parameter.size(), 0.7) * 0.2);
+        }
+    }
+}
+
+fn take_gradients(parameters: &BTreeMap<String, Tensor>) -> BTreeMap<String, Tensor> {
+    let trainable = parameters.iter().filter(|(_, p)| p.requires_grad());
+    trainable
+        .map(|(key, parameter)| {
+            let mut gradient = parameter.grad();
+            let copy = gradient.copy();
+            let _ = gradient.zero_();
+            (key.clone(), copy)
+        })
+        .collect()
+}
+
+fn assert_close(fused: &BTreeMap<String, Tensor>, plain: &BTreeMap<String, Tensor>) {
+    for (key, plain) in plain {
+        let error = relative(&fused[key], plain);
+        assert!(error < 1e-5, "{key}: {error}");
+    }
+}
+
+/// One pre-training step in both ways, for a model of this width whose images have `patches` patches.
+fn check_mae(embed_dim: usize, heads: usize, patches: i64, kept: i64, batch: i64) {
+    let config = MaeConfig {
+        image_height: 4,
+        image_width: 4 * patches as usize,
+        patch_size: 4,
+        embed_dim,
+        num_heads: heads,
+        depth: 2,
+        decoder_embed_dim: embed_dim / 2,
+        decoder_num_heads: heads,
+        decoder_depth: 2,
+        ..MaeConfig::tiny(16)
+    };
+    let mut model =
+        MaskedAutoencoderViT::new(&config, &Normalization::IMAGENET, Device::Cpu, 3).unwrap();
+    let parameters = model.parameters();
+    disturb(&parameters);
+    let visible = wave(&[batch, kept, 48], 0.37);
+    let masked = wave(&[batch, patches - kept, 48], 0.53);
+    let ids_shuffle = Tensor::arange(patches, (Kind::Int64, Device::Cpu))
+        .flip([0])
+        .expand([batch, patches], false);
+    let mut step = |kernels| {
+        model.set_kernels(kernels);
+        let ids_keep = ids_shuffle.narrow(1, 0, kept);
+        let latent = model.forward_encoder(&visible, &ids_keep).unwrap();
+        let pred = model.forward_decoder(&latent, &ids_shuffle).unwrap();
+        model.forward_loss(&masked, &pred).unwrap().backward();
+        let mut values = take_gradients(&parameters);
+        values.extend([("latent".into(), latent), ("pred".into(), pred)]);
+        values
+    };
+    assert_close(&step(Kernels::Fused), &step(Kernels::Plain));
+}
+
+#[test]
+fn a_step_is_the_same() {
+    check_mae(64, 4, 24, 6, 3);
+}
+
+#[test]
+fn sizes_that_fill_no_vector_are_the_same() {
+    check_mae(24, 1, 7, 1, 1);
+    check_mae(40, 5, 19, 6, 5);
+}
+
+#[test]
+fn many_chunks_are_the_same() {
+    check_mae(32, 2, 65, 16, 80);
+}
+
+#[test]
+fn a_classifier_is_the_same() {
+    let encoder = MaeConfig {
+        patch_size: 4,
+        embed_dim: 48,
+        num_heads: 3,
+        depth: 3,
+        ..MaeConfig::tiny(16)
+    };
+    let config = ClassifierConfig::fine_tune(encoder, 5);
+    let mut model = VitClassifier::new(&config, &Normalization::IMAGENET, Device::Cpu, 3).unwrap();
+    let parameters = model.parameters();
+    disturb(&parameters);
+    let patches = wave(&[4, 16, 48], 0.37);
+    let mut step = |kernels| {
+        model.set_kernels(kernels);
+        let logits = model.forward(&patches, Pass::Eval).unwrap();
+        let loss = (&logits * wave(&logits.size(), 1.3)).sum(Kind::Float);
+        loss.backward();
+        let features = model.features(&patches).unwrap();
+        let mut values = take_gradients(&parameters);
+        values.extend([("logits".into(), logits), ("features".into(), features)]);
+        values
+    };
+    assert_close(&step(Kernels::Fused), &step(Kernels::Plain));
+}
+
+#[test]
+fn a_value_that_is_not_finite_stays_so() {
+    let config = MaeConfig {
+        embed_dim: 32,
+        num_heads: 2,
+        ..MaeConfig::tiny(32)
+    };
+    let model =
+        MaskedAutoencoderViT::new(&config, &Normalization::IMAGENET, Device::Cpu, 3).unwrap();
+    let grid = config.grid().unwrap();
+    let visible = wave(&[1, 1, grid.patch_dim() as i64], 0.37) * f64::NAN;
+    let ids_keep = Tensor::zeros([1, 1], (Kind::Int64, Device::Cpu));
+    let latent = model.forward_encoder(&visible, &ids_keep).unwrap();
+    assert_eq!(latent.isnan().all().int64_value(&[]), 1);
+}
