@@ -191,6 +191,8 @@ fn divergence_stops_with_advice_and_keeps_the_last_good_checkpoint() {
         &diverging,
         &[
             "optim.base_lr=1000",
+            // Then each step multiplies the weights by -30.
+            "optim.weight_decay=1",
             "optim.epochs=10",
             "optim.warmup_epochs=0",
         ],
