@@ -1,9 +1,10 @@
-//! The workspace's own commands: `cargo xtask setup`, `cargo xtask train`, `cargo xtask test`.
+//! The workspace's own commands: `cargo xtask setup`, `train`, `test` and `bench`.
 //!
 //! This program prepares the machine for the other crates, so it must run before they can be built:
 //! it never links libtorch and compiles in seconds.
 //! Each command is one module; what they know of libtorch is in [`libtorch`].
 
+mod bench;
 mod cargo;
 mod libtorch;
 mod setup;
@@ -14,7 +15,7 @@ use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
 
-/// Sets libtorch up, trains and tests: no environment variable to set, nothing to install by hand.
+/// Sets libtorch up, trains, tests and measures: no environment variable to set, nothing to install by hand.
 #[derive(Parser)]
 #[command(name = "cargo xtask", bin_name = "cargo xtask", version)]
 struct Cli {
@@ -27,6 +28,7 @@ enum Command {
     Setup(setup::Arguments),
     Train(train::Arguments),
     Test(test::Arguments),
+    Bench(bench::Arguments),
 }
 
 fn main() -> ExitCode {
@@ -34,6 +36,7 @@ fn main() -> ExitCode {
         Command::Setup(arguments) => setup::run(&arguments),
         Command::Train(arguments) => train::run(&arguments),
         Command::Test(arguments) => test::run(&arguments),
+        Command::Bench(arguments) => bench::run(&arguments),
     };
     result.unwrap_or_else(|error| {
         eprintln!("error: {error:#}");

@@ -502,6 +502,7 @@ fn every_command_has_help() {
         ("setup", "--cuda"),
         ("train", "mae-train"),
         ("test", "cargo test"),
+        ("bench", "--peers"),
     ] {
         let said = String::from_utf8(world.run(&["help", command]).stdout).unwrap();
         assert!(said.contains(word), "{said}");

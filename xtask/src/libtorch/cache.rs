@@ -6,6 +6,8 @@
 //!           nvidia/                  where torch/lib's RPATH looks for CUDA's libraries
 //!           manifest                 the size of every file
 //! <cache>/partial-cpu-1234/          an installation in the making, on the same file system
+//! <cache>/bench-python/              the environment of `cargo xtask bench`
+//! <cache>/bench-photos/              its photographs
 //! <cache>/lock                       held while something is being installed
 //! ```
 
@@ -69,6 +71,11 @@ impl Cache {
                 .join("mae-rs")
         };
         Ok(Self { root })
+    }
+
+    /// The directory, which may not be there yet.
+    pub fn root(&self) -> &Path {
+        &self.root
     }
 
     /// Where the libtorch of `kind` is or will be.

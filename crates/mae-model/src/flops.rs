@@ -1,0 +1,139 @@
+//! How many operations the model needs, for a reader who knows how many the machine can do.
+
+use mae_data::kept_patches;
+
+use crate::{MaeConfig, Result};
+
+/// Floating-point operations of one image's forward pass; a multiply-add is two.
+///
+/// Counted are the matrix products, attention's own included, for the tokens whose results are needed:
+/// the encoder sees visible patches only, and after the keys and values of its last block the decoder
+/// computes masked patches only.
+/// Norms, activations, sums and the loss are not counted.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Flops {
+    /// Patch embedding and blocks.
+    pub encoder: u64,
+    /// Embedding of the latents, blocks and head.
+    pub decoder: u64,
+}
+
+impl Flops {
+    /// The whole forward pass.
+    pub fn forward(&self) -> u64 {
+        self.encoder + self.decoder
+    }
+
+    /// Forward and backward: three times the forward pass, as each product has a gradient by either factor.
+    ///
+    /// Source: Chowdhery et al. 2022, arXiv 2204.02311, appendix B, "model FLOPs utilization".
+    pub fn training(&self) -> u64 {
+        3 * self.forward()
+    }
+}
+
+impl MaeConfig {
+    /// Floating-point operations of one image's forward pass with `mask_ratio` of its patches hidden.
+    ///
+    /// With `n` tokens in, `q` tokens out, width `d` and hidden width `h`, a block has
+    ///
+    /// ```text
+    /// 2 (q d d + 2 n d d)     queries; keys and values
+    /// 2 (2 q n d)             scores, weighted values
+    /// 2 (q d d)               projection
+    /// 2 (2 q d h)             MLP
+    /// ```
+    ///
+    /// where `q = n` in all blocks but the decoder's last.
+    ///
+    /// # Errors
+    /// If the model cannot be built, or `mask_ratio` hides nothing or everything.
+    pub fn flops(&self, mask_ratio: f64) -> Result<Flops> {
+        self.validate()?;
+        let grid = self.grid()?;
+        let patch_dim = grid.patch_dim() as u64;
+        let patches = grid.patches() as u64;
+        let kept = kept_patches(grid.patches(), mask_ratio)? as u64;
+        let masked = patches - kept;
+        let (dim, decoder_dim) = (self.embed_dim as u64, self.decoder_embed_dim as u64);
+        // The class token is one more.
+        let (visible, all) = (1 + kept, 1 + patches);
+
+        let embedding = 2 * kept * patch_dim * dim;
+        let encoder = embedding + self.depth as u64 * self.block(visible, visible, dim);
+
+        let embedding = 2 * visible * dim * decoder_dim;
+        let blocks = (self.decoder_depth as u64 - 1) * self.block(all, all, decoder_dim)
+            + self.block(all, masked, decoder_dim);
+        let head = 2 * masked * decoder_dim * patch_dim;
+        Ok(Flops {
+            encoder,
+            decoder: embedding + blocks + head,
+        })
+    }
+
+    /// A block of width `d` that takes `n` tokens and gives `q`.
+    fn block(&self, n: u64, q: u64, d: u64) -> u64 {
+        let hidden = (d as f64 * self.mlp_ratio) as u64;
+        2 * (q * d * d + 2 * n * d * d + 2 * q * n * d + q * d * d + 2 * q * d * hidden)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_small_model_counted_by_hand() {
+        // 4 patches of 2 x 2 grey pixels, 2 of them visible.
+        let config = MaeConfig {
+            image_height: 4,
+            image_width: 4,
+            patch_size: 2,
+            channels: 1,
+            embed_dim: 8,
+            depth: 1,
+            num_heads: 2,
+            decoder_embed_dim: 4,
+            decoder_depth: 2,
+            decoder_num_heads: 1,
+            mlp_ratio: 2.0,
+            ..MaeConfig::tiny(4)
+        };
+        let flops = config.flops(0.5).unwrap();
+        // Products of rows x inner x columns, before the factor of 2.
+        let embed = 2 * 4 * 8;
+        let block = 3 * 8 * 24 + 3 * 8 * 3 + 3 * 3 * 8 + 3 * 8 * 8 + 3 * 8 * 16 + 3 * 16 * 8;
+        assert_eq!(flops.encoder, 2 * (embed + block));
+
+        let embed = 3 * 8 * 4;
+        let block = 5 * 4 * 12 + 5 * 4 * 5 + 5 * 5 * 4 + 5 * 4 * 4 + 5 * 4 * 8 + 5 * 8 * 4;
+        let queries = 2 * 4 * 4;
+        let last = queries + 5 * 4 * 8 + 2 * 4 * 5 + 2 * 5 * 4 + 2 * 4 * 4 + 2 * 4 * 8 + 2 * 8 * 4;
+        let head = 2 * 4 * 4;
+        assert_eq!(flops.decoder, 2 * (embed + block + last + head));
+        assert_eq!(flops.training(), 3 * (flops.encoder + flops.decoder));
+    }
+
+    /// The numbers of PyTorch's `FlopCounterMode`: see `tests/fixtures/count_flops.py`.
+    #[test]
+    fn pytorch_counts_the_same() {
+        let config = MaeConfig {
+            patch_size: 4,
+            ..MaeConfig::tiny(32)
+        };
+        let expected = Flops {
+            encoder: 183_444_480,
+            decoder: 29_510_016,
+        };
+        assert_eq!(config.flops(0.75).unwrap(), expected);
+    }
+
+    #[test]
+    fn what_cannot_be_built_is_refused() {
+        let config = MaeConfig::tiny(224);
+        assert!(config.flops(1.0).is_err());
+        let config = MaeConfig { depth: 0, ..config };
+        assert!(config.flops(0.75).is_err());
+    }
+}

@@ -1,0 +1,72 @@
+//! Building what is measured.
+
+use std::{
+    io::{self},
+    path::{Path, PathBuf},
+    process::Stdio,
+};
+
+use anyhow::{Context, Result, bail};
+use serde_json::Value;
+
+use super::process::{self, Interrupt};
+use crate::{cargo, setup::Source};
+
+/// Builds an example as the program is built, and says where it is.
+///
+/// It is then started without cargo, which would have a share in what is measured.
+///
+/// # Errors
+/// If it does not build.
+pub fn example(
+    root: &Path,
+    package: &str,
+    name: &str,
+    libtorch: Source,
+    interrupt: &Interrupt,
+) -> Result<PathBuf> {
+    let mut build = cargo::command(libtorch);
+    build
+        .args([
+            "build",
+            "--release",
+            "--package",
+            package,
+            "--example",
+            name,
+        ])
+        .arg("--message-format=json-render-diagnostics")
+        .current_dir(root)
+        .stdout(Stdio::piped())
+        .stderr(io::stderr());
+    let finished = process::run(&mut build, interrupt)?;
+    if !finished.status.success() {
+        bail!("the example {name} of {package} does not build: see the messages above");
+    }
+    executable(&finished.output)
+        .with_context(|| format!("cargo does not say where the example {name} is"))
+}
+
+/// The last one that cargo's messages name.
+fn executable(messages: &str) -> Option<PathBuf> {
+    messages
+        .lines()
+        .filter_map(|line| serde_json::from_str::<Value>(line).ok())
+        .filter_map(|message| Some(PathBuf::from(message.get("executable")?.as_str()?)))
+        .next_back()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_executable_is_read_from_cargos_messages() {
+        let messages = r#"{"reason":"compiler-artifact","executable":null}
+{"reason":"compiler-artifact","executable":"/target/release/examples/load"}
+{"reason":"build-finished","success":true}"#;
+        let expect = PathBuf::from("/target/release/examples/load");
+        assert_eq!(executable(messages), Some(expect));
+        assert_eq!(executable("warning: something\n"), None);
+    }
+}

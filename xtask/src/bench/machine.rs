@@ -1,0 +1,141 @@
+//! Where and when something was measured.
+
+use std::{
+    env, fs,
+    path::Path,
+    process::Command,
+    thread,
+    time::{SystemTime, UNIX_EPOCH},
+};
+
+use serde::{Deserialize, Serialize};
+
+use crate::libtorch;
+
+/// What a reader must know of the computer.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct Machine {
+    /// The processor's name.
+    pub cpu: String,
+    /// Cores that a program may use.
+    pub cores: usize,
+    /// Bytes of memory, where the system says so.
+    pub memory: Option<u64>,
+    pub os: String,
+    pub rustc: String,
+    pub libtorch: String,
+}
+
+impl Machine {
+    /// The one that this runs on.
+    pub fn this() -> Self {
+        let read = |path: &str| fs::read_to_string(path).unwrap_or_default();
+        let unknown = || "unknown".to_string();
+        let name = value(&read("/etc/os-release"), "PRETTY_NAME", '=')
+            .unwrap_or_else(|| env::consts::OS.to_string());
+        let kernel = first_line("uname", &["-sr"]).unwrap_or_else(|| env::consts::ARCH.to_string());
+        Self {
+            cpu: value(&read("/proc/cpuinfo"), "model name", ':')
+                .or_else(|| first_line("sysctl", &["-n", "machdep.cpu.brand_string"]))
+                .unwrap_or_else(unknown),
+            cores: thread::available_parallelism().map_or(1, usize::from),
+            memory: value(&read("/proc/meminfo"), "MemTotal", ':')
+                .and_then(|kib| kib.strip_suffix("kB")?.trim().parse().ok())
+                .map(|kib: u64| kib * 1024),
+            os: format!("{name}, {kernel}"),
+            rustc: first_line("rustc", &["--version"]).unwrap_or_else(unknown),
+            libtorch: libtorch::VERSION.to_string(),
+        }
+    }
+}
+
+/// What git calls the workspace in `root`; `-dirty` if files differ from the commit, but for the results.
+pub fn revision(root: &Path) -> String {
+    let git = |arguments: &[&str]| {
+        let root = root.to_string_lossy();
+        first_line("git", &[&["-C", &root], arguments].concat())
+    };
+    let changes = git(&["status", "--porcelain", "--", ".", ":!docs/results"]);
+    match git(&["rev-parse", "--short", "HEAD"]) {
+        Some(commit) if changes.is_none() => commit,
+        Some(commit) => commit + "-dirty",
+        None => "unknown".to_string(),
+    }
+}
+
+/// The time, UTC, as `2026-01-31T23:59:58Z`.
+pub fn now() -> String {
+    let since = SystemTime::now().duration_since(UNIX_EPOCH);
+    utc(since.map_or(0, |since| since.as_secs()))
+}
+
+fn utc(seconds: u64) -> String {
+    let (mut days, second) = (seconds / 86_400, seconds % 86_400);
+    let is_leap = |year: u64| {
+        year.is_multiple_of(4) && (!year.is_multiple_of(100) || year.is_multiple_of(400))
+    };
+    let mut year = 1970;
+    while days >= 365 + u64::from(is_leap(year)) {
+        days -= 365 + u64::from(is_leap(year));
+        year += 1;
+    }
+    let february = 28 + u64::from(is_leap(year));
+    let mut month = 1;
+    for length in [31, february, 31, 30, 31, 30, 31, 31, 30, 31, 30] {
+        if days < length {
+            break;
+        }
+        days -= length;
+        month += 1;
+    }
+    let (hour, minute, second) = (second / 3600, second / 60 % 60, second % 60);
+    format!(
+        "{year}-{month:02}-{:02}T{hour:02}:{minute:02}:{second:02}Z",
+        days + 1
+    )
+}
+
+/// The value of `key` in lines of `key SEPARATOR value`.
+fn value(text: &str, key: &str, separator: char) -> Option<String> {
+    text.lines()
+        .filter_map(|line| line.split_once(separator))
+        .find(|(name, _)| name.trim() == key)
+        .map(|(_, value)| value.trim().trim_matches('"').to_string())
+        .filter(|value| !value.is_empty())
+}
+
+fn first_line(program: &str, arguments: &[&str]) -> Option<String> {
+    let output = Command::new(program).args(arguments).output().ok()?;
+    let text = String::from_utf8(output.stdout).ok()?;
+    let line = text.lines().next()?.trim().to_string();
+    (output.status.success() && !line.is_empty()).then_some(line)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn seconds_become_dates() {
+        let check = |seconds, expect: &str| assert_eq!(utc(seconds), expect);
+        check(0, "1970-01-01T00:00:00Z");
+        check(951_782_400, "2000-02-29T00:00:00Z");
+        check(1_709_251_199, "2024-02-29T23:59:59Z");
+        check(1_735_689_599, "2024-12-31T23:59:59Z");
+        check(1_798_761_600, "2027-01-01T00:00:00Z");
+    }
+
+    #[test]
+    fn values_are_read_from_lines() {
+        let text = "model\t\t: 2\nmodel name\t: A CPU 3: fast\nempty :\n";
+        assert_eq!(
+            value(text, "model name", ':').as_deref(),
+            Some("A CPU 3: fast")
+        );
+        assert_eq!(value(text, "empty", ':'), None);
+        assert_eq!(
+            value("NAME=\"An OS\"", "NAME", '=').as_deref(),
+            Some("An OS")
+        );
+    }
+}

@@ -1,0 +1,108 @@
+//! `docs/results/bench.json`: every single measurement of the latest run of each section.
+
+use std::{
+    collections::BTreeMap,
+    fs, io,
+    path::{Path, PathBuf},
+};
+
+use anyhow::{Context, Result};
+use serde::{Deserialize, Serialize};
+use serde_json::{Map, Value};
+
+use super::{Section, machine::Machine};
+
+/// The file, and what is in it: one record a section.
+pub struct Results {
+    path: PathBuf,
+    sections: BTreeMap<String, Record>,
+}
+
+/// What one run of a section measured, and where.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct Record {
+    /// When it began, UTC.
+    pub date: String,
+    /// What git calls the measured code.
+    pub revision: String,
+    pub machine: Machine,
+    pub rounds: u32,
+    /// What a reader must know of all measurements.
+    pub notes: Vec<String>,
+    pub groups: Vec<Group>,
+}
+
+/// Contenders that did the same work.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct Group {
+    pub title: String,
+    /// Ours first.
+    pub contenders: Vec<Contender>,
+}
+
+/// One system.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct Contender {
+    pub name: String,
+    /// How to repeat its measurement.
+    pub command: String,
+    /// Why it was left out, if it was.
+    pub failure: Option<String>,
+    pub runs: Vec<Run>,
+}
+
+/// One start of a contender's command.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct Run {
+    /// From 1.
+    pub round: u32,
+    /// UTC.
+    pub started: String,
+    /// What it printed, one object a line.
+    pub lines: Vec<Map<String, Value>>,
+}
+
+impl Results {
+    /// What the workspace in `root` has so far.
+    ///
+    /// # Errors
+    /// If the file is there and not one of ours.
+    pub fn open(root: &Path) -> Result<Self> {
+        let path = root.join("docs/results/bench.json");
+        let sections = match fs::read_to_string(&path) {
+            Ok(text) => serde_json::from_str(&text).with_context(|| {
+                format!(
+                    "{} is not what this program writes: correct or remove it",
+                    path.display()
+                )
+            })?,
+            Err(error) if error.kind() == io::ErrorKind::NotFound => BTreeMap::new(),
+            Err(error) => {
+                return Err(error).with_context(|| format!("cannot read {}", path.display()));
+            }
+        };
+        Ok(Self { path, sections })
+    }
+
+    /// Where they are.
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// Replaces a section's record and writes the file.
+    pub fn keep(&mut self, section: Section, record: Record) -> Result<()> {
+        self.sections.insert(section.to_string(), record);
+        let text = serde_json::to_string_pretty(&self.sections)?;
+        write(&self.path, &(text + "\n"))
+    }
+}
+
+/// Writes beside and renames: a reader sees the old file or the new.
+pub fn write(path: &Path, text: &str) -> Result<()> {
+    let partial = path.with_extension("partial");
+    let folder = path.parent().context("a file in no folder")?;
+    fs::create_dir_all(folder)
+        .and_then(|()| fs::write(&partial, text))
+        .and_then(|()| fs::rename(&partial, path))
+        .with_context(|| format!("cannot write {}", path.display()))
+}
