@@ -31,8 +31,10 @@ mod forward;
 mod layer_norm;
 mod math;
 mod matrix;
+mod peak;
 mod scratch;
 
 pub use backward::backward;
 pub use block::{BlockShape, BlockWeights};
 pub use forward::forward;
+pub use peak::matmul_flops;

@@ -1,12 +1,13 @@
 //! Which code computes a transformer block.
 
 use std::sync::OnceLock;
+use std::time::Instant;
 
 use mae_kernels::{BlockShape, BlockWeights, backward, forward};
 use rayon::{ThreadPool, ThreadPoolBuilder};
 use serde::{Deserialize, Serialize};
-use tch::{Device, Kind, Tensor};
-use torch_ext::{as_mut_slice, as_slice, is_autocast, with_backward};
+use tch::{Device, Kind, Tensor, no_grad};
+use torch_ext::{as_mut_slice, as_slice, autocast, is_autocast, with_backward};
 
 /// Which code computes transformer blocks. The results agree to rounding.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -20,6 +21,23 @@ pub enum Kernels {
 }
 
 impl Kernels {
+    /// Floating-point operations a second of the matrix products that a model with these kernels can be made of:
+    /// what a model's own operations a second are a share of ("model FLOPs utilization").
+    ///
+    /// Measured on the spot, in less than a second. `precision` is the dtype that products are computed in.
+    ///
+    /// # Errors
+    /// If `device` is neither CPU nor CUDA.
+    pub fn matmul_flops(self, device: Device, precision: Kind) -> torch_ext::Result<f64> {
+        let plain = plain_matmul_flops(device, precision)?;
+        Ok(match (self, device, precision) {
+            (Self::Fused, Device::Cpu, Kind::Float) => {
+                plain.max(pool().install(mae_kernels::matmul_flops))
+            }
+            _ => plain,
+        })
+    }
+
     /// Whether tokens like these go through `mae-kernels`.
     pub(crate) fn fuses(self, tokens: &Tensor) -> bool {
         self == Self::Fused
@@ -92,6 +110,35 @@ fn block_gradients(shape: &BlockShape, saved: &[Tensor], grad: &Tensor) -> Vec<T
     let (work, grad_x) = (mut_slice(&mut work), mut_slice(grad_tokens));
     pool().install(|| backward(shape, &weights, x, kept, grad, work, grad_x, grad_weights));
     grads
+}
+
+/// The best of some products of two square matrices by libtorch.
+fn plain_matmul_flops(device: Device, precision: Kind) -> torch_ext::Result<f64> {
+    const ATTEMPTS: usize = 8;
+    let (side, synchronize): (i64, fn(i64)) = match device {
+        Device::Cuda(_) => (8192, tch::Cuda::synchronize),
+        _ => (1024, |_| ()),
+    };
+    let index = match device {
+        Device::Cuda(index) => index as i64,
+        _ => 0,
+    };
+    let matrix = Tensor::ones([side, side], (Kind::Float, device));
+    let best = no_grad(|| {
+        autocast(device, precision, || {
+            (0..ATTEMPTS)
+                .map(|_| {
+                    synchronize(index);
+                    let start = Instant::now();
+                    let product = matrix.matmul(&matrix);
+                    synchronize(index);
+                    drop(product);
+                    start.elapsed().as_secs_f64()
+                })
+                .fold(f64::INFINITY, f64::min)
+        })
+    })?;
+    Ok(2.0 * (side as f64).powi(3) / best)
 }
 
 /// As many threads as libtorch has, in a pool of their own: libtorch's cannot be borrowed.
