@@ -3,7 +3,7 @@
 use rayon::prelude::*;
 
 use crate::attention::{self, Qkv};
-use crate::block::{BlockShape, BlockWeights};
+use crate::block::{BlockShape, BlockWeights, BranchScales};
 use crate::forward::gather_queries;
 use crate::math::{add, add_rows, gelu, vectorized};
 use crate::matrix::{Matrix, MatrixMut};
@@ -12,7 +12,7 @@ use crate::scratch::{split, split_mut, with_scratch};
 /// Computes the gradients of the block's input and parameters, on the threads of the current rayon pool.
 ///
 /// # Shapes
-/// - `x`: as [`forward`](crate::forward) was given it; `saved`: what it kept
+/// - `scales`, `x`: as [`forward`](crate::forward) was given them; `saved`: what it kept
 /// - `grad_y`: `[images, tokens - first_query, dim]`
 /// - `work`: [`BlockShape::work_len`] values, overwritten
 /// - `grad_x`: `[images, tokens, dim]`, overwritten; `grads`: as the parameters, overwritten
@@ -23,6 +23,7 @@ use crate::scratch::{split, split_mut, with_scratch};
 pub fn backward(
     shape: &BlockShape,
     weights: &BlockWeights<&[f32]>,
+    scales: Option<BranchScales>,
     x: &[f32],
     saved: &[f32],
     grad_y: &[f32],
@@ -32,6 +33,7 @@ pub fn backward(
 ) {
     shape.check();
     weights.check(shape);
+    scales.inspect(|scales| scales.check(shape));
     assert_eq!(x.len(), shape.input_len(), "input");
     assert_eq!(saved.len(), shape.saved_len(), "saved values");
     assert_eq!(grad_y.len(), shape.output_len(), "gradient of the result");
@@ -43,6 +45,7 @@ pub fn backward(
     let inputs = shape.chunks(x, [shape.tokens * shape.dim]);
     let mut sums = vec![0.0; inputs.len() * sums_len];
     (
+        BranchScales::chunks(scales, shape),
         inputs,
         shape.chunks(saved, shape.saved_lens()),
         shape.chunks(grad_y, query_len),
@@ -52,14 +55,14 @@ pub fn backward(
     )
         .into_par_iter()
         .with_max_len(1)
-        .for_each(|([x], saved, [grad_y], work, [grad_x], sums)| {
+        .for_each(|(scales, [x], saved, [grad_y], work, [grad_x], sums)| {
             let sums = split_mut(sums, shape.sums_lens());
-            backward_chunk(shape, weights, x, saved, grad_y, work, grad_x, sums);
+            backward_chunk(shape, weights, scales, x, saved, grad_y, work, grad_x, sums);
         });
 
     let [_, _, attended, _, _, _] = split(saved, shape.saved_lens().map(|len| shape.images * len));
     let work = split(work, shape.work_lens().map(|len| shape.images * len));
-    weight_grads(shape, attended, grad_y, work, &sums, grads);
+    weight_grads(shape, attended, work, &sums, grads);
 }
 
 /// What all but the gradients of the weight matrices need.
@@ -67,10 +70,11 @@ pub fn backward(
 fn backward_chunk(
     shape: &BlockShape,
     weights: &BlockWeights<&[f32]>,
+    scales: Option<BranchScales>,
     x: &[f32],
     [q, kv, attended, log_sums, x1, hidden]: [&[f32]; 6],
     grad_y: &[f32],
-    work: [&mut [f32]; 8],
+    work: [&mut [f32]; 9],
     grad_x: &mut [f32],
     sums: [&mut [f32]; 9],
 ) {
@@ -81,7 +85,8 @@ fn backward_chunk(
         queries1,
         normed2,
         activated,
-        grad_x1,
+        grad_attention,
+        grad_mlp,
         grad_q,
         grad_kv,
         grad_hidden,
@@ -98,67 +103,78 @@ fn backward_chunk(
         fc2_bias,
     ] = sums;
 
-    // The MLP.
-    set_product(grad_y, weights.fc2_weight, dim, grad_hidden);
-    gelu_backward(hidden, activated, grad_hidden);
-    set_product(grad_hidden, weights.fc1_weight, shape.hidden, grad_x1);
-    let norm2 = weights.norm2(shape);
-    norm2.forward(x1, normed2);
-    norm2.backward(x1, grad_x1, norm2_weight, norm2_bias);
-    vectorized(
-        #[inline(always)]
-        || add(grad_x1, grad_y),
-    );
-    add_rows(fc2_bias, grad_y);
-    add_rows(fc1_bias, grad_hidden);
-    add_rows(proj_bias, grad_x1);
-
-    // Attention.
-    let scratch = [grad_x1.len(), queries * tokens, queries * tokens];
-    with_scratch(scratch, |[grad_attended, probabilities, grad_scores]| {
-        set_product(grad_x1, weights.proj_weight, dim, grad_attended);
-        let images = (q.chunks_exact(queries * dim))
-            .zip(kv.chunks_exact(tokens * 2 * dim))
-            .zip(attended.chunks_exact(queries * dim))
-            .zip(log_sums.chunks_exact(queries * shape.heads))
-            .zip(grad_attended.chunks_exact(queries * dim))
-            .zip(grad_q.chunks_exact_mut(queries * dim))
-            .zip(grad_kv.chunks_exact_mut(tokens * 2 * dim));
-        for ((((((q, kv), attended), log_sums), grad_attended), grad_q), grad_kv) in images {
-            attention::backward(
-                shape,
-                Qkv { q, kv },
-                attended,
-                log_sums,
-                grad_attended,
-                [probabilities, grad_scores],
-                grad_q,
-                grad_kv,
+    let scratch = [
+        grad_y.len(),
+        grad_y.len(),
+        queries * tokens,
+        queries * tokens,
+    ];
+    with_scratch(
+        scratch,
+        |[grad_x1, grad_attended, probabilities, grad_scores]| {
+            // The MLP.
+            let len = queries * dim;
+            scale_images(grad_y, scales.map(|scales| scales.mlp), len, grad_mlp);
+            set_product(grad_mlp, weights.fc2_weight, dim, grad_hidden);
+            gelu_backward(hidden, activated, grad_hidden);
+            set_product(grad_hidden, weights.fc1_weight, shape.hidden, grad_x1);
+            let norm2 = weights.norm2(shape);
+            norm2.forward(x1, normed2);
+            norm2.backward(x1, grad_x1, norm2_weight, norm2_bias);
+            vectorized(
+                #[inline(always)]
+                || add(grad_x1, grad_y),
             );
-        }
-        add_rows(q_bias, grad_q);
-        add_rows(kv_bias, grad_kv);
+            add_rows(fc2_bias, grad_mlp);
+            add_rows(fc1_bias, grad_hidden);
 
-        // What attention took of its input, and the input itself.
-        let (q_weight, kv_weight) = weights.qkv_weight.split_at(dim * dim);
-        set_product(grad_kv, kv_weight, 2 * dim, grad_x);
-        let grad_queries = grad_attended;
-        set_product(grad_q, q_weight, dim, grad_queries);
-        add_to_queries(shape, grad_x, grad_queries);
-        let norm1 = weights.norm1(shape);
-        norm1.forward(x, normed1);
-        norm1.backward(x, grad_x, norm1_weight, norm1_bias);
-        add_to_queries(shape, grad_x, grad_x1);
-        gather_queries(shape, normed1, queries1);
-    });
+            // Attention.
+            let scale = scales.map(|scales| scales.attention);
+            scale_images(grad_x1, scale, len, grad_attention);
+            add_rows(proj_bias, grad_attention);
+            set_product(grad_attention, weights.proj_weight, dim, grad_attended);
+            let images = (q.chunks_exact(queries * dim))
+                .zip(kv.chunks_exact(tokens * 2 * dim))
+                .zip(attended.chunks_exact(queries * dim))
+                .zip(log_sums.chunks_exact(queries * shape.heads))
+                .zip(grad_attended.chunks_exact(queries * dim))
+                .zip(grad_q.chunks_exact_mut(queries * dim))
+                .zip(grad_kv.chunks_exact_mut(tokens * 2 * dim));
+            for ((((((q, kv), attended), log_sums), grad_attended), grad_q), grad_kv) in images {
+                attention::backward(
+                    shape,
+                    Qkv { q, kv },
+                    attended,
+                    log_sums,
+                    grad_attended,
+                    [probabilities, grad_scores],
+                    grad_q,
+                    grad_kv,
+                );
+            }
+            add_rows(q_bias, grad_q);
+            add_rows(kv_bias, grad_kv);
+
+            // What attention took of its input, and the input itself.
+            let (q_weight, kv_weight) = weights.qkv_weight.split_at(dim * dim);
+            set_product(grad_kv, kv_weight, 2 * dim, grad_x);
+            let grad_queries = grad_attended;
+            set_product(grad_q, q_weight, dim, grad_queries);
+            add_to_queries(shape, grad_x, grad_queries);
+            let norm1 = weights.norm1(shape);
+            norm1.forward(x, normed1);
+            norm1.backward(x, grad_x, norm1_weight, norm1_bias);
+            add_to_queries(shape, grad_x, grad_x1);
+            gather_queries(shape, normed1, queries1);
+        },
+    );
 }
 
 /// The gradients of the parameters: of matrices from `work`, of the others from the chunks' `sums`.
 fn weight_grads(
     shape: &BlockShape,
     attended: &[f32],
-    grad_y: &[f32],
-    work: [&[f32]; 8],
+    work: [&[f32]; 9],
     sums: &[f32],
     grads: BlockWeights<&mut [f32]>,
 ) {
@@ -168,7 +184,8 @@ fn weight_grads(
         queries1,
         normed2,
         activated,
-        grad_x1,
+        grad_attention,
+        grad_mlp,
         grad_q,
         grad_kv,
         grad_hidden,
@@ -182,9 +199,9 @@ fn weight_grads(
     let products = [
         (kv_weight, grad_kv, 2 * dim, normed1, dim),
         (q_weight, grad_q, dim, queries1, dim),
-        (grads.proj_weight, grad_x1, dim, attended, dim),
+        (grads.proj_weight, grad_attention, dim, attended, dim),
         (grads.fc1_weight, grad_hidden, hidden, normed2, dim),
-        (grads.fc2_weight, grad_y, dim, activated, hidden),
+        (grads.fc2_weight, grad_mlp, dim, activated, hidden),
     ];
     let threads = rayon::current_num_threads();
     let tiles: Vec<_> = products
@@ -230,6 +247,22 @@ fn weight_grads(
             add(total, sums);
         }
     }
+}
+
+/// `scaled = scale x`, image by image of `len` values.
+fn scale_images(x: &[f32], scales: Option<&[f32]>, len: usize, scaled: &mut [f32]) {
+    vectorized(
+        #[inline(always)]
+        || {
+            let images = x.chunks_exact(len).zip(scaled.chunks_exact_mut(len));
+            for (i, (x, scaled)) in images.enumerate() {
+                let scale = scales.map_or(1.0, |scales| scales[i]);
+                for (x, scaled) in x.iter().zip(scaled) {
+                    *scaled = scale * x;
+                }
+            }
+        },
+    );
 }
 
 /// GELU's values, and the gradient of its result to that of its input.

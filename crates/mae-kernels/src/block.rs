@@ -8,6 +8,8 @@
 //! y       = x1 + gelu(norm2(x1) W1^T + b1) W2^T + b2
 //! ```
 //!
+//! With [`BranchScales`] what is added to `x` and `x1` is first multiplied by a factor of the image.
+//!
 //! The images of a batch are divided among the threads in *chunks*, and a chunk goes through the whole block
 //! while it is in the cache. Only the results of matrix products are kept for the way back;
 //! what is cheap (norms, GELU, the softmax from its scores) is computed again there.
@@ -62,6 +64,35 @@ pub struct BlockWeights<T> {
     pub fc2_weight: T,
     /// `[dim]`
     pub fc2_bias: T,
+}
+
+/// What each image's branches are multiplied by before they are added to its tokens, `[images]` each.
+#[derive(Clone, Copy, Debug)]
+pub struct BranchScales<'a> {
+    /// Of attention.
+    pub attention: &'a [f32],
+    /// Of the MLP.
+    pub mlp: &'a [f32],
+}
+
+impl<'a> BranchScales<'a> {
+    pub(crate) fn check(&self, shape: &BlockShape) {
+        assert_eq!(self.attention.len(), shape.images, "scales of attention");
+        assert_eq!(self.mlp.len(), shape.images, "scales of the MLP");
+    }
+
+    /// The scales of every chunk.
+    pub(crate) fn chunks(scales: Option<Self>, shape: &BlockShape) -> Vec<Option<Self>> {
+        let Some(scales) = scales else {
+            return shape.chunk_sizes().map(|_| None).collect();
+        };
+        let attention = shape.chunks(scales.attention, [1]);
+        let mlp = shape.chunks(scales.mlp, [1]);
+        let chunks = attention.into_iter().zip(mlp);
+        chunks
+            .map(|([attention], [mlp])| Some(Self { attention, mlp }))
+            .collect()
+    }
 }
 
 impl BlockShape {
@@ -131,8 +162,8 @@ impl BlockShape {
     }
 
     /// Per image, what the gradients of the weights are made of: norm1's result, and its queries if they are not
-    /// all; norm2's; GELU's; and the gradients of x1, q, kv and of the values before GELU.
-    pub(crate) fn work_lens(&self) -> [usize; 8] {
+    /// all; norm2's; GELU's; and the gradients of the two branches, q, kv and of the values before GELU.
+    pub(crate) fn work_lens(&self) -> [usize; 9] {
         let queries = self.queries();
         [
             self.tokens * self.dim,
@@ -143,6 +174,7 @@ impl BlockShape {
             },
             queries * self.dim,
             queries * self.hidden,
+            queries * self.dim,
             queries * self.dim,
             queries * self.dim,
             self.tokens * 2 * self.dim,

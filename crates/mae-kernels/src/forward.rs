@@ -3,7 +3,7 @@
 use rayon::prelude::*;
 
 use crate::attention::{self, Qkv};
-use crate::block::{BlockShape, BlockWeights};
+use crate::block::{BlockShape, BlockWeights, BranchScales};
 use crate::math::{gelu, vectorized};
 use crate::matrix::{Matrix, MatrixMut};
 use crate::scratch::with_scratch;
@@ -12,6 +12,7 @@ use crate::scratch::with_scratch;
 ///
 /// # Shapes
 /// - `x`: `[images, tokens, dim]`
+/// - `scales`: none leaves the branches as they are
 /// - `saved`: [`BlockShape::saved_len`] values, overwritten; for [`backward`](crate::backward)
 /// - `y`: `[images, tokens - first_query, dim]`, overwritten
 ///
@@ -20,12 +21,14 @@ use crate::scratch::with_scratch;
 pub fn forward(
     shape: &BlockShape,
     weights: &BlockWeights<&[f32]>,
+    scales: Option<BranchScales>,
     x: &[f32],
     saved: &mut [f32],
     y: &mut [f32],
 ) {
     shape.check();
     weights.check(shape);
+    scales.inspect(|scales| scales.check(shape));
     assert_eq!(x.len(), shape.input_len(), "input");
     assert_eq!(saved.len(), shape.saved_len(), "saved values");
     assert_eq!(y.len(), shape.output_len(), "result");
@@ -33,15 +36,17 @@ pub fn forward(
     let inputs = shape.chunks(x, [shape.tokens * shape.dim]);
     let outputs = shape.chunks_mut(y, [shape.queries() * shape.dim]);
     let saved = shape.chunks_mut(saved, shape.saved_lens());
-    (inputs, saved, outputs)
+    let scales = BranchScales::chunks(scales, shape);
+    (scales, inputs, saved, outputs)
         .into_par_iter()
         .with_max_len(1)
-        .for_each(|([x], saved, [y])| forward_chunk(shape, weights, x, saved, y));
+        .for_each(|(scales, [x], saved, [y])| forward_chunk(shape, weights, scales, x, saved, y));
 }
 
 fn forward_chunk(
     shape: &BlockShape,
     weights: &BlockWeights<&[f32]>,
+    scales: Option<BranchScales>,
     x: &[f32],
     [q, kv, attended, log_sums, x1, hidden]: [&mut [f32]; 6],
     y: &mut [f32],
@@ -65,10 +70,9 @@ fn forward_chunk(
         for (((q, kv), attended), log_sums) in images {
             attention::forward(shape, Qkv { q, kv }, scores, attended, log_sums);
         }
-        for (x1, x) in (x1.chunks_exact_mut(queries * dim)).zip(shape.queries_of(x)) {
-            x1.copy_from_slice(x);
-        }
-        add_linear(attended, weights.proj_weight, weights.proj_bias, x1);
+        linear(attended, weights.proj_weight, weights.proj_bias, x1);
+        let scale = scales.map(|scales| scales.attention);
+        add_residual(x1, shape.queries_of(x), queries * dim, scale);
 
         let normed = &mut normed[..y.len()];
         weights.norm2(shape).forward(x1, normed);
@@ -81,8 +85,9 @@ fn forward_chunk(
                 }
             },
         );
-        y.copy_from_slice(x1);
-        add_linear(activated, weights.fc2_weight, weights.fc2_bias, y);
+        linear(activated, weights.fc2_weight, weights.fc2_bias, y);
+        let scale = scales.map(|scales| scales.mlp);
+        add_residual(y, x1.chunks_exact(queries * dim), queries * dim, scale);
     });
 }
 
@@ -107,24 +112,27 @@ fn linear(x: &[f32], weight: &[f32], bias: &[f32], y: &mut [f32]) {
     for y in y.chunks_exact_mut(bias.len()) {
         y.copy_from_slice(bias);
     }
-    add_product(x, weight, bias.len(), y);
+    let (rows, inputs) = (y.len() / bias.len(), weight.len() / bias.len());
+    let weight = Matrix::new(weight, bias.len(), inputs);
+    MatrixMut::new(y, rows, bias.len()).add_product(Matrix::new(x, rows, inputs), weight.t());
 }
 
-/// `y += x weight^T + bias`.
-fn add_linear(x: &[f32], weight: &[f32], bias: &[f32], y: &mut [f32]) {
+/// `branch = x + scale branch`, image by image; `branch` is `[images, len]`.
+fn add_residual<'a>(
+    branch: &mut [f32],
+    x: impl Iterator<Item = &'a [f32]>,
+    len: usize,
+    scales: Option<&[f32]>,
+) {
     vectorized(
         #[inline(always)]
         || {
-            for y in y.chunks_exact_mut(bias.len()) {
-                crate::math::add(y, bias);
+            for (i, (branch, x)) in branch.chunks_exact_mut(len).zip(x).enumerate() {
+                let scale = scales.map_or(1.0, |scales| scales[i]);
+                for (branch, x) in branch.iter_mut().zip(x) {
+                    *branch = x + scale * *branch;
+                }
             }
         },
     );
-    add_product(x, weight, bias.len(), y);
-}
-
-fn add_product(x: &[f32], weight: &[f32], outputs: usize, y: &mut [f32]) {
-    let (rows, inputs) = (y.len() / outputs, weight.len() / outputs);
-    let weight = Matrix::new(weight, outputs, inputs);
-    MatrixMut::new(y, rows, outputs).add_product(Matrix::new(x, rows, inputs), weight.t());
 }

@@ -20,7 +20,7 @@
 //! let weights = BlockWeights::from_array(weights.as_array().map(|weight| weight.as_slice()));
 //! let x = vec![1.0; shape.input_len()];
 //! let (mut saved, mut y) = (vec![0.0; shape.saved_len()], vec![0.0; shape.output_len()]);
-//! forward(&shape, &weights, &x, &mut saved, &mut y);
+//! forward(&shape, &weights, None, &x, &mut saved, &mut y);
 //! assert!(y.iter().all(|value| value.is_finite()));
 //! ```
 
@@ -35,6 +35,6 @@ mod peak;
 mod scratch;
 
 pub use backward::backward;
-pub use block::{BlockShape, BlockWeights};
+pub use block::{BlockShape, BlockWeights, BranchScales};
 pub use forward::forward;
 pub use peak::matmul_flops;

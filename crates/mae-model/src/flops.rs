@@ -2,6 +2,7 @@
 
 use mae_data::kept_patches;
 
+use crate::classifier::ClassifierConfig;
 use crate::{MaeConfig, Result};
 
 /// Floating-point operations of one image's forward pass; a multiply-add is two.
@@ -79,6 +80,29 @@ impl MaeConfig {
     }
 }
 
+impl ClassifierConfig {
+    /// Floating-point operations of one image's forward and backward pass when the last `trained_blocks` are trained.
+    ///
+    /// Without gradients for the blocks before them, if they are not all. The configuration must be valid.
+    pub fn training_flops(&self, trained_blocks: usize) -> u64 {
+        let encoder = &self.encoder;
+        let side = encoder.patch_size as u64;
+        let patches = encoder.image_height as u64 / side * (encoder.image_width as u64 / side);
+        let dim = encoder.embed_dim as u64;
+        let embedding = 2 * patches * side * side * encoder.channels as u64 * dim;
+        let block = encoder.block(1 + patches, 1 + patches, dim);
+        let head = 2 * dim * self.classes as u64;
+        let trained = trained_blocks.min(encoder.depth) as u64;
+        let forward = embedding + encoder.depth as u64 * block + head;
+        let trained_embedding = if trained == encoder.depth as u64 {
+            embedding
+        } else {
+            0
+        };
+        forward + 2 * (trained_embedding + trained * block + head)
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -127,6 +151,27 @@ mod tests {
             decoder: 29_510_016,
         };
         assert_eq!(config.flops(0.75).unwrap(), expected);
+    }
+
+    #[test]
+    fn a_classifier_sees_all_patches_and_trains_what_it_is_told() {
+        let encoder = MaeConfig {
+            patch_size: 4,
+            ..MaeConfig::tiny(32)
+        };
+        let (depth, classes) = (encoder.depth, 10);
+        let config = ClassifierConfig::fine_tune(encoder.clone(), classes);
+        // 64 patches of 48 values, 192 wide, a block of 65 tokens.
+        let embedding = 2 * 64 * 48 * 192;
+        let block = 2 * 65 * 192 * (12 * 192 + 2 * 65);
+        let head = 2 * 192 * 10;
+        let forward = embedding + depth as u64 * block + head;
+        assert_eq!(config.training_flops(depth), 3 * forward);
+        assert_eq!(
+            config.training_flops(1),
+            forward + 2 * (block + head),
+            "one block and the head"
+        );
     }
 
     #[test]

@@ -3,7 +3,7 @@
 use std::sync::OnceLock;
 use std::time::Instant;
 
-use mae_kernels::{BlockShape, BlockWeights, backward, forward};
+use mae_kernels::{BlockShape, BlockWeights, BranchScales, backward, forward};
 use rayon::{ThreadPool, ThreadPoolBuilder};
 use serde::{Deserialize, Serialize};
 use tch::{Device, Kind, Tensor, no_grad};
@@ -52,6 +52,7 @@ impl Kernels {
 /// # Shapes
 /// - `tokens`: `[batch, n, dim]`
 /// - `weights`: in the order of [`BlockWeights`]
+/// - `scales`: of attention and MLP, `[batch, 1, 1]` each, without gradient
 /// - returns `[batch, n - first_query, dim]`
 pub(crate) fn fused_block(
     tokens: &Tensor,
@@ -59,6 +60,7 @@ pub(crate) fn fused_block(
     heads: i64,
     eps: f64,
     first_query: i64,
+    scales: Option<&[Tensor; 2]>,
 ) -> Tensor {
     let tokens = tokens.contiguous();
     let [images, n, dim] = tokens.size()[..] else {
@@ -78,19 +80,26 @@ pub(crate) fn fused_block(
     let mut output = empty(&[images, n - first_query, dim]);
     let (x, weight_values) = (slice(&tokens), BlockWeights::from_array(weights.map(slice)));
     let (kept, y) = (mut_slice(&mut saved), mut_slice(&mut output));
-    pool().install(|| forward(&shape, &weight_values, x, kept, y));
+    let branch_scales = scales.map(branch_scales);
+    pool().install(|| forward(&shape, &weight_values, branch_scales, x, kept, y));
     let inputs: Vec<Tensor> = std::iter::once(&tokens)
         .chain(weights)
         .map(Tensor::shallow_clone)
         .collect();
+    let scales = scales.map(|scales| scales.each_ref().map(Tensor::shallow_clone));
     with_backward(output, &inputs, &[saved], move |saved, grad| {
-        block_gradients(&shape, saved, grad)
+        block_gradients(&shape, scales.as_ref(), saved, grad)
     })
     .expect("one output of inputs that libtorch made")
 }
 
 /// The gradients of tokens and weights, from what [`fused_block`] had saved: tokens, weights, intermediates.
-fn block_gradients(shape: &BlockShape, saved: &[Tensor], grad: &Tensor) -> Vec<Tensor> {
+fn block_gradients(
+    shape: &BlockShape,
+    scales: Option<&[Tensor; 2]>,
+    saved: &[Tensor],
+    grad: &Tensor,
+) -> Vec<Tensor> {
     let [tokens, weights @ .., intermediates] = saved else {
         unreachable!("fused_block saves fourteen tensors")
     };
@@ -108,7 +117,20 @@ fn block_gradients(shape: &BlockShape, saved: &[Tensor], grad: &Tensor) -> Vec<T
     let grad_weights = BlockWeights::from_array(grad_weights.each_mut().map(mut_slice));
     let (x, kept, grad) = (slice(tokens), slice(intermediates), slice(grad));
     let (work, grad_x) = (mut_slice(&mut work), mut_slice(grad_tokens));
-    pool().install(|| backward(shape, &weights, x, kept, grad, work, grad_x, grad_weights));
+    let scales = scales.map(branch_scales);
+    pool().install(|| {
+        backward(
+            shape,
+            &weights,
+            scales,
+            x,
+            kept,
+            grad,
+            work,
+            grad_x,
+            grad_weights,
+        )
+    });
     grads
 }
 
@@ -117,7 +139,7 @@ fn plain_matmul_flops(device: Device, precision: Kind) -> torch_ext::Result<f64>
     const ATTEMPTS: usize = 8;
     let (side, synchronize): (i64, fn(i64)) = match device {
         Device::Cuda(_) => (8192, tch::Cuda::synchronize),
-        _ => (1024, |_| ()),
+        _ => (512, |_| ()),
     };
     let index = match device {
         Device::Cuda(index) => index as i64,
@@ -151,6 +173,13 @@ fn pool() -> &'static ThreadPool {
             .build()
             .expect("the system has threads left")
     })
+}
+
+fn branch_scales([attention, mlp]: &[Tensor; 2]) -> BranchScales<'_> {
+    BranchScales {
+        attention: slice(attention),
+        mlp: slice(mlp),
+    }
 }
 
 fn empty(size: &[i64]) -> Tensor {

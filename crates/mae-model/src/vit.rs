@@ -211,7 +211,7 @@ impl Block {
     /// The earlier tokens are attended to, and nothing else is computed for them.
     pub fn forward_from(&self, tokens: &Tensor, first: i64) -> Tensor {
         if self.kernels.fuses(tokens) {
-            return fused_block(tokens, self.weights(), self.attn.heads, self.eps, first);
+            return self.fused(tokens, first, None);
         }
         let attended = self.attention_branch(tokens, first);
         let tokens = tokens.narrow(1, first, tokens.size()[1] - first) + attended;
@@ -219,9 +219,18 @@ impl Block {
     }
 
     /// [`forward`](Self::forward) with each residual branch scaled, for every image by a factor of its own.
-    pub fn forward_scaled(&self, tokens: &Tensor, [attn, mlp]: &[Tensor; 2]) -> Tensor {
+    pub fn forward_scaled(&self, tokens: &Tensor, scales: &[Tensor; 2]) -> Tensor {
+        if self.kernels.fuses(tokens) {
+            return self.fused(tokens, 0, Some(scales));
+        }
+        let [attn, mlp] = scales;
         let tokens = tokens + self.attention_branch(tokens, 0) * attn;
         &tokens + self.mlp_branch(&tokens) * mlp
+    }
+
+    fn fused(&self, tokens: &Tensor, first: i64, scales: Option<&[Tensor; 2]>) -> Tensor {
+        let heads = self.attn.heads;
+        fused_block(tokens, self.weights(), heads, self.eps, first, scales)
     }
 
     /// The parameters in the order of a checkpoint's keys.

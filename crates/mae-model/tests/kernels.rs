@@ -100,8 +100,7 @@ fn many_chunks_are_the_same() {
     check_mae(32, 2, 65, 16, 80);
 }
 
-#[test]
-fn a_classifier_is_the_same() {
+fn check_classifier(drop_path: f64, pass: Pass) {
     let encoder = MaeConfig {
         patch_size: 4,
         embed_dim: 48,
@@ -109,14 +108,17 @@ fn a_classifier_is_the_same() {
         depth: 3,
         ..MaeConfig::tiny(16)
     };
-    let config = ClassifierConfig::fine_tune(encoder, 5);
+    let config = ClassifierConfig {
+        drop_path,
+        ..ClassifierConfig::fine_tune(encoder, 5)
+    };
     let mut model = VitClassifier::new(&config, &Normalization::IMAGENET, Device::Cpu, 3).unwrap();
     let parameters = model.parameters();
     disturb(&parameters);
-    let patches = wave(&[4, 16, 48], 0.37);
+    let patches = wave(&[8, 16, 48], 0.37);
     let mut step = |kernels| {
         model.set_kernels(kernels);
-        let logits = model.forward(&patches, Pass::Eval).unwrap();
+        let logits = model.forward(&patches, pass).unwrap();
         let loss = (&logits * wave(&logits.size(), 1.3)).sum(Kind::Float);
         loss.backward();
         let features = model.features(&patches).unwrap();
@@ -125,6 +127,16 @@ fn a_classifier_is_the_same() {
         values
     };
     assert_close(&step(Kernels::Fused), &step(Kernels::Plain));
+}
+
+#[test]
+fn a_classifier_is_the_same() {
+    check_classifier(0.0, Pass::Eval);
+}
+
+#[test]
+fn dropped_branches_are_the_same() {
+    check_classifier(0.6, Pass::Train { seed: 1, step: 2 });
 }
 
 #[test]

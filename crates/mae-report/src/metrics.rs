@@ -40,6 +40,10 @@ pub enum Record {
         /// Images per second since the previous record.
         #[serde(with = "float")]
         images_per_s: f64,
+        /// Model FLOPs utilisation since the previous record: the operations that the model needs for its images,
+        /// per second, as a share of what matrix products reach on the device.
+        #[serde(with = "float::optional", default)]
+        mfu: Option<f64>,
         /// Share of the time since the previous record that went into waiting for data, from 0 to 1.
         #[serde(with = "float")]
         data_wait: f64,
@@ -287,6 +291,7 @@ mod tests {
             lr: 1.5e-4,
             grad_norm: loss,
             images_per_s: 1000.0 / 3.0,
+            mfu: Some(0.5),
             data_wait: 0.02,
             loss_scale,
             skipped: 1,
@@ -312,7 +317,7 @@ mod tests {
     fn the_format_on_disk_is_fixed() {
         assert_eq!(
             serde_json::to_string(&step(20, f64::NAN, None)).unwrap(),
-            r#"{"kind":"step","step":20,"epoch":0.5,"loss":"nan","lr":0.00015,"grad_norm":"nan","images_per_s":333.3333333333333,"data_wait":0.02,"loss_scale":null,"skipped":1,"elapsed_s":12.0}"#
+            r#"{"kind":"step","step":20,"epoch":0.5,"loss":"nan","lr":0.00015,"grad_norm":"nan","images_per_s":333.3333333333333,"mfu":0.5,"data_wait":0.02,"loss_scale":null,"skipped":1,"elapsed_s":12.0}"#
         );
         assert_eq!(
             serde_json::to_string(&epoch(1, 40)).unwrap(),

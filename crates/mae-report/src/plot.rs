@@ -379,6 +379,7 @@ mod tests {
             lr: 1e-4,
             grad_norm: loss,
             images_per_s: 0.0,
+            mfu: None,
             data_wait: 0.0,
             loss_scale: None,
             skipped: 0,

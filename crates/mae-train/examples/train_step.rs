@@ -5,7 +5,7 @@
 //! ```
 //!
 //! prints one line of JSON. The images are random and in memory; the configurations are in `benches/steps.json`.
-//! Peak memory is that of the steps; the product of matrices that `mfu` is taken against comes after them.
+//! Peak memory is that of the steps; the products of matrices that `mfu` is taken against come after them.
 
 // The program's own allocator, or it would not be the program that is measured.
 #[cfg(target_os = "linux")]
@@ -18,11 +18,11 @@ use std::process::ExitCode;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, anyhow, ensure};
-use clap::Parser;
+use clap::{Parser, ValueEnum};
 use mae_data::{
     MaskSampler, MaskedBatch, PatchGrid, SampleKey, kept_patches, patchify_shuffled_into,
 };
-use mae_model::{MaeConfig, Normalization};
+use mae_model::{Kernels, MaeConfig, Normalization};
 use mae_train::config::{RunConfig, Source, read};
 use mae_train::state::TrainState;
 use serde::Deserialize;
@@ -38,9 +38,18 @@ struct Args {
     /// A name in benches/steps.json
     #[arg(long)]
     config: String,
+    /// What computes transformer blocks: fused, or plain by libtorch
+    #[arg(long, value_enum, default_value_t = BlockKernels::Fused)]
+    kernels: BlockKernels,
     /// How long to measure
     #[arg(long, default_value_t = 10.0)]
     seconds: f64,
+}
+
+#[derive(Clone, Copy, ValueEnum)]
+enum BlockKernels {
+    Fused,
+    Plain,
 }
 
 #[derive(Deserialize)]
@@ -67,6 +76,10 @@ fn measure(args: &Args) -> Result<serde_json::Value> {
     let config = run_config(&step)?;
     let images = Images::random(&step)?;
     let mut state = TrainState::new(&config, &Normalization::IMAGENET)?;
+    state.model.set_kernels(match args.kernels {
+        BlockKernels::Fused => Kernels::Fused,
+        BlockKernels::Plain => Kernels::Plain,
+    });
     let mut number = 0;
     let mut update = || -> Result<Duration> {
         let start = Instant::now();
@@ -92,7 +105,12 @@ fn measure(args: &Args) -> Result<serde_json::Value> {
     let seconds = taken.iter().sum::<Duration>().as_secs_f64();
     let images_per_s = (taken.len() * step.batch_size) as f64 / seconds;
     let gflops_per_image = step.model.flops(MASK_RATIO)?.training() as f64 / 1e9;
-    let sgemm_gflops = sgemm_gflops();
+    // Of libtorch alone, and of the faster of the two that the program has.
+    let matmul_gflops = |kernels: Kernels| -> Result<f64> {
+        Ok(kernels.matmul_flops(Device::Cpu, Kind::Float)? / 1e9)
+    };
+    let libtorch_gflops = matmul_gflops(Kernels::Plain)?;
+    let sgemm_gflops = matmul_gflops(Kernels::Fused)?;
     Ok(serde_json::json!({
         "images_per_s": images_per_s,
         "step_ms": median(&mut taken).as_secs_f64() * 1e3,
@@ -100,6 +118,7 @@ fn measure(args: &Args) -> Result<serde_json::Value> {
         "seconds": seconds,
         "peak_rss_mb": peak_rss_mb,
         "gflops_per_image": gflops_per_image,
+        "libtorch_sgemm_gflops": libtorch_gflops,
         "sgemm_gflops": sgemm_gflops,
         "mfu": images_per_s * gflops_per_image / sgemm_gflops,
         "threads": tch::get_num_threads(),
@@ -177,21 +196,6 @@ impl Images {
         }
         Ok(batch)
     }
-}
-
-/// The best of some products of two 4096 x 4096 matrices in f32.
-fn sgemm_gflops() -> f64 {
-    const SIDE: i64 = 4096;
-    let random = || Tensor::rand([SIDE, SIDE], (Kind::Float, Device::Cpu));
-    let (a, b, product) = (random(), random(), random());
-    let best = (0..6)
-        .map(|_| {
-            let start = Instant::now();
-            let _ = a.matmul_out(&product, &b);
-            start.elapsed().as_secs_f64()
-        })
-        .fold(f64::INFINITY, f64::min);
-    2.0 * (SIDE as f64).powi(3) / best / 1e9
 }
 
 fn median(taken: &mut [Duration]) -> Duration {

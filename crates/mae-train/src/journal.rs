@@ -41,6 +41,7 @@ impl<'a> Journal<'a> {
                 lr,
                 grad_norm,
                 images_per_s,
+                mfu,
                 data_wait,
                 loss_scale,
                 skipped,
@@ -54,6 +55,7 @@ impl<'a> Journal<'a> {
                     ("speed/images_per_s", images_per_s),
                     ("speed/data_wait", data_wait),
                 ];
+                scalars.extend(mfu.map(|mfu| ("speed/mfu", mfu)));
                 scalars.extend(loss_scale.map(|scale| ("train/loss_scale", scale)));
                 scalars
             }

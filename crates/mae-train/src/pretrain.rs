@@ -50,6 +50,7 @@ pub fn pretrain(
 
     let mut task = Pretraining {
         probing,
+        flops_per_image: config.model.flops(config.mask.ratio)?.training() as f64,
         run_dir,
         state: TrainState::new(&config, &normalization)?,
         samples,
@@ -78,6 +79,7 @@ struct Pretraining<'a> {
     /// What the pictures show.
     samples: MaskedBatch,
     probing: Option<Probing>,
+    flops_per_image: f64,
     run_dir: &'a RunDir,
 }
 
@@ -171,6 +173,10 @@ impl Task for Pretraining<'_> {
 
     fn trainer(&mut self) -> &mut Trainer {
         &mut self.state.trainer
+    }
+
+    fn flops_per_image(&self) -> f64 {
+        self.flops_per_image
     }
 
     fn end_epoch(&mut self, epoch: u64, step: u64, journal: &mut Journal) -> Result<String> {

@@ -85,6 +85,16 @@ impl Trainer {
         }
     }
 
+    /// Where it computes.
+    pub fn device(&self) -> Device {
+        self.device
+    }
+
+    /// What it computes matrix products in.
+    pub fn precision(&self) -> Precision {
+        self.precision
+    }
+
     /// One update from several batches, each image weighing the same. Reads nothing back.
     ///
     /// `images` are the batches' sizes, and `loss_of` gives the mean loss of the batch of that number;

@@ -49,6 +49,9 @@ pub trait Task: Saved {
     /// What moves the weights, and the sums for the metrics.
     fn trainer(&mut self) -> &mut Trainer;
 
+    /// Floating-point operations that an image's forward and backward pass need.
+    fn flops_per_image(&self) -> f64;
+
     /// What is due after an epoch, counted from 1, besides its loss. Returns words for the epoch's line.
     ///
     /// # Errors
@@ -128,12 +131,18 @@ pub fn train<T: Task>(
         batches.images,
         position.images
     );
+    let trainer = task.trainer();
+    let matmul_flops = run
+        .kernels
+        .matmul_flops(trainer.device(), trainer.precision().kind())?;
+    log::debug!("matrix products reach {:.0} GFLOP/s", matmul_flops / 1e9);
     let steps_per_epoch = batches.per_epoch.div_ceil(optim.accumulate) as u64;
     let mut run = Run {
         journal: Journal::open(run_dir, position.step)?,
         bar: progress.start(position.step, steps_per_epoch * optim.epochs),
         clock: Clock::start(&position),
         schedule: optim.schedule(steps_per_epoch),
+        full_speed: matmul_flops / task.flops_per_image(),
         steps_per_epoch,
         position,
         run_dir,
@@ -187,6 +196,8 @@ struct Run<'a> {
     bar: Steps<'a>,
     clock: Clock,
     schedule: Schedule,
+    /// Images a second if the device did nothing but the model's matrix products.
+    full_speed: f64,
     steps_per_epoch: u64,
     position: Position,
 }
@@ -231,6 +242,7 @@ impl Run<'_> {
             lr,
             grad_norm: means.grad_norm,
             images_per_s,
+            mfu: Some(images_per_s / self.full_speed),
             data_wait,
             loss_scale: trainer.scaler.as_ref().map(|scaler| scaler.current()),
             skipped,

@@ -287,6 +287,11 @@ impl Task for State<'_> {
         &mut self.trainer
     }
 
+    fn flops_per_image(&self) -> f64 {
+        let config = self.task.model.config();
+        config.training_flops(config.encoder.depth - self.frozen_blocks) as f64
+    }
+
     fn end_epoch(&mut self, epoch: u64, step: u64, journal: &mut Journal) -> Result<String> {
         let score = self.judge()?;
         journal.record(&Record::Accuracy {
