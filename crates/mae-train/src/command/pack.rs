@@ -7,7 +7,9 @@ use std::process::ExitCode;
 
 use anyhow::{Context, Result, ensure};
 use clap::Args;
-use mae_data::{Dataset, PackConfig, PackEncoding, PackProgress, PackSummary, Split, pack};
+use mae_data::{
+    DataError, Dataset, PackConfig, PackEncoding, PackProgress, PackSummary, Split, pack,
+};
 use mae_train::data::open_path;
 use mae_train::interrupt::Interrupt;
 use mae_train::progress::Progress;
@@ -113,24 +115,30 @@ impl PackArgs {
                 None => ControlFlow::Continue(()),
             }
         };
+        // What happened, unless the file could not be written: that, `write_atomic_with` says.
         let mut outcome = None;
         let written = mae_report::write_atomic_with(&self.out, |temporary: &Path| {
-            let packed = pack(dataset, &config, temporary, on_progress);
-            let is_whole = matches!(packed, Ok(Some(_)));
-            outcome = Some(packed);
-            match is_whole {
-                true => Ok(()),
-                false => Err(io::Error::other("not packed")),
+            match pack(dataset, &config, temporary, on_progress) {
+                Err(DataError::Write { source, .. }) => Err(source),
+                Ok(Some(summary)) => {
+                    outcome = Some(Ok(Some(summary)));
+                    Ok(())
+                }
+                stopped_or_failed => {
+                    outcome = Some(stopped_or_failed);
+                    Err(io::Error::other("not packed"))
+                }
             }
         });
         match outcome {
-            Some(Ok(Some(summary))) => written.map(|()| Some(summary)).map_err(Into::into),
             Some(Ok(None)) => Ok(None),
             Some(Err(error)) => {
                 Err(error).with_context(|| format!("packing {}", self.data.display()))
             }
-            // It failed before there was a file to write to.
-            None => written.map(|()| None).map_err(Into::into),
+            whole_or_not_written => {
+                written?;
+                Ok(whole_or_not_written.and_then(Result::ok).flatten())
+            }
         }
     }
 
