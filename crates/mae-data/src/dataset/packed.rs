@@ -1,51 +1,4 @@
 //! One file that holds a whole data set, images at the size that training needs.
-//!
-//! # The file
-//! All numbers are little-endian and unsigned.
-//!
-//! | at | bytes | what |
-//! |---|---|---|
-//! | 0 | 8 | `mae-pack` |
-//! | 8 | 4 | version: 1 |
-//! | 12 | 4 | encoding of the records: 0 for pixels `[height, width, channels]`, 1 for image files (JPEG) |
-//! | 16 | 4 | channels: 1 (luma) or 3 (RGB) |
-//! | 20 | 4 | classes; 0 if the images have no labels |
-//! | 24 | 8 | images |
-//! | 32 | 8 | where the index begins |
-//! | 40 | 8 | bytes of the index, which ends the file |
-//! | 48 | 4 | CRC-32C of the index |
-//! | 52 | 4 | CRC-32C of the bytes before |
-//! | 56 | | the records, one after the other, in the order of the data set |
-//!
-//! The index is one entry an image, the names of all images end to end, and the names of the
-//! classes, each with its length before it in 4 bytes.
-//! Names are in UTF-8.
-//! An entry is:
-//!
-//! | at | bytes | what |
-//! |---|---|---|
-//! | 0 | 8 | where the record begins, from the start of the file |
-//! | 8 | 8 | where the name ends, from the start of the names; it begins where the one before ends |
-//! | 16 | 4 | bytes of the record |
-//! | 20 | 4 | height |
-//! | 24 | 4 | width |
-//! | 28 | 4 | label: a class, from 0; 0xffffffff for none |
-//! | 32 | 4 | CRC-32C of the record |
-//! | 36 | 4 | 0 |
-//!
-//! In Python, the first image of a file of pixels is:
-//!
-//! ```python
-//! import numpy as np
-//! file = np.memmap("photos.mae", np.uint8, "r")
-//! channels = int(file[16:20].view("<u4")[0])
-//! images, at = (int(value) for value in file[24:40].view("<u8"))
-//! entry = np.dtype([("at", "<u8"), ("name_end", "<u8"), ("len", "<u4"), ("height", "<u4"),
-//!                   ("width", "<u4"), ("label", "<u4"), ("crc32c", "<u4"), ("zero", "<u4")])
-//! index = np.frombuffer(file[at:at + images * entry.itemsize], entry)
-//! first = index[0]
-//! pixels = file[first["at"]:first["at"] + first["len"]].reshape(first["height"], first["width"], channels)
-//! ```
 
 mod format;
 mod write;
@@ -75,6 +28,53 @@ const PACK_AGAIN: &str = "copy it again, or pack the images again with mae-train
 ///
 /// Replace a packed file that may be in use, as [`pack`]'s callers do by a rename; do not change
 /// it in place.
+///
+/// # The file
+/// All numbers are little-endian and unsigned.
+///
+/// | at | bytes | what |
+/// |---|---|---|
+/// | 0 | 8 | `mae-pack` |
+/// | 8 | 4 | version: 1 |
+/// | 12 | 4 | encoding of the records: 0 for pixels `[height, width, channels]`, 1 for image files (JPEG) |
+/// | 16 | 4 | channels: 1 (luma) or 3 (RGB) |
+/// | 20 | 4 | classes; 0 if the images have no labels |
+/// | 24 | 8 | images |
+/// | 32 | 8 | where the index begins |
+/// | 40 | 8 | bytes of the index, which ends the file |
+/// | 48 | 4 | CRC-32C of the index |
+/// | 52 | 4 | CRC-32C of the bytes before |
+/// | 56 | | the records, one after the other, in the order of the data set |
+///
+/// The index is one entry an image, the names of all images end to end, and the names of the
+/// classes, each with its length before it in 4 bytes.
+/// Names are in UTF-8.
+/// An entry is:
+///
+/// | at | bytes | what |
+/// |---|---|---|
+/// | 0 | 8 | where the record begins, from the start of the file |
+/// | 8 | 8 | where the name ends, from the start of the names; it begins where the one before ends |
+/// | 16 | 4 | bytes of the record |
+/// | 20 | 4 | height |
+/// | 24 | 4 | width |
+/// | 28 | 4 | label: a class, from 0; 0xffffffff for none |
+/// | 32 | 4 | CRC-32C of the record |
+/// | 36 | 4 | 0 |
+///
+/// In Python, the first image of a file of pixels is:
+///
+/// ```python
+/// import numpy as np
+/// file = np.memmap("photos.mae", np.uint8, "r")
+/// channels = int(file[16:20].view("<u4")[0])
+/// images, at = (int(value) for value in file[24:40].view("<u8"))
+/// entry = np.dtype([("at", "<u8"), ("name_end", "<u8"), ("len", "<u4"), ("height", "<u4"),
+///                   ("width", "<u4"), ("label", "<u4"), ("crc32c", "<u4"), ("zero", "<u4")])
+/// index = np.frombuffer(file[at:at + images * entry.itemsize], entry)
+/// first = index[0]
+/// pixels = file[first["at"]:first["at"] + first["len"]].reshape(first["height"], first["width"], channels)
+/// ```
 pub struct PackedDataset {
     path: PathBuf,
     file: MappedFile,
