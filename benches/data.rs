@@ -1,11 +1,13 @@
 //! What happens to an image before it reaches the device.
 
 use std::hint::black_box;
+use std::ops::ControlFlow;
 use std::sync::Arc;
 
 use criterion::{BatchSize, Criterion, Throughput, criterion_group, criterion_main};
 use mae_data::{
-    Loader, LoaderConfig, MaskSampler, PatchGrid, SampleKey, SyntheticDataset, patchify, shuffle,
+    ImageLoader, ImageLoaderConfig, Loader, LoaderConfig, MaskSampler, PackConfig, PackEncoding,
+    PackedDataset, PatchGrid, SampleKey, SyntheticDataset, Transform, pack, patchify, shuffle,
     unpatchify, unshuffle,
 };
 
@@ -100,5 +102,44 @@ fn loader(criterion: &mut Criterion) {
     group.finish();
 }
 
-criterion_group!(benches, patches, masks, loader);
+/// Centre crops of 224 from a packed file that the system has in its cache, on two workers.
+fn packed(criterion: &mut Criterion) {
+    const IMAGES: usize = 1024;
+    let folder = tempfile::tempdir().expect("a temporary folder");
+    let mut group = criterion.benchmark_group("packed");
+    group
+        .throughput(Throughput::Elements(IMAGES as u64))
+        .sample_size(20);
+    for (name, height, width, encoding) in [
+        ("pixels 224 x 224", 224, 224, PackEncoding::Raw),
+        ("pixels 256 x 341", 256, 341, PackEncoding::Raw),
+        ("jpeg 95 256 x 341", 256, 341, PackEncoding::Jpeg(95)),
+    ] {
+        let scenes = SyntheticDataset::new(IMAGES, height, width, 3, 0).expect("a usual size");
+        let path = folder.path().join("scenes.mae");
+        let config = PackConfig {
+            size: height,
+            encoding,
+            max_broken_share: 0.0,
+        };
+        pack(&scenes, &config, &path, |_| ControlFlow::Continue(())).expect("room for a file");
+        let packed = Arc::new(PackedDataset::open(&path, 3).expect("what was just packed"));
+        let config = ImageLoaderConfig {
+            workers: 2,
+            ..ImageLoaderConfig::new(Transform::center_crop(224, 224), 64)
+        };
+        let loader = ImageLoader::new(packed, config).expect("a valid config");
+        group.bench_function(name, |b| {
+            b.iter(|| {
+                loader
+                    .epoch(0, 0)
+                    .map(|batch| batch.expect("scenes are never broken").len())
+                    .sum::<usize>()
+            })
+        });
+    }
+    group.finish();
+}
+
+criterion_group!(benches, patches, masks, loader, packed);
 criterion_main!(benches);

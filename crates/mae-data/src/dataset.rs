@@ -3,14 +3,19 @@
 mod cifar;
 mod classes;
 mod folder;
+mod mapped;
+mod packed;
 mod subset;
 mod synthetic;
+mod tar;
 
 pub use cifar::{Cifar, CifarDataset, Split};
 pub use classes::shared_classes;
 pub use folder::{FolderDataset, SUPPORTED_EXTENSIONS};
+pub use packed::{PackConfig, PackEncoding, PackProgress, PackSummary, PackedDataset, pack};
 pub use subset::{Subset, hold_out};
 pub use synthetic::SyntheticDataset;
+pub use tar::TarDataset;
 
 use std::hash::Hasher;
 

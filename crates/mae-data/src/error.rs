@@ -51,6 +51,16 @@ pub enum DataError {
         source: std::io::Error,
     },
 
+    /// A file cannot be written.
+    #[error("cannot write {}", path.display())]
+    Write {
+        /// The file.
+        path: PathBuf,
+        /// What the operating system said.
+        #[source]
+        source: std::io::Error,
+    },
+
     /// One image cannot be used: the loader counts it as broken and goes on.
     #[error("{name}: {reason}")]
     Image {

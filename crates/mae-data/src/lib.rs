@@ -26,7 +26,8 @@
 //! The same config therefore gives the same batches with any number of workers and after any
 //! resume.
 
-#![forbid(unsafe_code)]
+// Memory maps alone need it: `dataset/mapped.rs`.
+#![deny(unsafe_code)]
 
 mod dataset;
 mod error;
@@ -42,8 +43,9 @@ mod stats;
 mod transform;
 
 pub use crate::dataset::{
-    Cifar, CifarDataset, Dataset, FolderDataset, SUPPORTED_EXTENSIONS, Split, Subset,
-    SyntheticDataset, hold_out, shared_classes,
+    Cifar, CifarDataset, Dataset, FolderDataset, PackConfig, PackEncoding, PackProgress,
+    PackSummary, PackedDataset, SUPPORTED_EXTENSIONS, Split, Subset, SyntheticDataset, TarDataset,
+    hold_out, pack, shared_classes,
 };
 pub use crate::error::DataError;
 pub use crate::image::{CropBox, Image};

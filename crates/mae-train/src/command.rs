@@ -1,6 +1,7 @@
 //! One module a command, and what they share.
 
 pub mod eval;
+pub mod pack;
 pub mod pretrain;
 
 use std::path::{Path, PathBuf};

@@ -84,11 +84,22 @@ pub enum DataSource {
     Cifar10,
     /// CIFAR-100's binary files.
     Cifar100,
+    /// A file that `mae-train pack` wrote.
+    Packed,
+    /// Tar files in WebDataset's layout: `{000..012}` and `{a,b}` in the path stand for several.
+    Tar,
 }
 
 impl DataSource {
-    /// What a folder holds: CIFAR's binary files if they are there, else images.
+    /// What a path leads to: tar files by their name, any other file is a packed one; a folder holds CIFAR's
+    /// binary files if they are there, else images.
     pub fn of(path: &Path) -> Self {
+        if is_tar(path) {
+            return Self::Tar;
+        }
+        if path.is_file() {
+            return Self::Packed;
+        }
         let holds = |names: [&str; 2]| names.iter().any(|name| path.join(name).exists());
         if holds(["data_batch_1.bin", "cifar-10-batches-bin"]) {
             Self::Cifar10
@@ -97,6 +108,17 @@ impl DataSource {
         } else {
             Self::Folder
         }
+    }
+}
+
+/// Whether a path names tar files, compressed ones included: what reads them says that it cannot.
+fn is_tar(path: &Path) -> bool {
+    let name = path.file_name().unwrap_or_default().to_string_lossy();
+    let has_braces = path.to_string_lossy().contains('{');
+    let is_tar_name = name.ends_with(".tar") || name.ends_with(".tgz") || name.contains(".tar.");
+    match path.metadata() {
+        Ok(metadata) => metadata.is_file() && is_tar_name,
+        Err(_) => has_braces || is_tar_name,
     }
 }
 
@@ -128,7 +150,7 @@ pub enum NormalizationSource {
 pub struct DataSection {
     /// Where images come from. Default `synthetic`.
     pub source: DataSource,
-    /// The folder of `folder`, `cifar10` and `cifar100`.
+    /// The folder of `folder`, `cifar10` and `cifar100`, the file of `packed`, the files of `tar`.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub path: Option<PathBuf>,
     /// Images of an epoch of `synthetic`. Default 8192.
@@ -450,7 +472,7 @@ impl DataSection {
                 self.samples >= 1,
                 "`data.samples` is 0, expected the number of synthetic images in an epoch"
             ),
-            (_, None) => bail!("`data.path` is missing: give the folder of images with --data DIR"),
+            (_, None) => bail!("`data.path` is missing: give the images with --data PATH"),
             (_, Some(_)) => {}
         }
         let is_cifar = matches!(self.source, DataSource::Cifar10 | DataSource::Cifar100);

@@ -1,11 +1,12 @@
 //! From a configuration to images, statistics and batches.
 
+use std::path::Path;
 use std::sync::Arc;
 
 use anyhow::{Context, Result};
 use mae_data::{
-    Cifar, CifarDataset, Dataset, FolderDataset, Loader, LoaderConfig, Order, Split,
-    SyntheticDataset, Transform, channel_mean_std,
+    Cifar, CifarDataset, Dataset, FolderDataset, Loader, LoaderConfig, Order, PackedDataset, Split,
+    SyntheticDataset, TarDataset, Transform, channel_mean_std,
 };
 use mae_model::Normalization;
 
@@ -21,17 +22,40 @@ const STATISTICS_SAMPLE: usize = 1024;
 pub fn open(config: &RunConfig) -> Result<Arc<dyn Dataset>> {
     let (data, grid) = (&config.data, &config.grid);
     let path = data.path.as_deref().unwrap_or_else(|| ".".as_ref());
-    Ok(match data.source {
-        DataSource::Synthetic => Arc::new(SyntheticDataset::new(
+    match data.source {
+        DataSource::Synthetic => Ok(Arc::new(SyntheticDataset::new(
             data.samples,
             grid.height(),
             grid.width(),
             grid.channels(),
             config.seed,
-        )?),
-        DataSource::Folder => Arc::new(FolderDataset::open(path, grid.channels())?),
-        DataSource::Cifar10 => Arc::new(CifarDataset::open(path, Cifar::Ten, Split::Train)?),
-        DataSource::Cifar100 => Arc::new(CifarDataset::open(path, Cifar::Hundred, Split::Train)?),
+        )?)),
+        source => open_files(source, path, Split::Train, grid.channels()),
+    }
+}
+
+/// Opens the images at `path`, whatever [`DataSource::of`] finds there; `split` matters to CIFAR's files alone.
+///
+/// # Errors
+/// With the path and what was found there.
+pub fn open_path(path: &Path, split: Split, channels: usize) -> Result<Arc<dyn Dataset>> {
+    open_files(DataSource::of(path), path, split, channels)
+}
+
+fn open_files(
+    source: DataSource,
+    path: &Path,
+    split: Split,
+    channels: usize,
+) -> Result<Arc<dyn Dataset>> {
+    Ok(match source {
+        DataSource::Cifar10 => Arc::new(CifarDataset::open(path, Cifar::Ten, split)?),
+        DataSource::Cifar100 => Arc::new(CifarDataset::open(path, Cifar::Hundred, split)?),
+        DataSource::Packed => Arc::new(PackedDataset::open(path, channels)?),
+        DataSource::Tar => Arc::new(TarDataset::open(&[path], channels)?),
+        DataSource::Folder | DataSource::Synthetic => {
+            Arc::new(FolderDataset::open(path, channels)?)
+        }
     })
 }
 

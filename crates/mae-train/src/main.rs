@@ -29,6 +29,9 @@ enum Command {
     /// Measures what an encoder learned: kNN, linear probe, partial and full fine-tuning
     #[command(after_help = command::eval::EXAMPLES)]
     Eval(Box<command::eval::EvalArgs>),
+    /// Makes images ready for training once: one file, at the size that is needed
+    #[command(after_help = command::pack::EXAMPLES)]
+    Pack(command::pack::PackArgs),
     /// Lists the recipes
     Recipes,
     /// Prints the complete configuration that a run would have
@@ -41,6 +44,7 @@ fn main() -> ExitCode {
         None => cli.pretrain.run(),
         Some(Command::Pretrain(args)) => args.run(),
         Some(Command::Eval(args)) => args.run(),
+        Some(Command::Pack(args)) => args.run(),
         Some(Command::Recipes) => {
             for (command, recipes) in [("pretrain", recipes::PRETRAIN), ("eval", recipes::EVAL)] {
                 for recipe in recipes {

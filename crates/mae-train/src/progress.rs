@@ -80,6 +80,11 @@ impl Steps<'_> {
         self.bar.inc(1);
     }
 
+    /// `done` steps are behind.
+    pub fn advance_to(&self, done: u64) {
+        self.bar.set_position(done);
+    }
+
     /// The latest numbers.
     pub fn message(&self, message: &str) {
         self.bar.set_message(message.to_string());

@@ -62,7 +62,8 @@ fn check_labelled(key: &'static str, dataset: &dyn Dataset) -> Result<(), DataEr
             ),
         },
         remedy: "move every image into a sub-folder named after its class; \
-                 with an image beside the sub-folders there are no classes"
+                 with an image beside the sub-folders there are no classes; \
+                 in tar shards, give every image a .cls file"
             .to_owned(),
     })
 }
@@ -174,7 +175,8 @@ mod tests {
             &[],
             "validation images: expected one sub-folder per class, found 7 images without \
              classes, the first 0.png; move every image into a sub-folder named after its class; \
-             with an image beside the sub-folders there are no classes",
+             with an image beside the sub-folders there are no classes; in tar shards, give every \
+             image a .cls file",
         );
         let error = shared_classes(&labelled(&[]), &labelled(&["ant"])).unwrap_err();
         assert!(error.to_string().starts_with("training images"), "{error}");

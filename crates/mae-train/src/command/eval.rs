@@ -1,15 +1,16 @@
 //! `mae-train eval`.
 
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::process::ExitCode;
 use std::sync::Arc;
 
 use anyhow::{Context, Result, bail, ensure};
 use clap::{Args, ValueEnum};
-use mae_data::{Cifar, CifarDataset, Dataset, FolderDataset, Split, hold_out};
+use mae_data::{Dataset, Split, hold_out};
 use mae_model::checkpoint::read_config;
 use mae_train::checkpoint;
 use mae_train::config::{DataSource, Source, read, read_as};
+use mae_train::data::open_path;
 use mae_train::eval::config::EvalConfig;
 use mae_train::eval::features::cache_folder;
 use mae_train::eval::{Evaluation, Protocol, Start, evaluate};
@@ -26,7 +27,8 @@ pub const EXAMPLES: &str = "Examples:
   mae-train eval --from runs/photos --data photos/train --val photos/test --protocols finetune --init random
   mae-train eval --from model.safetensors --data photos --set knn.k='[5]' --set linear.optimizer=adamw
 
-Labels come from sub-folders, one a class, or from CIFAR's files. Extracted features are kept in the user's cache
+Labels come from sub-folders, one a class, from CIFAR's files, from what was packed, or from .cls and .json files in
+tar shards. Extracted features are kept in the user's cache
 directory, in mae-rs/features (or MAE_CACHE_DIR), and used again for the same weights, images and settings.";
 
 /// What to judge, and how.
@@ -35,11 +37,11 @@ pub struct EvalArgs {
     /// A run's folder, a checkpoint's folder, or its model.safetensors
     #[arg(long, value_name = "PATH")]
     from: PathBuf,
-    /// The folder of labelled images to learn from [default: the run's own]
-    #[arg(long, value_name = "DIR")]
+    /// The labelled images to learn from: a folder, a packed file or tar shards [default: the run's own]
+    #[arg(long, value_name = "PATH")]
     data: Option<PathBuf>,
-    /// The folder of labelled images to judge by [default: CIFAR's test images, or a part of --data held out]
-    #[arg(long, value_name = "DIR")]
+    /// The labelled images to judge by [default: CIFAR's test images, or a part of --data held out]
+    #[arg(long, value_name = "PATH")]
     val: Option<PathBuf>,
     /// Of knn, linear, partial:BLOCKS and finetune
     #[arg(
@@ -191,18 +193,15 @@ impl EvalArgs {
                 "--val is given without --data: give both"
             );
             let run = self.from.join("config.toml");
-            ensure!(
-                run.exists(),
-                "--data is missing: give the folder of labelled images"
-            );
+            ensure!(run.exists(), "--data is missing: give labelled images");
             let run = read(&Source::File(run), None, &[])?.resolve()?;
             return held_out(mae_train::data::open(&run)?);
         };
-        let train = open(data, Split::Train, channels)?;
+        let train = open_path(data, Split::Train, channels)?;
         match (&self.val, DataSource::of(data)) {
-            (Some(val), _) => Ok((train, open(val, Split::Test, channels)?)),
+            (Some(val), _) => Ok((train, open_path(val, Split::Test, channels)?)),
             (None, DataSource::Cifar10 | DataSource::Cifar100) => {
-                Ok((train, open(data, Split::Test, channels)?))
+                Ok((train, open_path(data, Split::Test, channels)?))
             }
             (None, _) => held_out(train),
         }
@@ -219,13 +218,4 @@ impl EvalArgs {
         std::fs::create_dir_all(&out).with_context(|| format!("creating {}", out.display()))?;
         Ok(out)
     }
-}
-
-fn open(path: &Path, split: Split, channels: usize) -> Result<Arc<dyn Dataset>> {
-    let cifar = match DataSource::of(path) {
-        DataSource::Cifar10 => Cifar::Ten,
-        DataSource::Cifar100 => Cifar::Hundred,
-        _ => return Ok(Arc::new(FolderDataset::open(path, channels)?)),
-    };
-    Ok(Arc::new(CifarDataset::open(path, cifar, split)?))
 }

@@ -20,6 +20,8 @@ pub const EXAMPLES: &str = "Examples:
   mae-train pretrain                                      the quickstart, on drawn scenes
   mae-train pretrain --data photos                        the quickstart's model on your images
   mae-train pretrain --recipe imagenet_vit_b16 --data imagenet/train --set optim.epochs=300
+  mae-train pretrain --data photos.mae                    on images that `mae-train pack` has made ready
+  mae-train pretrain --data 'shards-{0000..0012}.tar'     on tar files in WebDataset's layout
   mae-train pretrain --resume --out runs/quickstart       go on where it stopped";
 
 /// What to train on and how.
@@ -31,8 +33,8 @@ pub struct ConfigArgs {
     /// A TOML file: see `mae-train config` for its keys
     #[arg(long, value_name = "FILE")]
     config: Option<PathBuf>,
-    /// The folder of your images (or of CIFAR's binary files)
-    #[arg(long, value_name = "DIR")]
+    /// Your images: a folder (or CIFAR's binary files), a file of `mae-train pack`, or tar shards
+    #[arg(long, value_name = "PATH")]
     data: Option<PathBuf>,
     /// Changes one key, for example `optim.epochs=20`; repeatable
     #[arg(long, value_name = "KEY=VALUE")]

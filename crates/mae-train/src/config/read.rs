@@ -109,7 +109,7 @@ fn explain(path: &str, message: &str) -> anyhow::Error {
     anyhow!("`{path}`: {message}")
 }
 
-/// Points `data` at a folder.
+/// Points `data` at a folder or at files.
 fn set_data(table: &mut Table, path: &Path) -> Result<()> {
     let source = Value::try_from(DataSource::of(path))?;
     let section = table

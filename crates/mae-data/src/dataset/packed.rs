@@ -1,0 +1,321 @@
+//! One file that holds a whole data set, images at the size that training needs.
+
+mod format;
+mod write;
+
+use std::hash::Hasher;
+use std::ops::Range;
+use std::path::{Path, PathBuf};
+
+use image::{DynamicImage, GrayImage, RgbImage};
+
+use self::format::{BadHeader, ENTRY_LEN, Encoding, Entry, HEADER_LEN, Header, MAGIC, NO_LABEL};
+pub use self::write::{PackConfig, PackEncoding, PackProgress, PackSummary, pack};
+use super::mapped::MappedFile;
+use super::{Dataset, check_index};
+use crate::error::DataError;
+use crate::image::{Image, check_channels};
+
+const EXPECTED: &str = "a data set packed by mae-train";
+const PACK_AGAIN: &str = "copy it again, or pack the images again with mae-train pack";
+
+/// A data set in one file, made by [`pack`].
+///
+/// The file is mapped into memory: opening it takes milliseconds, and what is read often stays in
+/// the system's cache.
+/// Header and index are verified when it is opened, each record when it is read: a damaged one is
+/// a broken image.
+///
+/// Replace a packed file that may be in use, as [`pack`]'s callers do by a rename; do not change
+/// it in place.
+///
+/// # The file
+/// All numbers are little-endian and unsigned.
+///
+/// | at | bytes | what |
+/// |---|---|---|
+/// | 0 | 8 | `mae-pack` |
+/// | 8 | 4 | version: 1 |
+/// | 12 | 4 | encoding of the records: 0 for pixels `[height, width, channels]`, 1 for image files (JPEG) |
+/// | 16 | 4 | channels: 1 (luma) or 3 (RGB) |
+/// | 20 | 4 | classes; 0 if the images have no labels |
+/// | 24 | 8 | images |
+/// | 32 | 8 | where the index begins |
+/// | 40 | 8 | bytes of the index, which ends the file |
+/// | 48 | 4 | CRC-32C of the index |
+/// | 52 | 4 | CRC-32C of the bytes before |
+/// | 56 | | the records, one after the other, in the order of the data set |
+///
+/// The index is one entry an image, the names of all images end to end, and the names of the
+/// classes, each with its length before it in 4 bytes.
+/// Names are in UTF-8.
+/// An entry is:
+///
+/// | at | bytes | what |
+/// |---|---|---|
+/// | 0 | 8 | where the record begins, from the start of the file |
+/// | 8 | 8 | where the name ends, from the start of the names; it begins where the one before ends |
+/// | 16 | 4 | bytes of the record |
+/// | 20 | 4 | height |
+/// | 24 | 4 | width |
+/// | 28 | 4 | label: a class, from 0; 0xffffffff for none |
+/// | 32 | 4 | CRC-32C of the record |
+/// | 36 | 4 | 0 |
+///
+/// In Python, the first image of a file of pixels is:
+///
+/// ```python
+/// import numpy as np
+/// file = np.memmap("photos.mae", np.uint8, "r")
+/// channels = int(file[16:20].view("<u4")[0])
+/// images, at = (int(value) for value in file[24:40].view("<u8"))
+/// entry = np.dtype([("at", "<u8"), ("name_end", "<u8"), ("len", "<u4"), ("height", "<u4"),
+///                   ("width", "<u4"), ("label", "<u4"), ("crc32c", "<u4"), ("zero", "<u4")])
+/// index = np.frombuffer(file[at:at + images * entry.itemsize], entry)
+/// first = index[0]
+/// pixels = file[first["at"]:first["at"] + first["len"]].reshape(first["height"], first["width"], channels)
+/// ```
+pub struct PackedDataset {
+    path: PathBuf,
+    file: MappedFile,
+    header: Header,
+    classes: Vec<String>,
+    channels: usize,
+}
+
+impl PackedDataset {
+    /// Opens a packed file; `channels` is 1 to read the images as luma, 3 as RGB.
+    ///
+    /// # Errors
+    /// [`DataError::Io`] if the file cannot be read; [`DataError::Dataset`] if it is another kind
+    /// of file, of another version, incomplete or damaged; [`DataError::Config`] for other channel
+    /// counts.
+    pub fn open(path: impl AsRef<Path>, channels: usize) -> Result<PackedDataset, DataError> {
+        let path = path.as_ref();
+        check_channels(channels)?;
+        let file = MappedFile::open(path, EXPECTED)?;
+        let header = read_header(path, &file)?;
+        let class_names = check_index_of(&file, &header).map_err(|found| DataError::Dataset {
+            path: path.to_owned(),
+            expected: EXPECTED.to_owned(),
+            found,
+            remedy: PACK_AGAIN.to_owned(),
+        })?;
+        Ok(PackedDataset {
+            path: path.to_owned(),
+            file,
+            header,
+            classes: class_names,
+            channels,
+        })
+    }
+
+    fn entry(&self, index: usize) -> Option<Entry> {
+        let entries = entries(&self.file, &self.header)?;
+        let bytes = entries.get(index.checked_mul(ENTRY_LEN)?..)?;
+        Some(Entry::read(bytes.get(..ENTRY_LEN)?))
+    }
+
+    /// What the file holds of an image, verified.
+    fn record(&self, index: usize) -> Result<(Entry, &[u8]), DataError> {
+        check_index(index, self.len())?;
+        let entry = self.entry(index);
+        let found = entry.and_then(|entry| Some((entry, self.file.range(entry.record()?)?)));
+        match found {
+            Some((entry, record)) if crc32c::crc32c(record) == entry.checksum => {
+                Ok((entry, record))
+            }
+            _ => Err(DataError::Image {
+                name: self.name(index),
+                reason: format!(
+                    "its record in {} is damaged: its checksum differs; {PACK_AGAIN}",
+                    self.path.display()
+                ),
+            }),
+        }
+    }
+}
+
+impl Dataset for PackedDataset {
+    fn len(&self) -> usize {
+        self.header.images as usize
+    }
+
+    fn channels(&self) -> usize {
+        self.channels
+    }
+
+    fn image(&self, index: usize) -> Result<Image, DataError> {
+        let (entry, record) = self.record(index)?;
+        match self.header.encoding {
+            Encoding::File => Image::decode(record, self.channels, &self.name(index)),
+            Encoding::Raw => {
+                let pixels = match (self.header.channels as usize, self.channels) {
+                    (packed, wanted) if packed == wanted => record.to_vec(),
+                    (_, wanted) => recolour(&entry, record, wanted),
+                };
+                let (height, width) = (entry.height as usize, entry.width as usize);
+                Image::new(height, width, self.channels, pixels)
+            }
+        }
+    }
+
+    fn label(&self, index: usize) -> Option<u32> {
+        let label = self.entry(index)?.label;
+        (label != NO_LABEL).then_some(label)
+    }
+
+    fn classes(&self) -> &[String] {
+        &self.classes
+    }
+
+    /// The name that the image had in the data set that was packed.
+    fn name(&self, index: usize) -> String {
+        let start = match index.checked_sub(1) {
+            None => Some(0),
+            Some(before) => self.entry(before).map(|entry| entry.name_end),
+        };
+        let end = self.entry(index).map(|entry| entry.name_end);
+        let names = self.header.names_at();
+        (start.zip(end))
+            .and_then(|(start, end)| self.file.range(names + start..names + end))
+            .map_or_else(
+                || format!("{}:{index}", self.path.display()),
+                |name| String::from_utf8_lossy(name).into_owned(),
+            )
+    }
+
+    /// The index, in which each image has its checksum: a copy elsewhere is the same data set.
+    fn identify(&self, hasher: &mut dyn Hasher) {
+        hasher.write(&self.channels.to_le_bytes());
+        hasher.write(self.file.range(self.header.index()).unwrap_or_default());
+    }
+}
+
+impl Header {
+    fn index(&self) -> Range<u64> {
+        self.index_at..self.index_at.saturating_add(self.index_len)
+    }
+
+    fn names_at(&self) -> u64 {
+        self.index_at + self.images * ENTRY_LEN as u64
+    }
+}
+
+impl Entry {
+    fn record(&self) -> Option<Range<u64>> {
+        Some(self.at..self.at.checked_add(u64::from(self.len))?)
+    }
+}
+
+fn entries<'a>(file: &'a MappedFile, header: &Header) -> Option<&'a [u8]> {
+    let len = header.images.checked_mul(ENTRY_LEN as u64)?;
+    file.range(header.index_at..header.index_at.checked_add(len)?)
+}
+
+fn read_header(path: &Path, file: &[u8]) -> Result<Header, DataError> {
+    let refuse = |found: String, remedy: &str| {
+        Err(DataError::Dataset {
+            path: path.to_owned(),
+            expected: EXPECTED.to_owned(),
+            found,
+            remedy: remedy.to_owned(),
+        })
+    };
+    match Header::read(file) {
+        Ok(header) if header.index().end == file.len() as u64 => Ok(header),
+        Ok(header) => refuse(
+            format!(
+                "{} bytes of the {} that its header tells of",
+                file.len(),
+                header.index().end
+            ),
+            PACK_AGAIN,
+        ),
+        Err(BadHeader::Foreign) => refuse(
+            match file {
+                [] => "an empty file".to_owned(),
+                _ => format!(
+                    "a file that begins with {:?}",
+                    String::from_utf8_lossy(&file[..file.len().min(MAGIC.len())])
+                ),
+            },
+            "give a folder of images, tar shards, or a file that mae-train pack wrote",
+        ),
+        Err(BadHeader::Version(version)) => refuse(
+            format!(
+                "version {version} of the format; this program reads version {}",
+                format::VERSION
+            ),
+            "pack the images again with this program, or use the one that packed them",
+        ),
+        Err(BadHeader::Damaged) => refuse("a damaged header".to_owned(), PACK_AGAIN),
+    }
+}
+
+/// Verifies the index, whose checksum proves that it is what was written, and that all it refers
+/// to is in the file. Returns the names of the classes, or else what is wrong.
+fn check_index_of(file: &MappedFile, header: &Header) -> Result<Vec<String>, String> {
+    let damaged = || "a damaged index".to_owned();
+    let index = file.range(header.index()).ok_or_else(damaged)?;
+    if crc32c::crc32c(index) != header.index_checksum {
+        return Err("a damaged index: its checksum differs".to_owned());
+    }
+    if !matches!(header.channels, 1 | 3) {
+        return Err(format!("{} channels", header.channels));
+    }
+    let entries = entries(file, header).ok_or_else(damaged)?;
+    let names = index.get(entries.len()..).ok_or_else(damaged)?;
+    let mut name_end = 0;
+    for (at, bytes) in entries.chunks_exact(ENTRY_LEN).enumerate() {
+        let entry = Entry::read(bytes);
+        let pixels = u64::from(entry.height) * u64::from(entry.width);
+        let is_whole = match header.encoding {
+            Encoding::Raw => {
+                pixels.checked_mul(header.channels.into()) == Some(entry.len.into()) && pixels > 0
+            }
+            Encoding::File => true,
+        };
+        let is_inside = entry.at >= HEADER_LEN as u64
+            && entry
+                .record()
+                .is_some_and(|record| record.end <= header.index_at);
+        let has_label = entry.label == NO_LABEL || entry.label < header.classes;
+        let has_name = entry.name_end >= name_end && entry.name_end <= names.len() as u64;
+        if !(is_whole && is_inside && has_label && has_name) {
+            return Err(format!("an impossible entry for image {at}: {entry:?}"));
+        }
+        name_end = entry.name_end;
+    }
+    let mut rest = &names[name_end as usize..];
+    let mut classes = Vec::new();
+    for _ in 0..header.classes {
+        let (len, after) = rest.split_first_chunk().ok_or_else(damaged)?;
+        let len = u32::from_le_bytes(*len) as usize;
+        let (name, after) = after.split_at_checked(len).ok_or_else(damaged)?;
+        classes.push(String::from_utf8_lossy(name).into_owned());
+        rest = after;
+    }
+    match rest {
+        [] => Ok(classes),
+        _ => Err(damaged()),
+    }
+}
+
+/// Pixels with another number of channels than the file has.
+fn recolour(entry: &Entry, record: &[u8], channels: usize) -> Vec<u8> {
+    let pixels = record.to_vec();
+    let image = match channels {
+        1 => RgbImage::from_raw(entry.width, entry.height, pixels).map(DynamicImage::from),
+        _ => GrayImage::from_raw(entry.width, entry.height, pixels).map(DynamicImage::from),
+    };
+    // The sides were compared with the length of the record when the file was opened.
+    let image = image.unwrap_or_default();
+    match channels {
+        1 => image.into_luma8().into_raw(),
+        _ => image.into_rgb8().into_raw(),
+    }
+}
+
+#[cfg(test)]
+mod tests;

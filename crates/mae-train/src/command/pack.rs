@@ -1,0 +1,174 @@
+//! `mae-train pack`.
+
+use std::io;
+use std::ops::ControlFlow;
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+
+use anyhow::{Context, Result, ensure};
+use clap::Args;
+use mae_data::{
+    DataError, Dataset, PackConfig, PackEncoding, PackProgress, PackSummary, Split, pack,
+};
+use mae_train::data::open_path;
+use mae_train::interrupt::Interrupt;
+use mae_train::progress::Progress;
+
+use super::start_progress;
+
+/// What `--help` ends with.
+pub const EXAMPLES: &str = "Examples:
+  mae-train pack photos photos.mae                        pixels, the shorter side reduced to 256
+  mae-train pack photos photos.mae --size 224 --overwrite
+  mae-train pack imagenet/train imagenet.mae --quality 95 as JPEG, for a data set too large for pixels
+  mae-train pack 'shards-{0000..0012}.tar' shards.mae
+  mae-train pretrain --data photos.mae                    uses it
+
+Pixels are read at the speed of memory and take 3 bytes each: a photo of 256 x 341 takes 262 kB. As a JPEG of quality 95
+it takes about a sixth, and decoding it takes most of the time that loading takes. Labels and names are kept.";
+
+/// What to pack, and how.
+#[derive(Args)]
+pub struct PackArgs {
+    /// The images: a folder (or CIFAR's binary files), tar shards, or a packed file
+    data: PathBuf,
+    /// The file to write
+    out: PathBuf,
+    /// Pixels that the shorter side is reduced to; smaller images stay as they are
+    #[arg(long, value_name = "PIXELS", default_value_t = 256)]
+    size: usize,
+    /// Stores JPEGs of this quality, 1 to 100 [default: stores pixels]
+    #[arg(long, value_name = "QUALITY")]
+    quality: Option<u8>,
+    /// Share of broken images to leave out before giving up
+    #[arg(long, value_name = "SHARE", default_value_t = 0.01)]
+    max_broken_share: f64,
+    /// Replaces the file if it is there
+    #[arg(long)]
+    overwrite: bool,
+}
+
+/// Grey images are packed as RGB, too: as JPEGs they are hardly larger.
+const CHANNELS: usize = 3;
+
+impl PackArgs {
+    /// Packs the images and says what became of them.
+    pub fn run(&self) -> Result<ExitCode> {
+        let progress = start_progress()?;
+        ensure!(
+            self.overwrite || !self.out.exists(),
+            "{} is there already: replace it with --overwrite, or give another name",
+            self.out.display()
+        );
+        ensure!(
+            !self.out.is_dir(),
+            "{} is a folder: give the name of a file, for example {}",
+            self.out.display(),
+            self.out.join("images.mae").display()
+        );
+        let dataset = open_path(&self.data, Split::Train, CHANNELS)?;
+        let interrupt = Interrupt::catch()?;
+        eprintln!(
+            "packing {} images of {}",
+            dataset.len(),
+            self.data.display()
+        );
+        match self.pack(dataset.as_ref(), &interrupt, &progress)? {
+            Some(summary) => {
+                self.tell(&summary);
+                Ok(ExitCode::SUCCESS)
+            }
+            None => {
+                println!(
+                    "stopped, and wrote nothing; start again with the same command: {} is written as a whole or not at all",
+                    self.out.display()
+                );
+                Ok(ExitCode::from(128 + interrupt.signal().unwrap_or(2) as u8))
+            }
+        }
+    }
+
+    /// Writes the file beside its place and renames it; `None` after a signal.
+    fn pack(
+        &self,
+        dataset: &dyn Dataset,
+        interrupt: &Interrupt,
+        progress: &Progress,
+    ) -> Result<Option<PackSummary>> {
+        let config = PackConfig {
+            size: self.size,
+            encoding: self.quality.map_or(PackEncoding::Raw, PackEncoding::Jpeg),
+            max_broken_share: self.max_broken_share,
+        };
+        let images = dataset.len();
+        let bar = progress.start(0, images as u64);
+        let on_progress = |done: PackProgress| {
+            bar.advance_to(done.images as u64);
+            let all = done.bytes as f64 / done.images as f64 * images as f64;
+            bar.message(&format!(
+                "{} of about {}",
+                size(done.bytes as f64),
+                size(all)
+            ));
+            match interrupt.signal() {
+                Some(_) => ControlFlow::Break(()),
+                None => ControlFlow::Continue(()),
+            }
+        };
+        // What happened, unless the file could not be written: that, `write_atomic_with` says.
+        let mut outcome = None;
+        let written = mae_report::write_atomic_with(&self.out, |temporary: &Path| {
+            match pack(dataset, &config, temporary, on_progress) {
+                Err(DataError::Write { source, .. }) => Err(source),
+                Ok(Some(summary)) => {
+                    outcome = Some(Ok(Some(summary)));
+                    Ok(())
+                }
+                stopped_or_failed => {
+                    outcome = Some(stopped_or_failed);
+                    Err(io::Error::other("not packed"))
+                }
+            }
+        });
+        match outcome {
+            Some(Ok(None)) => Ok(None),
+            Some(Err(error)) => {
+                Err(error).with_context(|| format!("packing {}", self.data.display()))
+            }
+            whole_or_not_written => {
+                written?;
+                Ok(whole_or_not_written.and_then(Result::ok).flatten())
+            }
+        }
+    }
+
+    fn tell(&self, summary: &PackSummary) {
+        const SHOWN: usize = 10;
+        println!(
+            "packed {} images into {}, {}; use it with --data {1}",
+            summary.images,
+            self.out.display(),
+            size(summary.bytes as f64)
+        );
+        if summary.broken.is_empty() {
+            return;
+        }
+        println!("left out {} broken images:", summary.broken.len());
+        for (name, reason) in summary.broken.iter().take(SHOWN) {
+            println!("  {name}: {reason}");
+        }
+        if summary.broken.len() > SHOWN {
+            println!("  and {} more, named above", summary.broken.len() - SHOWN);
+        }
+    }
+}
+
+/// "1.5 GB".
+fn size(bytes: f64) -> String {
+    let (unit, name) = match bytes {
+        0.0..1e6 => (1e3, "kB"),
+        1e6..1e9 => (1e6, "MB"),
+        _ => (1e9, "GB"),
+    };
+    format!("{:.1} {name}", bytes / unit)
+}
