@@ -26,7 +26,7 @@
 //! The same config therefore gives the same batches with any number of workers and after any
 //! resume.
 
-#![forbid(unsafe_code)]
+#![deny(unsafe_code)]
 
 mod dataset;
 mod error;
@@ -42,7 +42,7 @@ mod stats;
 mod transform;
 
 pub use crate::dataset::{
-    Cifar, CifarDataset, Dataset, FolderDataset, SUPPORTED_EXTENSIONS, Split, Subset,
+    Cifar, CifarDataset, Content, Dataset, FolderDataset, SUPPORTED_EXTENSIONS, Split, Subset,
     SyntheticDataset, hold_out, shared_classes,
 };
 pub use crate::error::DataError;

@@ -86,7 +86,8 @@ impl<C: Recipe> Source<C> {
             epoch,
             index: index as u64,
         };
-        self.recipe.fill(self.dataset.image(index)?, key, slot)
+        let image = (self.recipe.transform()).apply_content(self.dataset.as_ref(), index, key)?;
+        self.recipe.fill(&image, key, slot)
     }
 }
 

@@ -112,8 +112,11 @@ impl Recipe for ImageLoaderConfig {
         batch.pixels.chunks_exact_mut(image_len).collect()
     }
 
-    fn fill(&self, image: Image, key: SampleKey, slot: &mut [u8]) -> Result<(), DataError> {
-        let image = self.transform.apply(image, key)?;
+    fn transform(&self) -> &Transform {
+        &self.transform
+    }
+
+    fn fill(&self, image: &Image, _key: SampleKey, slot: &mut [u8]) -> Result<(), DataError> {
         DataError::check_len("image", slot.len(), image.pixels().len())?;
         slot.copy_from_slice(image.pixels());
         Ok(())

@@ -172,8 +172,11 @@ impl Recipe for LoaderConfig {
             .collect()
     }
 
-    fn fill(&self, image: Image, key: SampleKey, slot: MaskedSlot<'_>) -> Result<(), DataError> {
-        let image = self.transform.apply(image, key)?;
+    fn transform(&self) -> &Transform {
+        &self.transform
+    }
+
+    fn fill(&self, image: &Image, key: SampleKey, slot: MaskedSlot<'_>) -> Result<(), DataError> {
         let mask = self.sampler.sample(&self.grid, self.mask_ratio, key)?;
         patchify_shuffled_into(image.pixels(), &self.grid, &mask, slot.visible, slot.masked)?;
         for (out, &id) in slot.ids_shuffle.iter_mut().zip(mask.ids_shuffle()) {

@@ -1,0 +1,192 @@
+//! From planes of pixels to the crop at its final size, and to RGB.
+
+use super::idct::PIXEL_FRACTION;
+use super::kernel::{Kernel, WEIGHT_FRACTION};
+use super::scan::Plane;
+use super::transpose::transpose;
+
+/// Values that are summed at a time: a few vector registers.
+const CHUNK: usize = 64;
+/// Fractional bits of a sum: those of pixel and weight, less the 16 that a high product drops.
+const SUM_FRACTION: i32 = PIXEL_FRACTION + WEIGHT_FRACTION - 16;
+
+/// The upper half of the product: a single instruction on vectors.
+#[inline(always)]
+fn high_product(a: i16, b: i16) -> i16 {
+    ((i32::from(a) * i32::from(b)) >> 16) as i16
+}
+
+/// Resamples planes; keeps its memory from image to image.
+#[derive(Default)]
+pub(super) struct Resampler {
+    /// Column after column.
+    columns: Vec<i16>,
+    /// The same, row after row.
+    rows: [Vec<i16>; 3],
+    /// One row of the result.
+    row: [Vec<i16>; 3],
+}
+
+impl Resampler {
+    /// Writes the crop.
+    ///
+    /// # Shapes
+    /// - `planes`: one or three
+    /// - `across`, `down`: the kernels of luma and of chroma
+    /// - `out`: `[down.len(), across.len(), channels]`
+    #[inline(always)]
+    pub(super) fn resample(
+        &mut self,
+        planes: &[Plane],
+        across: &[Kernel; 2],
+        down: &[Kernel; 2],
+        channels: usize,
+        out: &mut [u8],
+    ) {
+        let width = across[0].len();
+        let padded_width = width.next_multiple_of(CHUNK);
+        for (c, plane) in planes.iter().enumerate() {
+            self.resample_columns(c, plane, &across[c.min(1)], &down[c.min(1)], padded_width);
+            self.row[c].resize(padded_width, 0);
+        }
+        for (y, out) in out.chunks_exact_mut(width * channels).enumerate() {
+            for c in 0..planes.len() {
+                let down = &down[c.min(1)];
+                let (first, weights) = down.sum(y);
+                let rows = &self.rows[c][(first - down.sources().start) * padded_width..];
+                sum(rows, padded_width, weights, &mut self.row[c]);
+            }
+            let row = self.row.each_ref().map(|row| row.as_slice());
+            match (planes.len(), channels) {
+                (3, 3) => ycbcr_to_rgb(row, out),
+                (3, _) => ycbcr_to_luma(row, out),
+                (_, 3) => grey_to_rgb(row[0], out),
+                _ => out
+                    .iter_mut()
+                    .zip(row[0])
+                    .for_each(|(out, &value)| *out = to_u8(value)),
+            }
+        }
+    }
+
+    /// Makes `self.rows[c]`: the final columns of the rows that `down` needs.
+    #[inline(always)]
+    fn resample_columns(
+        &mut self,
+        c: usize,
+        plane: &Plane,
+        across: &Kernel,
+        down: &Kernel,
+        padded_width: usize,
+    ) {
+        let sources = down.sources();
+        let height = sources.len();
+        let padded_height = height.next_multiple_of(CHUNK);
+        self.columns.resize(padded_height * padded_width, 0);
+        for (i, column) in self
+            .columns
+            .chunks_exact_mut(padded_height)
+            .take(across.len())
+            .enumerate()
+        {
+            let (first, weights) = across.sum(i);
+            let source =
+                &plane.values[(first - plane.left) * plane.stride + sources.start - plane.top..];
+            sum(source, plane.stride, weights, &mut column[..height]);
+        }
+        let rows = &mut self.rows[c];
+        rows.resize(padded_height * padded_width, 0);
+        for x in (0..across.len()).step_by(8) {
+            for y in (0..height).step_by(8) {
+                let mut tile = [[0; 8]; 8];
+                for (i, column) in tile.iter_mut().enumerate() {
+                    let start = (x + i) * padded_height + y;
+                    column.copy_from_slice(&self.columns[start..start + 8]);
+                }
+                for (i, row) in transpose(tile).iter().enumerate() {
+                    rows[(y + i) * padded_width + x..][..8].copy_from_slice(row);
+                }
+            }
+        }
+    }
+}
+
+/// The weighted sum of lines of values, each `stride` after the one before.
+#[inline(always)]
+fn sum(lines: &[i16], stride: usize, weights: &[i16], out: &mut [i16]) {
+    // Each product is rounded down, by half on average.
+    let start = weights.len() as i16 / 2;
+    let mut chunks = out.chunks_exact_mut(CHUNK);
+    let mut at = 0;
+    for chunk in &mut chunks {
+        let mut sums = [start; CHUNK];
+        for (i, &weight) in weights.iter().enumerate() {
+            let line = &lines[i * stride + at..][..CHUNK];
+            for (sum, &value) in sums.iter_mut().zip(line) {
+                *sum = sum.wrapping_add(high_product(value, weight));
+            }
+        }
+        for (out, sum) in chunk.iter_mut().zip(sums) {
+            *out = finish(sum);
+        }
+        at += CHUNK;
+    }
+    for out in chunks.into_remainder() {
+        let mut sum = start;
+        for (i, &weight) in weights.iter().enumerate() {
+            sum = sum.wrapping_add(high_product(lines[i * stride + at], weight));
+        }
+        *out = finish(sum);
+        at += 1;
+    }
+}
+
+/// A sum as a pixel with [`PIXEL_FRACTION`] bits.
+#[inline(always)]
+fn finish(sum: i16) -> i16 {
+    sum.clamp(0, 255 << SUM_FRACTION) << (PIXEL_FRACTION - SUM_FRACTION)
+}
+
+#[inline(always)]
+fn to_u8(value: i16) -> u8 {
+    ((i32::from(value) + (1 << (PIXEL_FRACTION - 1))) >> PIXEL_FRACTION) as u8
+}
+
+fn grey_to_rgb(row: &[i16], out: &mut [u8]) {
+    for (out, &value) in out.chunks_exact_mut(3).zip(row) {
+        out.fill(to_u8(value));
+    }
+}
+
+#[inline(always)]
+fn ycbcr_to_rgb([y, cb, cr]: [&[i16]; 3], out: &mut [u8]) {
+    for (((out, &y), &cb), &cr) in out.chunks_exact_mut(3).zip(y).zip(cb).zip(cr) {
+        out.copy_from_slice(&rgb(y, cb, cr));
+    }
+}
+
+/// Rec. 709 luma of the colours.
+#[inline(always)]
+fn ycbcr_to_luma([y, cb, cr]: [&[i16]; 3], out: &mut [u8]) {
+    for (((out, &y), &cb), &cr) in out.iter_mut().zip(y).zip(cb).zip(cr) {
+        let [red, green, blue] = rgb(y, cb, cr).map(u32::from);
+        *out = ((2126 * red + 7152 * green + 722 * blue) / 10_000) as u8;
+    }
+}
+
+/// Source: ITU-T T.871, section 7.
+#[inline(always)]
+fn rgb(y: i16, cb: i16, cr: i16) -> [u8; 3] {
+    /// Half a bit less than in the arguments, so that sums fit in 16 bits.
+    const FRACTION: i32 = PIXEL_FRACTION - 1;
+    const fn weight(value: f64) -> i16 {
+        (value * (1 << WEIGHT_FRACTION) as f64 + 0.5) as i16
+    }
+    let centred = |value: i16| (value - (128 << PIXEL_FRACTION)) << 1;
+    let (y, cb, cr) = ((y >> 1) + (1 << (FRACTION - 1)), centred(cb), centred(cr));
+    let red = y + high_product(cr, weight(1.402));
+    let green = y - high_product(cb, weight(0.344_136)) - high_product(cr, weight(0.714_136));
+    let blue = y + high_product(cb, weight(1.772));
+    let finish = |value: i16| (value >> FRACTION).clamp(0, 255) as u8;
+    [finish(red), finish(green), finish(blue)]
+}
