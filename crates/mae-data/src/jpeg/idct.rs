@@ -1,4 +1,4 @@
-//! The inverse cosine transform of 8 x 8 blocks, in integers of 13 fractional bits.
+//! The inverse cosine transform of 8 x 8 blocks, in integers.
 //!
 //! Every number is that of libjpeg's accurate integer transform.
 //!
@@ -6,17 +6,28 @@
 //! multiplications".
 
 use super::header::BLOCK;
-use super::transpose::transpose;
+#[cfg(target_arch = "x86_64")]
+use super::x86;
 
 /// Fractional bits of the constants.
-const FRACTION: i32 = 13;
+pub(super) const FRACTION: i32 = 13;
 /// Fractional bits between the two passes.
-const BETWEEN: i32 = 2;
+pub(super) const BETWEEN: i32 = 2;
 /// Pixels are given out times 2 to the power of this.
 pub(super) const PIXEL_FRACTION: i32 = 7;
 
-/// A value of each of eight columns; the arithmetic wraps, as only damaged files need more bits.
-type Lanes = [i32; 8];
+/// What the frequencies 2 and 6 add to the first two of four even outputs; the others mirror it.
+pub(super) const EVEN: [[i16; 2]; 2] = [[10703, 4433], [4433, -10704]];
+/// What the frequencies 1, 3, 5 and 7 add to the first four outputs, and take from the last.
+///
+/// Square roots of 2 times cosines, with 13 fractional bits; sums of rounded constants, as in
+/// libjpeg, which is why some differ by 1.
+pub(super) const ODD: [[i16; 4]; 4] = [
+    [11363, 9633, 6437, 2260],
+    [9633, -2259, -11362, -6436],
+    [6437, -11362, 2261, 9633],
+    [2260, -6436, 9633, -11363],
+];
 
 /// Transforms dequantised coefficients `[vertical, horizontal frequency]` to eight columns of
 /// pixels, each `stride` values after the one before.
@@ -27,18 +38,28 @@ type Lanes = [i32; 8];
 ///   [`PIXEL_FRACTION`]
 #[inline(always)]
 pub(super) fn inverse(coefficients: &[i16; BLOCK], pixels: &mut [i16], stride: usize) {
-    let mut rows = [[0; 8]; 8];
-    for (row, coefficients) in rows.iter_mut().zip(coefficients.chunks_exact(8)) {
-        for (value, &coefficient) in row.iter_mut().zip(coefficients) {
-            *value = i32::from(coefficient);
+    #[cfg(target_arch = "x86_64")]
+    if is_x86_feature_detected!("avx2") {
+        // SAFETY: the processor has AVX2.
+        #[allow(unsafe_code)]
+        return unsafe { x86::inverse(coefficients, pixels, stride) };
+    }
+    inverse_portable(coefficients, pixels, stride);
+}
+
+fn inverse_portable(coefficients: &[i16; BLOCK], pixels: &mut [i16], stride: usize) {
+    let mut between = [0; BLOCK];
+    for column in 0..8 {
+        let input = std::array::from_fn(|row| i32::from(coefficients[row * 8 + column]));
+        for (row, value) in pass(input, FRACTION - BETWEEN).into_iter().enumerate() {
+            // Only damaged files need more bits.
+            between[row * 8 + column] = value.clamp(i16::MIN.into(), i16::MAX.into());
         }
     }
-    let rows = pass::<{ FRACTION - BETWEEN }>(rows);
-    let columns = pass::<{ FRACTION + BETWEEN + 3 }>(transpose(rows));
-    for (x, column) in columns.iter().enumerate() {
-        let out = &mut pixels[x * stride..][..8];
-        for (out, &value) in out.iter_mut().zip(column) {
-            *out = pixel(value);
+    for (y, row) in between.chunks_exact(8).enumerate() {
+        let input = std::array::from_fn(|column| row[column]);
+        for (x, value) in pass(input, FRACTION + BETWEEN + 3).into_iter().enumerate() {
+            pixels[x * stride + y] = pixel(value);
         }
     }
 }
@@ -54,82 +75,33 @@ pub(super) fn inverse_flat(dc: i16, pixels: &mut [i16], stride: usize) {
 
 #[inline(always)]
 fn pixel(value: i32) -> i16 {
-    ((value.wrapping_add(128)).clamp(0, 255) << PIXEL_FRACTION) as i16
+    ((value + 128).clamp(0, 255) << PIXEL_FRACTION) as i16
 }
 
-/// A one-dimensional transform of each lane, rounded to `SHIFT` bits fewer.
-#[inline(always)]
-fn pass<const SHIFT: i32>(input: [Lanes; 8]) -> [Lanes; 8] {
-    let [s0, s1, s2, s3, s4, s5, s6, s7] = input;
-
-    let both = times(plus(s2, s6), fixed(0.541_196_100));
-    let t2 = plus(both, times(s6, -fixed(1.847_759_065)));
-    let t3 = plus(both, times(s2, fixed(0.765_366_865)));
-    // The rounding of the last step goes along with the only path that reaches every output.
-    let half = 1 << (SHIFT - 1);
-    let t0 = scaled_up(plus(s0, s4), half);
-    let t1 = scaled_up(minus(s0, s4), half);
-    let even = [plus(t0, t3), plus(t1, t2), minus(t1, t2), minus(t0, t3)];
-
-    let (a, b, c, d) = (plus(s7, s1), plus(s5, s3), plus(s7, s3), plus(s5, s1));
-    let all = times(plus(c, d), fixed(1.175_875_602));
-    let a = times(a, -fixed(0.899_976_223));
-    let b = times(b, -fixed(2.562_915_447));
-    let c = plus(times(c, -fixed(1.961_570_560)), all);
-    let d = plus(times(d, -fixed(0.390_180_644)), all);
-    let odd = [
-        plus(times(s1, fixed(1.501_321_110)), plus(a, d)),
-        plus(times(s3, fixed(3.072_711_026)), plus(b, c)),
-        plus(times(s5, fixed(2.053_119_869)), plus(b, d)),
-        plus(times(s7, fixed(0.298_631_336)), plus(a, c)),
+/// A one-dimensional transform, rounded to `shift` bits fewer.
+///
+/// The arithmetic wraps as that of vectors does.
+fn pass(input: [i32; 8], shift: i32) -> [i32; 8] {
+    let dot = |weights: &[i16], values: &[i32]| {
+        (weights.iter().zip(values)).fold(0_i32, |sum, (&weight, &value)| {
+            sum.wrapping_add(i32::from(weight).wrapping_mul(value))
+        })
+    };
+    let half = 1 << (shift - 1);
+    let sum = ((input[0] + input[4]) << FRACTION).wrapping_add(half);
+    let difference = ((input[0] - input[4]) << FRACTION).wrapping_add(half);
+    let sides = EVEN.map(|weights| dot(&weights, &[input[2], input[6]]));
+    let even = [
+        sum.wrapping_add(sides[0]),
+        difference.wrapping_add(sides[1]),
+        difference.wrapping_sub(sides[1]),
+        sum.wrapping_sub(sides[0]),
     ];
-
-    let mut output = [[0; 8]; 8];
-    for i in 0..4 {
-        output[i] = scaled_down::<SHIFT>(plus(even[i], odd[i]));
-        output[7 - i] = scaled_down::<SHIFT>(minus(even[i], odd[i]));
-    }
-    output
-}
-
-const fn fixed(value: f64) -> i32 {
-    (value * (1 << FRACTION) as f64 + 0.5) as i32
-}
-
-#[inline(always)]
-fn scaled_up(mut a: Lanes, half: i32) -> Lanes {
-    a.iter_mut()
-        .for_each(|value| *value = (*value << FRACTION).wrapping_add(half));
-    a
-}
-
-#[inline(always)]
-fn scaled_down<const SHIFT: i32>(mut a: Lanes) -> Lanes {
-    a.iter_mut().for_each(|value| *value >>= SHIFT);
-    a
-}
-
-#[inline(always)]
-fn plus(mut a: Lanes, b: Lanes) -> Lanes {
-    for (a, b) in a.iter_mut().zip(b) {
-        *a = a.wrapping_add(b);
-    }
-    a
-}
-
-#[inline(always)]
-fn minus(mut a: Lanes, b: Lanes) -> Lanes {
-    for (a, b) in a.iter_mut().zip(b) {
-        *a = a.wrapping_sub(b);
-    }
-    a
-}
-
-#[inline(always)]
-fn times(mut a: Lanes, factor: i32) -> Lanes {
-    a.iter_mut()
-        .for_each(|value| *value = value.wrapping_mul(factor));
-    a
+    let odd = ODD.map(|weights| dot(&weights, &[input[1], input[3], input[5], input[7]]));
+    std::array::from_fn(|i| match i {
+        0..4 => even[i].wrapping_add(odd[i]) >> shift,
+        _ => even[7 - i].wrapping_sub(odd[7 - i]) >> shift,
+    })
 }
 
 #[cfg(test)]
@@ -175,10 +147,14 @@ mod tests {
             }
         }
 
+        /// Any coefficients, as damaged files have them.
         #[test]
-        fn no_coefficients_panic(coefficients in proptest::array::uniform32(any::<[i16; 2]>())) {
+        fn every_processor_gives_the_same(coefficients in proptest::array::uniform32(any::<[i16; 2]>())) {
             let coefficients = std::array::from_fn(|i| coefficients[i / 2][i % 2]);
-            inverse(&coefficients, &mut [0; BLOCK], 8);
+            let mut pixels = [[0; BLOCK]; 2];
+            inverse(&coefficients, &mut pixels[0], 8);
+            inverse_portable(&coefficients, &mut pixels[1], 8);
+            prop_assert_eq!(pixels[0], pixels[1]);
         }
     }
 }

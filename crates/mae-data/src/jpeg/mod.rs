@@ -19,7 +19,7 @@
 //! | `bits.rs`, `huffman.rs` | from bytes to symbols and numbers |
 //! | `scan.rs`, `idct.rs` | from numbers to planes of pixels |
 //! | `kernel.rs`, `resample.rs` | from planes to the crop at its size |
-//! | `dispatch.rs` | for the best instructions of this processor |
+//! | `dispatch.rs`, `x86.rs` | for the best instructions of this processor |
 
 mod bits;
 mod complete;
@@ -30,7 +30,8 @@ mod idct;
 mod kernel;
 mod resample;
 mod scan;
-mod transpose;
+#[cfg(target_arch = "x86_64")]
+mod x86;
 
 use std::cell::RefCell;
 use std::ops::Range;
@@ -69,10 +70,7 @@ impl View {
 
 thread_local! {
     /// The memory of a thread, so that a loader allocates it once.
-    static DECODER: RefCell<Decoder> = RefCell::new(Decoder {
-        scanner: Scanner::new(),
-        resampler: Resampler::default(),
-    });
+    static DECODER: RefCell<Decoder> = RefCell::new(Decoder::new());
 }
 
 struct Decoder {
@@ -99,6 +97,13 @@ pub(crate) fn decode_view(
 }
 
 impl Decoder {
+    fn new() -> Decoder {
+        Decoder {
+            scanner: Scanner::new(),
+            resampler: Resampler::default(),
+        }
+    }
+
     #[inline(always)]
     fn decode(&mut self, header: &Header, view: &View, channels: usize) -> Option<Vec<u8>> {
         let crop = view.crop;
@@ -138,3 +143,6 @@ fn mcus([luma, chroma]: &[Kernel; 2], luma_blocks: usize) -> Range<usize> {
     let start = (luma.start / size).min(chroma.start / 8);
     start..luma.end.div_ceil(size).max(chroma.end.div_ceil(8))
 }
+
+#[cfg(test)]
+mod tests;

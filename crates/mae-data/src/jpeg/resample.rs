@@ -3,12 +3,17 @@
 use super::idct::PIXEL_FRACTION;
 use super::kernel::{Kernel, WEIGHT_FRACTION};
 use super::scan::Plane;
-use super::transpose::transpose;
+#[cfg(target_arch = "x86_64")]
+use super::x86;
 
-/// Values that are summed at a time: a few vector registers.
-const CHUNK: usize = 64;
+/// Lines of values are padded to a multiple of this.
+pub(super) const CHUNK: usize = 32;
 /// Fractional bits of a sum: those of pixel and weight, less the 16 that a high product drops.
 const SUM_FRACTION: i32 = PIXEL_FRACTION + WEIGHT_FRACTION - 16;
+/// Greatest sum that is a pixel.
+pub(super) const SUM_MAX: i16 = 255 << SUM_FRACTION;
+/// From a sum to a pixel with [`PIXEL_FRACTION`] bits.
+pub(super) const PIXEL_SHIFT: i32 = PIXEL_FRACTION - SUM_FRACTION;
 
 /// The upper half of the product: a single instruction on vectors.
 #[inline(always)]
@@ -90,36 +95,59 @@ impl Resampler {
             .enumerate()
         {
             let (first, weights) = across.sum(i);
-            let source =
-                &plane.values[(first - plane.left) * plane.stride + sources.start - plane.top..];
-            sum(source, plane.stride, weights, &mut column[..height]);
+            let start = (first - plane.left) * plane.stride + sources.start - plane.top;
+            sum(&plane.values[start..], plane.stride, weights, column);
         }
         let rows = &mut self.rows[c];
         rows.resize(padded_height * padded_width, 0);
         for x in (0..across.len()).step_by(8) {
             for y in (0..height).step_by(8) {
-                let mut tile = [[0; 8]; 8];
-                for (i, column) in tile.iter_mut().enumerate() {
-                    let start = (x + i) * padded_height + y;
-                    column.copy_from_slice(&self.columns[start..start + 8]);
-                }
-                for (i, row) in transpose(tile).iter().enumerate() {
-                    rows[(y + i) * padded_width + x..][..8].copy_from_slice(row);
-                }
+                let column = &self.columns[x * padded_height + y..];
+                let row = &mut rows[y * padded_width + x..];
+                transpose_tile(column, padded_height, row, padded_width);
             }
         }
     }
 }
 
-/// The weighted sum of lines of values, each `stride` after the one before.
+/// Eight values of each of eight lines become eight lines; the lines are a stride apart.
+#[inline(always)]
+fn transpose_tile(from: &[i16], from_stride: usize, to: &mut [i16], to_stride: usize) {
+    #[cfg(target_arch = "x86_64")]
+    if is_x86_feature_detected!("avx2") {
+        // SAFETY: the processor has AVX2.
+        #[allow(unsafe_code)]
+        return unsafe { x86::transpose_tile(from, from_stride, to, to_stride) };
+    }
+    transpose_tile_portable(from, from_stride, to, to_stride);
+}
+
+fn transpose_tile_portable(from: &[i16], from_stride: usize, to: &mut [i16], to_stride: usize) {
+    for i in 0..8 {
+        for j in 0..8 {
+            to[j * to_stride + i] = from[i * from_stride + j];
+        }
+    }
+}
+
+/// The weighted sum of lines of values, each `stride` after the one before, as pixels.
+///
+/// The length of `out` is a multiple of [`CHUNK`].
 #[inline(always)]
 fn sum(lines: &[i16], stride: usize, weights: &[i16], out: &mut [i16]) {
-    // Each product is rounded down, by half on average.
-    let start = weights.len() as i16 / 2;
-    let mut chunks = out.chunks_exact_mut(CHUNK);
-    let mut at = 0;
-    for chunk in &mut chunks {
-        let mut sums = [start; CHUNK];
+    #[cfg(target_arch = "x86_64")]
+    if is_x86_feature_detected!("avx2") {
+        // SAFETY: the processor has AVX2.
+        #[allow(unsafe_code)]
+        return unsafe { x86::sum(lines, stride, weights, out) };
+    }
+    sum_portable(lines, stride, weights, out);
+}
+
+fn sum_portable(lines: &[i16], stride: usize, weights: &[i16], out: &mut [i16]) {
+    for (at, chunk) in (0..).step_by(CHUNK).zip(out.chunks_exact_mut(CHUNK)) {
+        // Each product is rounded down, by half on average.
+        let mut sums = [weights.len() as i16 / 2; CHUNK];
         for (i, &weight) in weights.iter().enumerate() {
             let line = &lines[i * stride + at..][..CHUNK];
             for (sum, &value) in sums.iter_mut().zip(line) {
@@ -127,24 +155,9 @@ fn sum(lines: &[i16], stride: usize, weights: &[i16], out: &mut [i16]) {
             }
         }
         for (out, sum) in chunk.iter_mut().zip(sums) {
-            *out = finish(sum);
+            *out = sum.clamp(0, SUM_MAX) << PIXEL_SHIFT;
         }
-        at += CHUNK;
     }
-    for out in chunks.into_remainder() {
-        let mut sum = start;
-        for (i, &weight) in weights.iter().enumerate() {
-            sum = sum.wrapping_add(high_product(lines[i * stride + at], weight));
-        }
-        *out = finish(sum);
-        at += 1;
-    }
-}
-
-/// A sum as a pixel with [`PIXEL_FRACTION`] bits.
-#[inline(always)]
-fn finish(sum: i16) -> i16 {
-    sum.clamp(0, 255 << SUM_FRACTION) << (PIXEL_FRACTION - SUM_FRACTION)
 }
 
 #[inline(always)]

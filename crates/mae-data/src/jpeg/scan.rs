@@ -8,6 +8,7 @@ use super::bits::{Bits, Segments};
 use super::header::{BLOCK, Header};
 use super::huffman::{END_OF_BLOCK, Kind, Table};
 use super::idct;
+use super::resample::CHUNK;
 
 /// Where the coefficients of a block, which come in zigzag order, are in `[vertical, horizontal]`.
 #[rustfmt::skip]
@@ -17,6 +18,9 @@ const NATURAL: [u8; BLOCK] = [
     35, 42, 49, 56, 57, 50, 43, 36, 29, 22, 15, 23, 30, 37, 44, 51,
     58, 59, 52, 45, 38, 31, 39, 46, 53, 60, 61, 54, 47, 55, 62, 63,
 ];
+
+/// Codes of a coefficient, with their numbers, that surely fit in the 56 bits of a refill.
+const CODES_PER_REFILL: usize = 2;
 
 /// A part of one component's pixels, column after column.
 #[derive(Default)]
@@ -94,9 +98,9 @@ impl Scanner {
             plane.stride = height + 16;
             plane.top = rows.start * down * 8;
             plane.left = columns.start * across * 8;
-            plane
-                .values
-                .resize(plane.stride * columns.len() * across * 8, 0);
+            // Lines may be read to the end of a chunk.
+            let len = plane.stride * columns.len() * across * 8 + CHUNK;
+            plane.values.resize(len, 0);
         }
 
         let [mcu_height, mcu_width] = header.luma_blocks.map(|blocks| 8 * blocks);
@@ -197,17 +201,22 @@ fn decode_block(
     let mut position = 1;
     while position < BLOCK {
         bits.refill();
-        let code = coding.ac.code(bits.peek())?;
-        position += code.skip();
-        if position >= BLOCK {
+        for _ in 0..CODES_PER_REFILL {
+            let code = coding.ac.code(bits.peek())?;
+            position += code.skip();
+            if position >= BLOCK {
+                bits.consume(code.bits());
+                return (position > END_OF_BLOCK).then_some(position == END_OF_BLOCK + 1);
+            }
+            let value = code.value(bits.peek()) as i16;
+            coefficients[usize::from(NATURAL[position]) % BLOCK] =
+                value.wrapping_mul(coding.quantisation[position]);
             bits.consume(code.bits());
-            return (position > END_OF_BLOCK).then_some(position == END_OF_BLOCK + 1);
+            position += 1;
+            if position == BLOCK {
+                break;
+            }
         }
-        let value = code.value(bits.peek()) as i16;
-        coefficients[usize::from(NATURAL[position]) % BLOCK] =
-            value.wrapping_mul(coding.quantisation[position]);
-        bits.consume(code.bits());
-        position += 1;
     }
     Some(false)
 }
@@ -219,9 +228,14 @@ fn skip_block(coding: &Coding, bits: &mut Bits, prediction: &mut i32) -> Option<
     let mut position = 1;
     while position < BLOCK {
         bits.refill();
-        let code = coding.ac.code(bits.peek())?;
-        bits.consume(code.bits());
-        position += code.skip() + 1;
+        for _ in 0..CODES_PER_REFILL {
+            let code = coding.ac.code(bits.peek())?;
+            bits.consume(code.bits());
+            position += code.skip() + 1;
+            if position >= BLOCK {
+                break;
+            }
+        }
     }
     (position == BLOCK || position > END_OF_BLOCK).then_some(())
 }
