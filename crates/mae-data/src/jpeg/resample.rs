@@ -8,17 +8,17 @@ use super::x86;
 
 /// Lines of values are padded to a multiple of this.
 pub(super) const CHUNK: usize = 32;
-/// Fractional bits of a sum: those of pixel and weight, less the 16 that a high product drops.
-const SUM_FRACTION: i32 = PIXEL_FRACTION + WEIGHT_FRACTION - 16;
+/// Fractional bits of a sum: those of pixel and weight, less the 15 that [`product`] drops.
+const SUM_FRACTION: i32 = PIXEL_FRACTION + WEIGHT_FRACTION - 15;
 /// Greatest sum that is a pixel.
 pub(super) const SUM_MAX: i16 = 255 << SUM_FRACTION;
 /// From a sum to a pixel with [`PIXEL_FRACTION`] bits.
 pub(super) const PIXEL_SHIFT: i32 = PIXEL_FRACTION - SUM_FRACTION;
 
-/// The upper half of the product: a single instruction on vectors.
+/// The upper 17 bits of the product, rounded: a single instruction on vectors.
 #[inline(always)]
-fn high_product(a: i16, b: i16) -> i16 {
-    ((i32::from(a) * i32::from(b)) >> 16) as i16
+fn product(a: i16, b: i16) -> i16 {
+    ((i32::from(a) * i32::from(b) + (1 << 14)) >> 15) as i16
 }
 
 /// Resamples planes; keeps its memory from image to image.
@@ -146,12 +146,11 @@ fn sum(lines: &[i16], stride: usize, weights: &[i16], out: &mut [i16]) {
 
 fn sum_portable(lines: &[i16], stride: usize, weights: &[i16], out: &mut [i16]) {
     for (at, chunk) in (0..).step_by(CHUNK).zip(out.chunks_exact_mut(CHUNK)) {
-        // Each product is rounded down, by half on average.
-        let mut sums = [weights.len() as i16 / 2; CHUNK];
+        let mut sums = [0_i16; CHUNK];
         for (i, &weight) in weights.iter().enumerate() {
             let line = &lines[i * stride + at..][..CHUNK];
             for (sum, &value) in sums.iter_mut().zip(line) {
-                *sum = sum.wrapping_add(high_product(value, weight));
+                *sum = sum.wrapping_add(product(value, weight));
             }
         }
         for (out, sum) in chunk.iter_mut().zip(sums) {
@@ -190,16 +189,16 @@ fn ycbcr_to_luma([y, cb, cr]: [&[i16]; 3], out: &mut [u8]) {
 /// Source: ITU-T T.871, section 7.
 #[inline(always)]
 fn rgb(y: i16, cb: i16, cr: i16) -> [u8; 3] {
-    /// Half a bit less than in the arguments, so that sums fit in 16 bits.
+    /// A bit less than in the arguments, so that sums fit in 16 bits.
     const FRACTION: i32 = PIXEL_FRACTION - 1;
     const fn weight(value: f64) -> i16 {
         (value * (1 << WEIGHT_FRACTION) as f64 + 0.5) as i16
     }
-    let centred = |value: i16| (value - (128 << PIXEL_FRACTION)) << 1;
+    let centred = |value: i16| value - (128 << PIXEL_FRACTION);
     let (y, cb, cr) = ((y >> 1) + (1 << (FRACTION - 1)), centred(cb), centred(cr));
-    let red = y + high_product(cr, weight(1.402));
-    let green = y - high_product(cb, weight(0.344_136)) - high_product(cr, weight(0.714_136));
-    let blue = y + high_product(cb, weight(1.772));
+    let red = y + product(cr, weight(1.402));
+    let green = y - product(cb, weight(0.344_136)) - product(cr, weight(0.714_136));
+    let blue = y + product(cb, weight(1.772));
     let finish = |value: i16| (value >> FRACTION).clamp(0, 255) as u8;
     [finish(red), finish(green), finish(blue)]
 }

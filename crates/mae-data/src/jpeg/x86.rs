@@ -127,14 +127,14 @@ pub(super) fn sum(lines: &[i16], stride: usize, weights: &[i16], out: &mut [i16]
     const REGISTERS: usize = CHUNK / 16;
     let max = _mm256_set1_epi16(SUM_MAX);
     for (at, chunk) in (0..).step_by(CHUNK).zip(out.chunks_exact_mut(CHUNK)) {
-        let mut sums = [_mm256_set1_epi16(weights.len() as i16 / 2); REGISTERS];
+        let mut sums = [_mm256_setzero_si256(); REGISTERS];
         for (i, &weight) in weights.iter().enumerate() {
             let line = &lines[i * stride + at..][..CHUNK];
             let weight = _mm256_set1_epi16(weight);
             for (sum, values) in sums.iter_mut().zip(line.chunks_exact(16)) {
                 // SAFETY: the slice holds 32 bytes.
                 let values = unsafe { _mm256_loadu_si256(values.as_ptr().cast()) };
-                *sum = _mm256_add_epi16(*sum, _mm256_mulhi_epi16(values, weight));
+                *sum = _mm256_add_epi16(*sum, _mm256_mulhrs_epi16(values, weight));
             }
         }
         for (sum, out) in sums.into_iter().zip(chunk.chunks_exact_mut(16)) {
