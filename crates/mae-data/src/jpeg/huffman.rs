@@ -21,7 +21,7 @@ impl Code {
             (Kind::Ac, _, 0) => END_OF_BLOCK as u32,
             (Kind::Ac, ..) => run,
         };
-        Code(code_len + size | code_len << 8 | size << 16 | skip << 24)
+        Code((code_len + size) | (code_len << 8) | (size << 16) | (skip << 24))
     }
 
     /// Bits of the code and the number after it, at most 27; 0 if there is no such code.
