@@ -105,7 +105,7 @@ impl Bits<'_> {
     #[inline(always)]
     pub(super) fn consume(&mut self, bits: u32) {
         self.buffer <<= bits;
-        self.buffered = self.buffered.wrapping_sub(bits) & 63;
+        self.buffered -= bits;
     }
 
     /// Whether more bits were consumed than there are.

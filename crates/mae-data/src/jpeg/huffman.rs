@@ -27,7 +27,8 @@ impl Code {
     /// Bits of the code and the number after it, at most 27; 0 if there is no such code.
     #[inline(always)]
     pub(super) fn bits(self) -> u32 {
-        self.0 & 0xff
+        // At most 6 bits, because shifts by such a number need no masking of their own.
+        self.0 & 63
     }
 
     /// Coefficients of 0 before the one of this code.
@@ -39,7 +40,7 @@ impl Code {
     /// The number after the code, given the bits from the code on; 0 if none follows.
     #[inline(always)]
     pub(super) fn value(self, bits: u64) -> i32 {
-        let (code_len, size) = (self.0 >> 8 & 0xff, self.0 >> 16 & 0xff);
+        let (code_len, size) = ((self.0 >> 8) & 63, (self.0 >> 16) & 63);
         let bits = bits << code_len;
         let magnitude = (bits >> 1 >> (63 - size)) as i32;
         // Numbers that begin with a 0 are negative.
@@ -123,7 +124,7 @@ impl Table {
     #[inline(always)]
     pub(super) fn code(&self, bits: u64) -> Option<Code> {
         let code = self.lookup[(bits >> (64 - LOOKUP_BITS)) as usize];
-        if code.bits() != 0 {
+        if code.0 != 0 {
             return Some(code);
         }
         self.long_code(bits)

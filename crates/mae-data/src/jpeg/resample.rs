@@ -171,7 +171,18 @@ fn grey_to_rgb(row: &[i16], out: &mut [u8]) {
 }
 
 #[inline(always)]
-fn ycbcr_to_rgb([y, cb, cr]: [&[i16]; 3], out: &mut [u8]) {
+fn ycbcr_to_rgb(rows: [&[i16]; 3], out: &mut [u8]) {
+    #[cfg(target_arch = "x86_64")]
+    if is_x86_feature_detected!("avx2") {
+        // SAFETY: the processor has AVX2.
+        #[allow(unsafe_code)]
+        let done = unsafe { x86::ycbcr_to_rgb(rows, out) };
+        return ycbcr_to_rgb_portable(rows.map(|row| &row[done..]), &mut out[3 * done..]);
+    }
+    ycbcr_to_rgb_portable(rows, out);
+}
+
+fn ycbcr_to_rgb_portable([y, cb, cr]: [&[i16]; 3], out: &mut [u8]) {
     for (((out, &y), &cb), &cr) in out.chunks_exact_mut(3).zip(y).zip(cb).zip(cr) {
         out.copy_from_slice(&rgb(y, cb, cr));
     }
@@ -186,19 +197,63 @@ fn ycbcr_to_luma([y, cb, cr]: [&[i16]; 3], out: &mut [u8]) {
     }
 }
 
+/// Fractional bits of colours: a bit less than those of pixels, so that sums fit in 16 bits.
+pub(super) const COLOUR_FRACTION: i32 = PIXEL_FRACTION - 1;
+/// What red takes from Cr, green from Cb and from Cr, and blue from Cb.
+///
 /// Source: ITU-T T.871, section 7.
+pub(super) const COLOUR_WEIGHTS: [i16; 4] = [
+    colour_weight(1.402),
+    colour_weight(-0.344_136),
+    colour_weight(-0.714_136),
+    colour_weight(1.772),
+];
+
+const fn colour_weight(value: f64) -> i16 {
+    (value * (1 << WEIGHT_FRACTION) as f64).round() as i16
+}
+
 #[inline(always)]
 fn rgb(y: i16, cb: i16, cr: i16) -> [u8; 3] {
-    /// A bit less than in the arguments, so that sums fit in 16 bits.
-    const FRACTION: i32 = PIXEL_FRACTION - 1;
-    const fn weight(value: f64) -> i16 {
-        (value * (1 << WEIGHT_FRACTION) as f64 + 0.5) as i16
-    }
     let centred = |value: i16| value - (128 << PIXEL_FRACTION);
-    let (y, cb, cr) = ((y >> 1) + (1 << (FRACTION - 1)), centred(cb), centred(cr));
-    let red = y + product(cr, weight(1.402));
-    let green = y - product(cb, weight(0.344_136)) - product(cr, weight(0.714_136));
-    let blue = y + product(cb, weight(1.772));
-    let finish = |value: i16| (value >> FRACTION).clamp(0, 255) as u8;
+    let (cb, cr) = (centred(cb), centred(cr));
+    let y = (y >> 1) + (1 << (COLOUR_FRACTION - 1));
+    let [red_cr, green_cb, green_cr, blue_cb] = COLOUR_WEIGHTS;
+    let red = y + product(cr, red_cr);
+    let green = y + product(cb, green_cb) + product(cr, green_cr);
+    let blue = y + product(cb, blue_cb);
+    let finish = |value: i16| (value >> COLOUR_FRACTION).clamp(0, 255) as u8;
     [finish(red), finish(green), finish(blue)]
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    proptest! {
+        /// Values and weights as pixels and kernels have them.
+        #[test]
+        fn every_processor_gives_the_same(
+            values in proptest::collection::vec(0_i16..=255 << PIXEL_FRACTION, 8 * CHUNK),
+            weights in proptest::array::uniform4(-4000_i16..12_000),
+            width in 1_usize..70,
+        ) {
+            let mut found = [[0; 2 * CHUNK]; 2];
+            sum(&values, CHUNK, &weights, &mut found[0][..CHUNK]);
+            sum_portable(&values, CHUNK, &weights, &mut found[1][..CHUNK]);
+            prop_assert_eq!(found[0], found[1]);
+
+            transpose_tile(&values, 11, &mut found[0], 8);
+            transpose_tile_portable(&values, 11, &mut found[1], 8);
+            prop_assert_eq!(found[0], found[1]);
+
+            let rows = [0, 1, 2].map(|row| &values[row * 70..row * 70 + width]);
+            let mut found = [vec![0; 3 * width], vec![0; 3 * width]];
+            ycbcr_to_rgb(rows, &mut found[0]);
+            ycbcr_to_rgb_portable(rows, &mut found[1]);
+            prop_assert_eq!(&found[0], &found[1]);
+        }
+    }
 }

@@ -8,7 +8,7 @@ use std::arch::x86_64::*;
 
 use super::header::BLOCK;
 use super::idct::{BETWEEN, EVEN, FRACTION, ODD, PIXEL_FRACTION};
-use super::resample::{CHUNK, PIXEL_SHIFT, SUM_MAX};
+use super::resample::{CHUNK, COLOUR_FRACTION, COLOUR_WEIGHTS, PIXEL_SHIFT, SUM_MAX};
 
 /// `idct::inverse`.
 #[target_feature(enable = "avx2")]
@@ -149,3 +149,59 @@ pub(super) fn sum(lines: &[i16], stride: usize, weights: &[i16], out: &mut [i16]
         }
     }
 }
+
+/// `resample::ycbcr_to_rgb` of as many pixels as it returns, at least all but 15.
+#[target_feature(enable = "avx2")]
+pub(super) fn ycbcr_to_rgb([y, cb, cr]: [&[i16]; 3], out: &mut [u8]) -> usize {
+    let [red_cr, green_cb, green_cr, blue_cb] =
+        COLOUR_WEIGHTS.map(|weight| _mm256_set1_epi16(weight));
+    let middle = _mm256_set1_epi16(128 << PIXEL_FRACTION);
+    let half = _mm256_set1_epi16(1 << (COLOUR_FRACTION - 1));
+    let mut done = 0;
+    for out in out.chunks_exact_mut(48) {
+        let [y, cb, cr] = [y, cb, cr].map(|row| {
+            let values = &row[done..done + 16];
+            // SAFETY: the slice holds 32 bytes.
+            unsafe { _mm256_loadu_si256(values.as_ptr().cast()) }
+        });
+        let (cb, cr) = (_mm256_sub_epi16(cb, middle), _mm256_sub_epi16(cr, middle));
+        let y = _mm256_add_epi16(_mm256_srai_epi16::<1>(y), half);
+        let green = _mm256_add_epi16(y, _mm256_mulhrs_epi16(cb, green_cb));
+        let colours = [
+            _mm256_add_epi16(y, _mm256_mulhrs_epi16(cr, red_cr)),
+            _mm256_add_epi16(green, _mm256_mulhrs_epi16(cr, green_cr)),
+            _mm256_add_epi16(y, _mm256_mulhrs_epi16(cb, blue_cb)),
+        ];
+        let colours = colours.map(|values| {
+            let values = _mm256_srai_epi16::<COLOUR_FRACTION>(values);
+            let (low, high) = (
+                _mm256_castsi256_si128(values),
+                _mm256_extracti128_si256::<1>(values),
+            );
+            _mm_packus_epi16(low, high)
+        });
+        for (masks, out) in INTERLEAVE.iter().zip(out.chunks_exact_mut(16)) {
+            let mut bytes = _mm_setzero_si128();
+            for (colour, mask) in colours.into_iter().zip(masks) {
+                // SAFETY: the array holds 16 bytes.
+                let mask = unsafe { _mm_loadu_si128(mask.as_ptr().cast()) };
+                bytes = _mm_or_si128(bytes, _mm_shuffle_epi8(colour, mask));
+            }
+            // SAFETY: the slice holds 16 bytes.
+            unsafe { _mm_storeu_si128(out.as_mut_ptr().cast(), bytes) };
+        }
+        done += 16;
+    }
+    done
+}
+
+/// For each third of 16 RGB pixels and each colour, the pixel that a byte takes; 128 for none.
+const INTERLEAVE: [[[u8; 16]; 3]; 3] = {
+    let mut masks = [[[128; 16]; 3]; 3];
+    let mut i = 0;
+    while i < 48 {
+        masks[i / 16][i % 3][i % 16] = (i / 3) as u8;
+        i += 1;
+    }
+    masks
+};
