@@ -160,9 +160,12 @@ fn photo() -> Vec<u8> {
 
 fn encode(height: usize, width: usize, quality: u8, seed: u32) -> Vec<u8> {
     let mut state = seed | 1;
+    // Within the gamut, far from its edges: where colours are clipped matters a little.
+    let wave = |at: f64| (120.0 + 60.0 * at.sin()) as u8;
     let image = RgbImage::from_fn(width as u32, height as u32, |x, y| {
         state = state.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
-        image::Rgb([(x * 7 + (state >> 28)) as u8, (y * 5) as u8, (x * y) as u8])
+        let (x, y, grain) = (f64::from(x), f64::from(y), (state >> 28) as u8);
+        image::Rgb([x / 3.0, y / 4.0, (x + y) / 5.0].map(|at| wave(at) + grain))
     });
     let mut content = Cursor::new(Vec::new());
     JpegEncoder::new_with_quality(&mut content, quality)
@@ -184,7 +187,7 @@ proptest! {
         width in 1_usize..70,
         target in (1_usize..50, 1_usize..50),
         parts in proptest::array::uniform4(0.0..1.0_f64),
-        quality in 30_u8..=100,
+        quality in 60_u8..=100,
         seed: u32,
     ) {
         let content = encode(height, width, quality, seed);
@@ -198,9 +201,8 @@ proptest! {
         let view = View { crop, height: target.0, width: target.1, hflip: false };
         let found = decode_view(&content, 3, |_, _| view).expect("a usual file");
         let expected = Image::decode(&content, 3, "").unwrap().crop_resize(crop, target.0, target.1).unwrap();
-        // The test image is far less smooth than a photo, and so is what is made of its colours.
         let difference = difference(&found, &expected);
-        prop_assert!(difference < 4.0, "{difference}");
+        prop_assert!(difference < 2.0, "{difference}");
     }
 
     #[test]
