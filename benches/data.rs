@@ -1,13 +1,17 @@
 //! What happens to an image before it reaches the device.
 
+use std::borrow::Cow;
 use std::hint::black_box;
 use std::ops::ControlFlow;
 use std::sync::Arc;
 
 use criterion::{BatchSize, Criterion, Throughput, criterion_group, criterion_main};
+use image::ExtendedColorType;
+use image::codecs::jpeg::JpegEncoder;
 use mae_data::{
-    ImageLoader, ImageLoaderConfig, Loader, LoaderConfig, MaskSampler, PackConfig, PackEncoding,
-    PackedDataset, PatchGrid, SampleKey, SyntheticDataset, Transform, pack, patchify, shuffle,
+    Augmentation, Content, CropBox, DataError, Dataset, Image, ImageLoader, ImageLoaderConfig,
+    Loader, LoaderConfig, MaskSampler, PackConfig, PackEncoding, PackedDataset, PatchGrid,
+    SampleKey, SyntheticDataset, Transform, pack, patchify, patchify_shuffled_into, shuffle,
     unpatchify, unshuffle,
 };
 
@@ -60,6 +64,17 @@ fn masks(criterion: &mut Criterion) {
         })
     });
     let mask = sample(0);
+    let image = image(&grid);
+    let visible_len = mask.kept() * grid.patch_dim();
+    let mut visible = vec![0; visible_len];
+    let mut masked = vec![0; rows.len() - visible_len];
+    group.bench_function("mask + gather", |b| {
+        b.iter(|| {
+            index += 1;
+            let mask = sample(index);
+            patchify_shuffled_into(black_box(&image), &grid, &mask, &mut visible, &mut masked)
+        })
+    });
     let (visible, masked) = shuffle(&rows, grid.patch_dim(), &mask).expect("the mask fits");
     group.bench_function("unshuffle", |b| {
         b.iter(|| {
@@ -69,6 +84,128 @@ fn masks(criterion: &mut Criterion) {
                 grid.patch_dim(),
                 &mask,
             )
+        })
+    });
+    group.finish();
+}
+
+/// A scene with the grain of a camera, as JPEG, about as large as a photograph of ImageNet.
+fn photo(height: usize, width: usize, index: usize) -> Vec<u8> {
+    let scenes = SyntheticDataset::new(index + 1, height, width, 3, 0).expect("a usual size");
+    let mut pixels = scenes.image(index).expect("in range").into_pixels();
+    let mut state = index as u32;
+    for value in &mut pixels {
+        state = state.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
+        *value = value.saturating_add((state >> 29) as u8);
+    }
+    let mut content = Vec::new();
+    JpegEncoder::new_with_quality(&mut content, 90)
+        .encode(
+            &pixels,
+            width as u32,
+            height as u32,
+            ExtendedColorType::Rgb8,
+        )
+        .expect("memory suffices");
+    content
+}
+
+/// The paper's augmentation.
+fn paper() -> Transform {
+    Transform {
+        augmentation: Augmentation::random_resized_crop(),
+        hflip: true,
+        ..Transform::center_crop(224, 224)
+    }
+}
+
+fn jpeg(criterion: &mut Criterion) {
+    let content = photo(375, 500, 0);
+    let image = Image::decode(&content, 3, "photo").expect("a whole file");
+    let mut index = 0;
+    let mut next_key = move || {
+        index += 1;
+        SampleKey {
+            seed: 0,
+            epoch: 0,
+            index,
+        }
+    };
+    let mut group = criterion.benchmark_group("jpeg");
+    group.bench_function("library's decoder, 500 x 375", |b| {
+        b.iter(|| Image::decode(black_box(&content), 3, "photo"))
+    });
+    group.bench_function("decode without resize, 224 x 224", |b| {
+        let content = photo(224, 224, 0);
+        let as_it_is = Transform::center_crop(224, 224);
+        b.iter(|| as_it_is.apply_encoded(black_box(&content), 3, "photo", next_key()))
+    });
+    group.bench_function("decode and resize random crops", |b| {
+        b.iter(|| paper().apply_encoded(black_box(&content), 3, "photo", next_key()))
+    });
+    group.bench_function("resize pixels, 385 x 290", |b| {
+        let crop = CropBox {
+            top: 40.0,
+            left: 60.0,
+            height: 290.0,
+            width: 385.0,
+        };
+        b.iter(|| black_box(&image).crop_resize(crop, 224, 224))
+    });
+    group.bench_function("transform pixels, random crops", |b| {
+        b.iter_batched(
+            || image.clone(),
+            |image| paper().apply(image, next_key()),
+            BatchSize::SmallInput,
+        )
+    });
+    group.finish();
+}
+
+/// JPEGs in memory.
+struct Photos(Vec<Vec<u8>>);
+
+impl Dataset for Photos {
+    fn len(&self) -> usize {
+        self.0.len()
+    }
+
+    fn channels(&self) -> usize {
+        3
+    }
+
+    fn image(&self, index: usize) -> Result<Image, DataError> {
+        Image::decode(&self.0[index], 3, &self.name(index))
+    }
+
+    fn content(&self, index: usize) -> Result<Content<'_>, DataError> {
+        Ok(Content::Encoded(Cow::Borrowed(&self.0[index])))
+    }
+
+    fn name(&self, index: usize) -> String {
+        format!("photo {index}")
+    }
+}
+
+fn photo_loader(criterion: &mut Criterion) {
+    const IMAGES: usize = 128;
+    let photos = Photos((0..IMAGES).map(|index| photo(375, 500, index)).collect());
+    let config = LoaderConfig {
+        transform: paper(),
+        ..LoaderConfig::new(grid(), 64)
+    };
+    let loader = Loader::new(Arc::new(photos), config).expect("a valid config");
+    let mut group = criterion.benchmark_group("loader");
+    group
+        .throughput(Throughput::Elements(IMAGES as u64))
+        .sample_size(20);
+    let mut epoch = 0;
+    group.bench_function("jpeg 500 x 375", |b| {
+        b.iter(|| {
+            epoch += 1;
+            (loader.epoch(epoch, 0))
+                .map(|batch| batch.expect("the photos are whole").len())
+                .sum::<usize>()
         })
     });
     group.finish();
@@ -141,5 +278,5 @@ fn packed(criterion: &mut Criterion) {
     group.finish();
 }
 
-criterion_group!(benches, patches, masks, loader, packed);
+criterion_group!(benches, patches, masks, jpeg, photo_loader, loader, packed);
 criterion_main!(benches);

@@ -17,10 +17,20 @@ pub use subset::{Subset, hold_out};
 pub use synthetic::SyntheticDataset;
 pub use tar::TarDataset;
 
+use std::borrow::Cow;
 use std::hash::Hasher;
 
 use crate::error::DataError;
 use crate::image::Image;
+
+/// One image as a [`Dataset`] stores it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Content<'a> {
+    /// Pixels, of the data set's number of channels.
+    Pixels(Image),
+    /// The content of an image file, as [`Image::decode`] reads it.
+    Encoded(Cow<'a, [u8]>),
+}
 
 /// Images by index, read from several threads at once.
 ///
@@ -43,6 +53,17 @@ pub trait Dataset: Send + Sync {
     /// [`DataError::Image`] or [`DataError::Io`] if this image cannot be read: the loader counts
     /// it as broken and goes on; any other error ends the epoch.
     fn image(&self, index: usize) -> Result<Image, DataError>;
+
+    /// One image as it is stored, so that a loader decodes no more of it than it needs.
+    ///
+    /// By default the pixels of [`Dataset::image`].
+    /// A source of image files gives their bytes, borrowed if it has them in memory.
+    ///
+    /// # Errors
+    /// As [`Dataset::image`], but that what is encoded is not checked.
+    fn content(&self, index: usize) -> Result<Content<'_>, DataError> {
+        self.image(index).map(Content::Pixels)
+    }
 
     /// The class of one image: an index into [`Dataset::classes`].
     fn label(&self, index: usize) -> Option<u32> {

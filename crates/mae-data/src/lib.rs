@@ -26,7 +26,7 @@
 //! The same config therefore gives the same batches with any number of workers and after any
 //! resume.
 
-// Memory maps alone need it: `dataset/mapped.rs`.
+// Memory maps (`dataset/mapped.rs`) and vector instructions (`jpeg/x86.rs`) alone need it.
 #![deny(unsafe_code)]
 
 mod dataset;
@@ -43,7 +43,7 @@ mod stats;
 mod transform;
 
 pub use crate::dataset::{
-    Cifar, CifarDataset, Dataset, FolderDataset, PackConfig, PackEncoding, PackProgress,
+    Cifar, CifarDataset, Content, Dataset, FolderDataset, PackConfig, PackEncoding, PackProgress,
     PackSummary, PackedDataset, SUPPORTED_EXTENSIONS, Split, Subset, SyntheticDataset, TarDataset,
     hold_out, pack, shared_classes,
 };

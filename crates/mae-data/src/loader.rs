@@ -11,6 +11,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use rayon::{ThreadPool, ThreadPoolBuilder};
 
+use self::batch::BrokenImage;
 pub use self::epoch::Epoch;
 pub use self::images::{ImageBatch, ImageLoaderConfig};
 pub use self::masked::{LoaderConfig, MaskedBatch};
@@ -123,8 +124,12 @@ impl<C> Source<C> {
         order
     }
 
-    fn check_broken(&self) -> Result<(), DataError> {
+    /// Adds to the broken images; the error says that they are too many.
+    fn report_broken(&self, images: Vec<BrokenImage>) -> Result<(), DataError> {
         const SHOWN: usize = 10;
+        for image in images {
+            self.broken.report(image.index, image.name, image.reason);
+        }
         let broken = self.broken.lock().len();
         let len = self.dataset.len();
         let max_broken_share = self.schedule.max_broken_share;

@@ -50,7 +50,7 @@ pub fn channel_mean_std(
                 epoch: 0,
                 index: index as u64,
             };
-            let image = transform.apply(dataset.image(index)?, key)?;
+            let image = transform.apply_content(dataset, index, key)?;
             Ok(Sums::of(&image))
         })
         .collect::<Vec<Result<Sums, DataError>>>();

@@ -1,3 +1,4 @@
+use std::borrow::Cow;
 use std::collections::BTreeSet;
 use std::ffi::OsStr;
 use std::hash::Hasher;
@@ -6,7 +7,7 @@ use std::time::UNIX_EPOCH;
 
 use walkdir::{DirEntry, WalkDir};
 
-use super::{Dataset, check_index};
+use super::{Content, Dataset, check_index};
 use crate::error::DataError;
 use crate::image::{Image, check_channels};
 
@@ -66,6 +67,14 @@ impl FolderDataset {
         })
     }
 
+    fn read(&self, index: usize) -> Result<Vec<u8>, DataError> {
+        check_index(index, self.len())?;
+        std::fs::read(self.path(index)).map_err(|error| DataError::Image {
+            name: self.name(index),
+            reason: error.to_string(),
+        })
+    }
+
     fn path(&self, index: usize) -> PathBuf {
         self.images
             .get(index)
@@ -83,13 +92,11 @@ impl Dataset for FolderDataset {
     }
 
     fn image(&self, index: usize) -> Result<Image, DataError> {
-        check_index(index, self.len())?;
-        let path = self.path(index);
-        let content = std::fs::read(&path).map_err(|error| DataError::Image {
-            name: self.name(index),
-            reason: error.to_string(),
-        })?;
-        Image::decode(&content, self.channels, &self.name(index))
+        Image::decode(&self.read(index)?, self.channels, &self.name(index))
+    }
+
+    fn content(&self, index: usize) -> Result<Content<'_>, DataError> {
+        Ok(Content::Encoded(Cow::Owned(self.read(index)?)))
     }
 
     fn label(&self, index: usize) -> Option<u32> {

@@ -3,6 +3,7 @@
 mod format;
 mod write;
 
+use std::borrow::Cow;
 use std::hash::Hasher;
 use std::ops::Range;
 use std::path::{Path, PathBuf};
@@ -12,7 +13,7 @@ use image::{DynamicImage, GrayImage, RgbImage};
 use self::format::{BadHeader, ENTRY_LEN, Encoding, Entry, HEADER_LEN, Header, MAGIC, NO_LABEL};
 pub use self::write::{PackConfig, PackEncoding, PackProgress, PackSummary, pack};
 use super::mapped::MappedFile;
-use super::{Dataset, check_index};
+use super::{Content, Dataset, check_index};
 use crate::error::DataError;
 use crate::image::{Image, check_channels};
 
@@ -157,6 +158,16 @@ impl Dataset for PackedDataset {
                 let (height, width) = (entry.height as usize, entry.width as usize);
                 Image::new(height, width, self.channels, pixels)
             }
+        }
+    }
+
+    fn content(&self, index: usize) -> Result<Content<'_>, DataError> {
+        match self.header.encoding {
+            Encoding::File => {
+                let (_, record) = self.record(index)?;
+                Ok(Content::Encoded(Cow::Borrowed(record)))
+            }
+            Encoding::Raw => self.image(index).map(Content::Pixels),
         }
     }
 

@@ -2,7 +2,7 @@ use std::collections::BTreeMap;
 use std::hash::Hasher;
 use std::sync::Arc;
 
-use super::{Dataset, check_index};
+use super::{Content, Dataset, check_index};
 use crate::error::DataError;
 use crate::image::Image;
 use crate::rng::{Rng, SampleKey, Stream};
@@ -43,6 +43,11 @@ impl Dataset for Subset {
     fn image(&self, index: usize) -> Result<Image, DataError> {
         check_index(index, self.len())?;
         self.inner.image(self.indices[index])
+    }
+
+    fn content(&self, index: usize) -> Result<Content<'_>, DataError> {
+        check_index(index, self.len())?;
+        self.inner.content(self.indices[index])
     }
 
     fn label(&self, index: usize) -> Option<u32> {

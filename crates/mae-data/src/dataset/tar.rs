@@ -3,6 +3,7 @@
 mod braces;
 mod index;
 
+use std::borrow::Cow;
 use std::hash::Hasher;
 use std::path::{Path, PathBuf};
 use std::time::SystemTime;
@@ -12,7 +13,7 @@ use rayon::prelude::*;
 use self::braces::expand;
 use self::index::{Label, Member, list_members};
 use super::mapped::MappedFile;
-use super::{Dataset, check_index};
+use super::{Content, Dataset, check_index};
 use crate::error::DataError;
 use crate::image::{Image, check_channels};
 
@@ -157,6 +158,11 @@ impl Dataset for TarDataset {
 
     fn image(&self, index: usize) -> Result<Image, DataError> {
         Image::decode(self.encoded(index)?, self.channels, &self.name(index))
+    }
+
+    fn content(&self, index: usize) -> Result<Content<'_>, DataError> {
+        let content = self.encoded(index)?;
+        Ok(Content::Encoded(Cow::Borrowed(content)))
     }
 
     fn label(&self, index: usize) -> Option<u32> {

@@ -9,10 +9,23 @@ use crate::dataset::Dataset;
 use crate::error::DataError;
 use crate::rng::SampleKey;
 
+/// A batch, and the images that it should have held.
+pub(super) struct Made<B> {
+    pub(super) batch: B,
+    pub(super) broken: Vec<BrokenImage>,
+}
+
+/// An image that cannot be read.
+pub(super) struct BrokenImage {
+    pub(super) index: usize,
+    pub(super) name: String,
+    pub(super) reason: String,
+}
+
 /// What became of one image of a batch.
 enum Outcome {
     Whole,
-    Broken,
+    Broken(BrokenImage),
     /// The epoch was dropped before the image's turn came.
     Stopped,
 }
@@ -25,7 +38,7 @@ impl<C: Recipe> Source<C> {
         number: usize,
         indices: &[usize],
         stop: &AtomicBool,
-    ) -> Result<Option<C::Batch>, DataError> {
+    ) -> Result<Option<Made<C::Batch>>, DataError> {
         let mut batch = self.recipe.blank(self.dataset.as_ref(), number, indices)?;
         let slots = self.recipe.slots(&mut batch);
         let outcomes: Vec<Outcome> = self.pool.install(|| {
@@ -36,7 +49,7 @@ impl<C: Recipe> Source<C> {
                     if stop.load(Ordering::Relaxed) {
                         return Ok(Outcome::Stopped);
                     }
-                    self.fill_or_report(epoch, index, slot)
+                    self.fill_unless_broken(epoch, index, slot)
                 })
                 .collect::<Result<_, DataError>>()
         })?;
@@ -51,10 +64,16 @@ impl<C: Recipe> Source<C> {
             .map(|outcome| matches!(outcome, Outcome::Whole))
             .collect();
         C::keep(&mut batch, &is_whole);
-        Ok(Some(batch))
+        let broken = (outcomes.into_iter())
+            .filter_map(|outcome| match outcome {
+                Outcome::Broken(image) => Some(image),
+                Outcome::Whole | Outcome::Stopped => None,
+            })
+            .collect();
+        Ok(Some(Made { batch, broken }))
     }
 
-    fn fill_or_report(
+    fn fill_unless_broken(
         &self,
         epoch: u64,
         index: usize,
@@ -69,15 +88,16 @@ impl<C: Recipe> Source<C> {
                 message: panic_message(panic.as_ref()),
             },
         };
-        match error {
-            DataError::Image { name, reason } => self.broken.report(index, name, reason),
-            DataError::Io { path, source } => {
-                let name = path.display().to_string();
-                self.broken.report(index, name, source.to_string());
-            }
+        let (name, reason) = match error {
+            DataError::Image { name, reason } => (name, reason),
+            DataError::Io { path, source } => (path.display().to_string(), source.to_string()),
             error => return Err(error),
-        }
-        Ok(Outcome::Broken)
+        };
+        Ok(Outcome::Broken(BrokenImage {
+            index,
+            name,
+            reason,
+        }))
     }
 
     fn fill(&self, epoch: u64, index: usize, slot: C::Slot<'_>) -> Result<(), DataError> {
@@ -86,7 +106,8 @@ impl<C: Recipe> Source<C> {
             epoch,
             index: index as u64,
         };
-        self.recipe.fill(self.dataset.image(index)?, key, slot)
+        let image = (self.recipe.transform()).apply_content(self.dataset.as_ref(), index, key)?;
+        self.recipe.fill(&image, key, slot)
     }
 }
 

@@ -14,7 +14,8 @@ pub struct ImageLoaderConfig {
     pub batch_size: usize,
     /// Threads that read and transform images; 0 for one per available core.
     pub workers: usize,
-    /// Batches that may wait, ready, for the consumer; one more is being made meanwhile.
+    /// Batches that may wait, ready, for the consumer; two more, or as many as keep all workers
+    /// busy, are being made meanwhile.
     pub prefetch: usize,
     /// Leaves out the last batch of an epoch if it would be smaller than the others.
     pub drop_last: bool,
@@ -112,8 +113,11 @@ impl Recipe for ImageLoaderConfig {
         batch.pixels.chunks_exact_mut(image_len).collect()
     }
 
-    fn fill(&self, image: Image, key: SampleKey, slot: &mut [u8]) -> Result<(), DataError> {
-        let image = self.transform.apply(image, key)?;
+    fn transform(&self) -> &Transform {
+        &self.transform
+    }
+
+    fn fill(&self, image: &Image, _key: SampleKey, slot: &mut [u8]) -> Result<(), DataError> {
         DataError::check_len("image", slot.len(), image.pixels().len())?;
         slot.copy_from_slice(image.pixels());
         Ok(())

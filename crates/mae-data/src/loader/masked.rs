@@ -17,7 +17,8 @@ pub struct LoaderConfig {
     pub batch_size: usize,
     /// Threads that read and transform images; 0 for one per available core.
     pub workers: usize,
-    /// Batches that may wait, ready, for the consumer; one more is being made meanwhile.
+    /// Batches that may wait, ready, for the consumer; two more, or as many as keep all workers
+    /// busy, are being made meanwhile.
     pub prefetch: usize,
     /// Leaves out the last batch of an epoch if it would be smaller than the others.
     pub drop_last: bool,
@@ -172,8 +173,11 @@ impl Recipe for LoaderConfig {
             .collect()
     }
 
-    fn fill(&self, image: Image, key: SampleKey, slot: MaskedSlot<'_>) -> Result<(), DataError> {
-        let image = self.transform.apply(image, key)?;
+    fn transform(&self) -> &Transform {
+        &self.transform
+    }
+
+    fn fill(&self, image: &Image, key: SampleKey, slot: MaskedSlot<'_>) -> Result<(), DataError> {
         let mask = self.sampler.sample(&self.grid, self.mask_ratio, key)?;
         patchify_shuffled_into(image.pixels(), &self.grid, &mask, slot.visible, slot.masked)?;
         for (out, &id) in slot.ids_shuffle.iter_mut().zip(mask.ids_shuffle()) {

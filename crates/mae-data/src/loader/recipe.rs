@@ -3,6 +3,7 @@ use crate::dataset::Dataset;
 use crate::error::DataError;
 use crate::image::Image;
 use crate::rng::SampleKey;
+use crate::transform::Transform;
 
 /// What a loader makes of the images of a batch: all that differs between kinds of batches.
 ///
@@ -30,8 +31,11 @@ pub trait Recipe: Send + Sync + 'static {
     /// One slot for each image of the batch.
     fn slots<'a>(&self, batch: &'a mut Self::Batch) -> Vec<Self::Slot<'a>>;
 
-    /// Transforms an image into its slot.
-    fn fill(&self, image: Image, key: SampleKey, slot: Self::Slot<'_>) -> Result<(), DataError>;
+    /// What happens to an image first.
+    fn transform(&self) -> &Transform;
+
+    /// Brings a transformed image into its slot.
+    fn fill(&self, image: &Image, key: SampleKey, slot: Self::Slot<'_>) -> Result<(), DataError>;
 
     /// Leaves out the images that are not wanted.
     fn keep(batch: &mut Self::Batch, is_wanted: &[bool]);

@@ -1,0 +1,37 @@
+//! The same code for several processors, chosen while running.
+
+use super::header::Header;
+use super::{Decoder, View};
+
+/// [`Decoder::decode`], compiled for the vector instructions that this processor has.
+///
+/// All arithmetic is in integers, so every processor gives the same result.
+pub(super) fn decode(
+    decoder: &mut Decoder,
+    header: &Header,
+    view: &View,
+    channels: usize,
+) -> Option<Vec<u8>> {
+    #[cfg(target_arch = "x86_64")]
+    if is_x86_feature_detected!("avx2")
+        && is_x86_feature_detected!("bmi1")
+        && is_x86_feature_detected!("bmi2")
+        && is_x86_feature_detected!("lzcnt")
+    {
+        // SAFETY: the processor has all that the function was compiled for.
+        #[allow(unsafe_code)]
+        return unsafe { decode_avx2(decoder, header, view, channels) };
+    }
+    decoder.decode(header, view, channels)
+}
+
+#[cfg(target_arch = "x86_64")]
+#[target_feature(enable = "avx2,bmi1,bmi2,lzcnt")]
+fn decode_avx2(
+    decoder: &mut Decoder,
+    header: &Header,
+    view: &View,
+    channels: usize,
+) -> Option<Vec<u8>> {
+    decoder.decode(header, view, channels)
+}

@@ -1,0 +1,141 @@
+//! Huffman codes and the numbers that follow them.
+//!
+//! Source: ITU-T T.81, annexes C and F.2.2.
+
+/// Codes of at most this many bits are found by one look into a table.
+const LOOKUP_BITS: u32 = 10;
+/// What the symbol "end of block" adds to the position in a block: more than any run.
+pub(super) const END_OF_BLOCK: usize = 128;
+
+/// A code in one number, so that one load tells all.
+#[derive(Clone, Copy, Default)]
+pub(super) struct Code(u32);
+
+impl Code {
+    fn new(symbol: u8, code_len: u32, kind: Kind) -> Code {
+        let (run, size) = (u32::from(symbol >> 4), u32::from(symbol & 15));
+        let skip = match (kind, run, size) {
+            (Kind::Dc, ..) => 0,
+            // 16 zeros: 15 are skipped, and one is written.
+            (Kind::Ac, 15, 0) => 15,
+            (Kind::Ac, _, 0) => END_OF_BLOCK as u32,
+            (Kind::Ac, ..) => run,
+        };
+        Code((code_len + size) | (code_len << 8) | (size << 16) | (skip << 24))
+    }
+
+    /// Bits of the code and the number after it, at most 27; 0 if there is no such code.
+    #[inline(always)]
+    pub(super) fn bits(self) -> u32 {
+        // At most 6 bits, because shifts by such a number need no masking of their own.
+        self.0 & 63
+    }
+
+    /// Coefficients of 0 before the one of this code.
+    #[inline(always)]
+    pub(super) fn skip(self) -> usize {
+        (self.0 >> 24) as usize
+    }
+
+    /// The number after the code, given the bits from the code on; 0 if none follows.
+    #[inline(always)]
+    pub(super) fn value(self, bits: u64) -> i32 {
+        let (code_len, size) = ((self.0 >> 8) & 63, (self.0 >> 16) & 63);
+        let bits = bits << code_len;
+        let magnitude = (bits >> 1 >> (63 - size)) as i32;
+        // Numbers that begin with a 0 are negative.
+        let is_negative = !(bits as i64 >> 63) as i32;
+        magnitude - (is_negative & ((1 << size) - 1))
+    }
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Kind {
+    Dc,
+    Ac,
+}
+
+/// A Huffman table, ready for use.
+pub(super) struct Table {
+    kind: Kind,
+    /// The definition that this was built from: most files share a few.
+    definition: Vec<u8>,
+    lookup: Box<[Code; 1 << LOOKUP_BITS]>,
+    /// For each length, the first 16 bits of the first longer code.
+    limits: [u32; 17],
+    /// For each length, the place of its first symbol, less its first code.
+    offsets: [i32; 17],
+}
+
+impl Table {
+    pub(super) fn new(kind: Kind) -> Table {
+        Table {
+            kind,
+            definition: Vec::new(),
+            lookup: Box::new([Code::default(); 1 << LOOKUP_BITS]),
+            limits: [0; 17],
+            offsets: [0; 17],
+        }
+    }
+
+    /// Becomes the table of `definition`, 16 counts and the symbols; `None` if it is none.
+    pub(super) fn define(&mut self, definition: &[u8]) -> Option<()> {
+        if self.definition == definition {
+            return Some(());
+        }
+        // If this fails half-way, the next definition must not take it for done.
+        self.definition.clear();
+        self.lookup.fill(Code::default());
+        let (counts, symbols) = definition.split_at_checked(16)?;
+        let max_size = match self.kind {
+            Kind::Dc => 11,
+            Kind::Ac => 10,
+        };
+        if symbols
+            .iter()
+            .any(|symbol| symbol & 15 > max_size || self.kind == Kind::Dc && symbol >> 4 != 0)
+        {
+            return None;
+        }
+        let (mut code, mut place) = (0_u32, 0_usize);
+        for (len, &count) in (1_u32..).zip(counts) {
+            self.offsets[len as usize] = place as i32 - code as i32;
+            for &symbol in symbols.get(place..place + usize::from(count))? {
+                if code >= 1 << len {
+                    return None;
+                }
+                if len <= LOOKUP_BITS {
+                    let shift = LOOKUP_BITS - len;
+                    let first = (code << shift) as usize;
+                    self.lookup[first..first + (1 << shift)]
+                        .fill(Code::new(symbol, len, self.kind));
+                }
+                code += 1;
+            }
+            place += usize::from(count);
+            self.limits[len as usize] = code << (16 - len);
+            code <<= 1;
+        }
+        self.definition.extend_from_slice(definition);
+        Some(())
+    }
+
+    /// The code that `bits` begin with; `None` if there is none.
+    #[inline(always)]
+    pub(super) fn code(&self, bits: u64) -> Option<Code> {
+        let code = self.lookup[(bits >> (64 - LOOKUP_BITS)) as usize];
+        if code.0 != 0 {
+            return Some(code);
+        }
+        self.long_code(bits)
+    }
+
+    #[cold]
+    fn long_code(&self, bits: u64) -> Option<Code> {
+        let next = (bits >> 48) as u32;
+        let len = (LOOKUP_BITS + 1..=16).find(|&len| next < self.limits[len as usize])?;
+        let place = self.offsets[len as usize] + (next >> (16 - len)) as i32;
+        let symbol = *self.definition.get(16 + usize::try_from(place).ok()?)?;
+        Some(Code::new(symbol, len, self.kind))
+    }
+}
