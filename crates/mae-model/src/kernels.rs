@@ -30,20 +30,50 @@ impl Kernels {
     /// If `device` is neither CPU nor CUDA.
     pub fn matmul_flops(self, device: Device, precision: Kind) -> torch_ext::Result<f64> {
         let plain = plain_matmul_flops(device, precision)?;
-        Ok(match (self, device, precision) {
-            (Self::Fused, Device::Cpu, Kind::Float) => {
-                plain.max(pool().install(mae_kernels::matmul_flops))
-            }
-            _ => plain,
+        Ok(if self.fuses_on(device, precision) {
+            plain.max(pool().install(mae_kernels::matmul_flops))
+        } else {
+            plain
         })
+    }
+
+    /// Takes most of libtorch's threads from it for as long as the result lives, where these kernels do most of the
+    /// work: it keeps a quarter of them, at least one.
+    ///
+    /// At a barrier libtorch's threads wait by spinning, and so take the cores from the kernels' threads and the
+    /// loader's.
+    pub fn take_threads(self, device: Device, precision: Kind) -> Option<TakenThreads> {
+        if !self.fuses_on(device, precision) {
+            return None;
+        }
+        let threads = pool().current_num_threads() as i32;
+        let taken = TakenThreads {
+            before: tch::get_num_threads(),
+        };
+        tch::set_num_threads((threads / 4).max(1));
+        Some(taken)
+    }
+
+    fn fuses_on(self, device: Device, precision: Kind) -> bool {
+        self == Self::Fused && device == Device::Cpu && precision == Kind::Float
     }
 
     /// Whether tokens like these go through `mae-kernels`.
     pub(crate) fn fuses(self, tokens: &Tensor) -> bool {
-        self == Self::Fused
-            && tokens.device() == Device::Cpu
-            && tokens.kind() == Kind::Float
+        self.fuses_on(tokens.device(), tokens.kind())
             && !is_autocast(Device::Cpu).expect("the CPU has autocast")
+    }
+}
+
+/// Gives libtorch its threads back when dropped: see [`Kernels::take_threads`].
+#[derive(Debug)]
+pub struct TakenThreads {
+    before: i32,
+}
+
+impl Drop for TakenThreads {
+    fn drop(&mut self) {
+        tch::set_num_threads(self.before);
     }
 }
 

@@ -44,7 +44,7 @@ pub use classifier::VitClassifier;
 pub use config::MaeConfig;
 pub use error::ModelError;
 pub use flops::Flops;
-pub use kernels::Kernels;
+pub use kernels::{Kernels, TakenThreads};
 pub use mae::MaskedAutoencoderViT;
 pub use normalization::Normalization;
 pub use patchify::patchify;

@@ -76,10 +76,13 @@ fn measure(args: &Args) -> Result<serde_json::Value> {
     let config = run_config(&step)?;
     let images = Images::random(&step)?;
     let mut state = TrainState::new(&config, &Normalization::IMAGENET)?;
-    state.model.set_kernels(match args.kernels {
+    let kernels = match args.kernels {
         BlockKernels::Fused => Kernels::Fused,
         BlockKernels::Plain => Kernels::Plain,
-    });
+    };
+    state.model.set_kernels(kernels);
+    let threads = tch::get_num_threads();
+    let taken_threads = kernels.take_threads(config.device, config.precision.kind());
     let mut number = 0;
     let mut update = || -> Result<Duration> {
         let start = Instant::now();
@@ -97,6 +100,7 @@ fn measure(args: &Args) -> Result<serde_json::Value> {
         taken.push(update()?);
     }
     let peak_rss_mb = peak_rss_mb();
+    drop(taken_threads);
     ensure!(
         state.trainer.totals.skipped() == 0,
         "an update was skipped because its loss was not finite: what was measured is no training"
@@ -121,7 +125,7 @@ fn measure(args: &Args) -> Result<serde_json::Value> {
         "libtorch_sgemm_gflops": libtorch_gflops,
         "sgemm_gflops": sgemm_gflops,
         "mfu": images_per_s * gflops_per_image / sgemm_gflops,
-        "threads": tch::get_num_threads(),
+        "threads": threads,
     }))
 }
 

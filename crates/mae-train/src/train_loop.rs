@@ -131,10 +131,9 @@ pub fn train<T: Task>(
         batches.images,
         position.images
     );
-    let trainer = task.trainer();
-    let matmul_flops = run
-        .kernels
-        .matmul_flops(trainer.device(), trainer.precision().kind())?;
+    let (device, precision) = (task.trainer().device(), task.trainer().precision().kind());
+    let matmul_flops = run.kernels.matmul_flops(device, precision)?;
+    let _threads = run.kernels.take_threads(device, precision);
     log::debug!("matrix products reach {:.0} GFLOP/s", matmul_flops / 1e9);
     let steps_per_epoch = batches.per_epoch.div_ceil(optim.accumulate) as u64;
     let mut run = Run {
