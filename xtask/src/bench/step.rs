@@ -69,8 +69,8 @@ pub fn suite(root: &Path, peers: Option<&Python>, interrupt: &Interrupt) -> Resu
              in f32 with as many threads as PyTorch takes by itself; ours also computes the gradient's norm."
                 .to_string(),
             "Of peak: the operations that the model needs (three times those of the matrix products of the \
-             forward pass, `MaeConfig::flops`) per second, over those of the fastest product of two \
-             4096 x 4096 matrices that was seen."
+             forward pass, `MaeConfig::flops`) per second, over those of the fastest matrix products that any \
+             of the systems reached in the run."
                 .to_string(),
             "Peers run as their packages come; ours has jemalloc, as the program has.".to_string(),
         ],

@@ -48,6 +48,9 @@ pub fn render(section: Section, record: &Record) -> String {
             text += &format!("\n**{}**\n\n{}", group.title, speeds(group, peak));
         }
     }
+    if let Some(peak) = peak {
+        text += &format!("\nThe fastest matrix products of the run: {peak:.0} GFLOP/s.\n");
+    }
     let failures = record
         .groups
         .iter()
