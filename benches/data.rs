@@ -89,6 +89,30 @@ fn masks(criterion: &mut Criterion) {
     group.finish();
 }
 
+fn samplers(criterion: &mut Criterion) {
+    let grid = grid();
+    let mut group = criterion.benchmark_group("samplers");
+    for (name, sampler) in [
+        ("random", MaskSampler::Random),
+        ("block", MaskSampler::Block),
+        ("grid", MaskSampler::Grid),
+    ] {
+        let mut index = 0;
+        group.bench_function(name, |b| {
+            b.iter(|| {
+                index += 1;
+                let key = SampleKey {
+                    seed: 0,
+                    epoch: 0,
+                    index,
+                };
+                sampler.sample(black_box(&grid), 0.75, key)
+            })
+        });
+    }
+    group.finish();
+}
+
 /// A scene with the grain of a camera, as JPEG, about as large as a photograph of ImageNet.
 fn photo(height: usize, width: usize, index: usize) -> Vec<u8> {
     let scenes = SyntheticDataset::new(index + 1, height, width, 3, 0).expect("a usual size");
@@ -278,5 +302,14 @@ fn packed(criterion: &mut Criterion) {
     group.finish();
 }
 
-criterion_group!(benches, patches, masks, jpeg, photo_loader, loader, packed);
+criterion_group!(
+    benches,
+    patches,
+    masks,
+    samplers,
+    jpeg,
+    photo_loader,
+    loader,
+    packed
+);
 criterion_main!(benches);
