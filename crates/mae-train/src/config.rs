@@ -202,7 +202,8 @@ impl Default for DataSection {
 pub struct MaskSection {
     /// Share of the patches that is hidden. Default 0.75.
     pub ratio: f64,
-    /// How the hidden patches are chosen. Default `random`.
+    /// How the hidden patches are chosen: `random`, the default, one by one; `block`, in rectangles;
+    /// `grid`, all but one of every four, which needs a ratio of 0.75 and even numbers of rows and columns of patches.
     pub sampler: MaskSampler,
 }
 
