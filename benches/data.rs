@@ -9,10 +9,10 @@ use criterion::{BatchSize, Criterion, Throughput, criterion_group, criterion_mai
 use image::ExtendedColorType;
 use image::codecs::jpeg::JpegEncoder;
 use mae_data::{
-    Augmentation, Content, CropBox, DataError, Dataset, Image, ImageLoader, ImageLoaderConfig,
-    Loader, LoaderConfig, MaskSampler, PackConfig, PackEncoding, PackedDataset, PatchGrid,
-    SampleKey, SyntheticDataset, Transform, pack, patchify, patchify_shuffled_into, shuffle,
-    unpatchify, unshuffle,
+    Augmentation, ColorJitter, Content, CropBox, DataError, Dataset, Image, ImageLoader,
+    ImageLoaderConfig, Loader, LoaderConfig, MaskSampler, PackConfig, PackEncoding, PackedDataset,
+    PatchGrid, SampleKey, SyntheticDataset, Transform, pack, patchify, patchify_shuffled_into,
+    shuffle, unpatchify, unshuffle,
 };
 
 /// ImageNet's usual size: 224 x 224 RGB in patches of 16.
@@ -86,6 +86,87 @@ fn masks(criterion: &mut Criterion) {
             )
         })
     });
+    group.finish();
+}
+
+fn samplers(criterion: &mut Criterion) {
+    let grid = grid();
+    let mut group = criterion.benchmark_group("samplers");
+    for (name, sampler) in [
+        ("random", MaskSampler::Random),
+        ("block", MaskSampler::Block),
+        ("grid", MaskSampler::Grid),
+    ] {
+        let mut index = 0;
+        group.bench_function(name, |b| {
+            b.iter(|| {
+                index += 1;
+                let key = SampleKey {
+                    seed: 0,
+                    epoch: 0,
+                    index,
+                };
+                sampler.sample(black_box(&grid), 0.75, key)
+            })
+        });
+    }
+    group.finish();
+}
+
+/// Each property by itself, then all, on 224 x 224 pixels.
+fn color_jitter(criterion: &mut Criterion) {
+    let scenes = SyntheticDataset::new(1, 224, 224, 3, 0).expect("a usual size");
+    let image = scenes.image(0).expect("in range");
+    let all = ColorJitter::default();
+    let none = ColorJitter {
+        brightness: 0.0,
+        contrast: 0.0,
+        saturation: 0.0,
+        hue: 0.0,
+    };
+    let mut group = criterion.benchmark_group("color jitter");
+    for (name, jitter) in [
+        (
+            "brightness",
+            ColorJitter {
+                brightness: 0.4,
+                ..none
+            },
+        ),
+        (
+            "contrast",
+            ColorJitter {
+                contrast: 0.4,
+                ..none
+            },
+        ),
+        (
+            "saturation",
+            ColorJitter {
+                saturation: 0.4,
+                ..none
+            },
+        ),
+        ("hue", ColorJitter { hue: 0.1, ..none }),
+        ("all", all),
+    ] {
+        let mut index = 0;
+        group.bench_function(name, |b| {
+            b.iter_batched(
+                || image.clone(),
+                |image| {
+                    index += 1;
+                    let key = SampleKey {
+                        seed: 0,
+                        epoch: 0,
+                        index,
+                    };
+                    jitter.apply(image, key)
+                },
+                BatchSize::SmallInput,
+            )
+        });
+    }
     group.finish();
 }
 
@@ -278,5 +359,15 @@ fn packed(criterion: &mut Criterion) {
     group.finish();
 }
 
-criterion_group!(benches, patches, masks, jpeg, photo_loader, loader, packed);
+criterion_group!(
+    benches,
+    patches,
+    masks,
+    samplers,
+    color_jitter,
+    jpeg,
+    photo_loader,
+    loader,
+    packed
+);
 criterion_main!(benches);

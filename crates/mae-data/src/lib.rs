@@ -29,6 +29,7 @@
 // Memory maps (`dataset/mapped.rs`) and vector instructions (`jpeg/x86.rs`) alone need it.
 #![deny(unsafe_code)]
 
+mod color_jitter;
 mod dataset;
 mod error;
 mod image;
@@ -36,12 +37,14 @@ mod jpeg;
 mod loader;
 mod mask;
 mod patch;
+mod pixel;
 mod rand_augment;
 mod rng;
 mod shuffle;
 mod stats;
 mod transform;
 
+pub use crate::color_jitter::ColorJitter;
 pub use crate::dataset::{
     Cifar, CifarDataset, Content, Dataset, FolderDataset, PackConfig, PackEncoding, PackProgress,
     PackSummary, PackedDataset, SUPPORTED_EXTENSIONS, Split, Subset, SyntheticDataset, TarDataset,

@@ -1,6 +1,5 @@
 //! Random distortions of a training image: the RandAugment of fine-tuning.
 
-mod pixel;
 mod warp;
 
 use serde::{Deserialize, Serialize};
@@ -8,6 +7,7 @@ use serde::{Deserialize, Serialize};
 use self::warp::Affine;
 use crate::error::DataError;
 use crate::image::Image;
+use crate::pixel;
 use crate::rng::{Rng, SampleKey, Stream};
 
 /// Applies `ops` operations to an image, each chosen at random and left out half of the time.
@@ -179,12 +179,6 @@ impl Op {
         };
         warp::warp(&image, &affine, fill)
     }
-}
-
-/// Luma of an RGB colour, with the weights of ITU-R BT.601 in units of 2^-16, as Pillow.
-fn luma([red, green, blue]: [u8; 3]) -> u8 {
-    let sum = 19_595 * u32::from(red) + 38_470 * u32::from(green) + 7_471 * u32::from(blue);
-    ((sum + (1 << 15)) >> 16) as u8
 }
 
 #[cfg(test)]

@@ -32,6 +32,7 @@ pub(crate) enum Stream {
     Statistics = 6,
     HoldOut = 7,
     RandAugment = 8,
+    ColorJitter = 9,
 }
 
 /// Random numbers of one [`Stream`] of one [`SampleKey`].

@@ -1,7 +1,10 @@
 //! From an image of any size to one of the size that the network expects.
 
+mod crop;
+
 use serde::{Deserialize, Serialize};
 
+use crate::color_jitter::ColorJitter;
 use crate::dataset::{Content, Dataset};
 use crate::error::DataError;
 use crate::image::{CropBox, Image, check_channels, check_sides};
@@ -23,7 +26,10 @@ pub struct Transform {
     /// Mirrors every second image on average. Default: false.
     #[serde(default)]
     pub hflip: bool,
-    /// Distorts the image after crop and flip, for fine-tuning. Default: none.
+    /// Changes the colours after crop and flip. Default: none.
+    #[serde(default)]
+    pub color_jitter: Option<ColorJitter>,
+    /// Distorts the image after all else, for fine-tuning. Default: none.
     #[serde(default)]
     pub rand_augment: Option<RandAugment>,
 }
@@ -49,7 +55,16 @@ pub enum Augmentation {
         /// Default: 0.875.
         crop_share: f64,
     },
-    /// A random part, as torchvision's `RandomResizedCrop`.
+    /// A part of the same size as that of `CenterCrop`, at a random place.
+    ///
+    /// As torchvision's `Resize` and `RandomCrop`: the "fixed size" crop of He et al. 2021,
+    /// table 1e.
+    RandomCrop {
+        /// The target's share of the resized image's shorter side, from 0.01 to 1.
+        /// Default: 0.875.
+        crop_share: f64,
+    },
+    /// A part of random size and shape at a random place, as torchvision's `RandomResizedCrop`.
     ///
     /// Source: He et al. 2021, appendix A.1, whose only augmentations are this and the flip.
     RandomResizedCrop {
@@ -87,6 +102,10 @@ enum AugmentationFields {
         #[serde(default = "default_crop_share")]
         crop_share: f64,
     },
+    RandomCrop {
+        #[serde(default = "default_crop_share")]
+        crop_share: f64,
+    },
     RandomResizedCrop {
         #[serde(default = "default_scale")]
         scale: [f64; 2],
@@ -114,6 +133,9 @@ impl From<AugmentationFields> for Augmentation {
             AugmentationFields::CenterCrop { crop_share } => {
                 Augmentation::CenterCrop { crop_share }
             }
+            AugmentationFields::RandomCrop { crop_share } => {
+                Augmentation::RandomCrop { crop_share }
+            }
             AugmentationFields::RandomResizedCrop { scale, ratio } => {
                 Augmentation::RandomResizedCrop { scale, ratio }
             }
@@ -129,6 +151,7 @@ impl Transform {
             width,
             augmentation: Augmentation::None,
             hflip: false,
+            color_jitter: None,
             rand_augment: None,
         }
     }
@@ -137,18 +160,22 @@ impl Transform {
     ///
     /// # Errors
     /// [`DataError::Config`] if a side is 0, if bounds are not finite, not positive or not in
-    /// order, if `scale` exceeds 1, if `crop_share` is not from 0.01 to 1, or if `rand_augment` is
-    /// not [valid](RandAugment::validate).
+    /// order, if `scale` exceeds 1, if `crop_share` is not from 0.01 to 1, or if
+    /// `color_jitter` or `rand_augment` is not valid.
     pub fn validate(&self) -> Result<(), DataError> {
         check_sides(self.height, self.width)?;
         match self.augmentation {
             Augmentation::None => {}
-            Augmentation::CenterCrop { crop_share } => check_crop_share(crop_share)?,
+            Augmentation::CenterCrop { crop_share } | Augmentation::RandomCrop { crop_share } => {
+                check_crop_share(crop_share)?;
+            }
             Augmentation::RandomResizedCrop { scale, ratio } => {
                 check_bounds("scale", scale, 1.0)?;
                 check_bounds("ratio", ratio, f64::INFINITY)?;
             }
         }
+        self.color_jitter
+            .map_or(Ok(()), |jitter| jitter.validate())?;
         self.rand_augment
             .map_or(Ok(()), |augment| augment.validate())
     }
@@ -222,21 +249,26 @@ impl Transform {
 
     /// What is taken of an image of `height` times `width` pixels.
     fn view(&self, height: usize, width: usize, key: SampleKey) -> View {
-        let same_size = (height, width) == (self.height, self.width);
+        let (source, target) = ([height, width], [self.height, self.width]);
         let crop = match self.augmentation {
-            Augmentation::None if same_size => CropBox {
+            Augmentation::None if source == target => CropBox {
                 top: 0.0,
                 left: 0.0,
                 height: height as f64,
                 width: width as f64,
             },
-            Augmentation::None => self.covering_crop(height, width, 1.0),
+            Augmentation::None => crop::covering(target, source, 1.0, crop::centred),
             Augmentation::CenterCrop { crop_share } => {
-                self.covering_crop(height, width, crop_share)
+                crop::covering(target, source, crop_share, crop::centred)
+            }
+            Augmentation::RandomCrop { crop_share } => {
+                let mut rng = Rng::new(key, Stream::Crop);
+                let place = |room: usize| rng.below(room as u64 + 1) as f64;
+                crop::covering(target, source, crop_share, place)
             }
             Augmentation::RandomResizedCrop { scale, ratio } => {
                 let mut rng = Rng::new(key, Stream::Crop);
-                random_crop(height, width, scale, ratio, &mut rng)
+                crop::random_resized(source, scale, ratio, &mut rng)
             }
         };
         View {
@@ -247,78 +279,15 @@ impl Transform {
         }
     }
 
-    fn distort(&self, image: Image, key: SampleKey) -> Result<Image, DataError> {
+    /// What happens to pixels after crop and flip.
+    fn distort(&self, mut image: Image, key: SampleKey) -> Result<Image, DataError> {
+        if let Some(color_jitter) = &self.color_jitter {
+            image = color_jitter.apply(image, key)?;
+        }
         match &self.rand_augment {
             Some(rand_augment) => rand_augment.apply(image, key),
             None => Ok(image),
         }
-    }
-
-    /// The box whose resize equals resizing the image until it just covers the target divided by
-    /// `crop_share` and then cutting the target out of the centre, with torchvision's rounding.
-    fn covering_crop(&self, height: usize, width: usize, crop_share: f64) -> CropBox {
-        let covered = [self.height, self.width].map(|side| (side as f64 / crop_share) as usize);
-        // In u128 because two image sides and a target side may be multiplied.
-        let scaled = |target: usize, side: usize, other: usize| {
-            (target as u128 * other as u128 / side as u128) as usize
-        };
-        let tall = covered[0] as u128 * width as u128 >= covered[1] as u128 * height as u128;
-        let (resized_height, resized_width) = if tall {
-            (covered[0], scaled(covered[0], height, width))
-        } else {
-            (scaled(covered[1], width, height), covered[1])
-        };
-        let (top, crop_height) = centred(self.height, resized_height, height);
-        let (left, crop_width) = centred(self.width, resized_width, width);
-        CropBox {
-            top,
-            left,
-            height: crop_height,
-            width: crop_width,
-        }
-    }
-}
-
-/// Start and length, in pixels of a source side, of `target` centred pixels of the resized side.
-fn centred(target: usize, resized: usize, source: usize) -> (f64, f64) {
-    let scale = source as f64 / resized as f64;
-    let start = ((resized - target) as f64 / 2.0).round_ties_even() * scale;
-    (start, (target as f64 * scale).min(source as f64 - start))
-}
-
-/// torchvision's `RandomResizedCrop.get_params`: ten tries, then the largest centred crop whose
-/// ratio is in bounds.
-fn random_crop(
-    height: usize,
-    width: usize,
-    scale: [f64; 2],
-    ratio: [f64; 2],
-    rng: &mut Rng,
-) -> CropBox {
-    const TRIES: usize = 10;
-    let (full_height, full_width) = (height as f64, width as f64);
-    for _ in 0..TRIES {
-        let area = full_height * full_width * rng.between(scale[0], scale[1]);
-        let aspect = rng.between(ratio[0].ln(), ratio[1].ln()).exp();
-        let crop_height = (area / aspect).sqrt().round();
-        let crop_width = (area * aspect).sqrt().round();
-        if (1.0..=full_height).contains(&crop_height) && (1.0..=full_width).contains(&crop_width) {
-            return CropBox {
-                top: rng.below((full_height - crop_height) as u64 + 1) as f64,
-                left: rng.below((full_width - crop_width) as u64 + 1) as f64,
-                height: crop_height,
-                width: crop_width,
-            };
-        }
-    }
-    // A ratio far from 1 can round the other side of a tiny image to 0.
-    let crop_height = (full_width / ratio[0]).round().clamp(1.0, full_height);
-    let crop_width = (full_height * ratio[1]).round().clamp(1.0, full_width);
-    CropBox {
-        top: ((full_height - crop_height) / 2.0).floor(),
-        left: ((full_width - crop_width) / 2.0).floor(),
-        height: crop_height,
-        width: crop_width,
     }
 }
 

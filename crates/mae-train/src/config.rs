@@ -6,7 +6,7 @@
 mod read;
 
 use anyhow::{Context, Result, anyhow, bail, ensure};
-use mae_data::{Augmentation, MaskSampler, PatchGrid, Transform, kept_patches};
+use mae_data::{Augmentation, ColorJitter, MaskSampler, PatchGrid, Transform};
 use mae_model::{Kernels, MaeConfig, Normalization};
 use serde::{Deserialize, Serialize};
 use std::path::{Path, PathBuf};
@@ -128,7 +128,9 @@ fn is_tar(path: &Path) -> bool {
 pub enum AugmentationKind {
     /// The shorter side resized, the centre cropped.
     None,
-    /// A random part of the image, resized.
+    /// The shorter side resized, a random part cropped.
+    RandomCrop,
+    /// A random part of the image, of random size and shape, resized.
     RandomResizedCrop,
 }
 
@@ -155,14 +157,20 @@ pub struct DataSection {
     pub path: Option<PathBuf>,
     /// Images of an epoch of `synthetic`. Default 8192.
     pub samples: usize,
-    /// How crops are taken. Default `none`.
+    /// How crops are taken: `none`, the default, `random-crop` or `random-resized-crop`.
     pub augmentation: AugmentationKind,
-    /// Smallest and largest share of the image's area in a random crop. Default 0.2 to 1 (the paper's).
+    /// Share of the resized image's shorter side that `random-crop` takes. Default 0.875 (224 of 256).
+    pub crop_share: f64,
+    /// Smallest and largest share of the image's area in a `random-resized-crop`. Default 0.2 to 1 (the paper's).
     pub crop_scale: [f64; 2],
-    /// Smallest and largest width over height of a random crop. Default 3/4 to 4/3.
+    /// Smallest and largest width over height of a `random-resized-crop`. Default 3/4 to 4/3.
     pub crop_ratio: [f64; 2],
     /// Mirror every other image, at random. Default false.
     pub hflip: bool,
+    /// Change colours at random, by at most `brightness`, `contrast`, `saturation` and `hue`. Default: not at all;
+    /// `color_jitter = {}` for 0.4, 0.4, 0.4 and 0.1.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub color_jitter: Option<ColorJitter>,
     /// Which statistics pixels are normalised with. Default `auto`.
     pub normalization: NormalizationSource,
     /// Channel means for `given`, of pixels in 0..1.
@@ -184,9 +192,11 @@ impl Default for DataSection {
             path: None,
             samples: 8192,
             augmentation: AugmentationKind::None,
+            crop_share: Augmentation::CROP_SHARE,
             crop_scale: Augmentation::SCALE,
             crop_ratio: Augmentation::RATIO,
             hflip: false,
+            color_jitter: None,
             normalization: NormalizationSource::Auto,
             mean: None,
             std: None,
@@ -202,7 +212,8 @@ impl Default for DataSection {
 pub struct MaskSection {
     /// Share of the patches that is hidden. Default 0.75.
     pub ratio: f64,
-    /// How the hidden patches are chosen. Default `random`.
+    /// How the hidden patches are chosen: `random`, the default, one by one; `block`, in rectangles;
+    /// `grid`, all but one of every four, which needs a ratio of 0.75 and even numbers of rows and columns of patches.
     pub sampler: MaskSampler,
 }
 
@@ -335,8 +346,8 @@ impl TrainConfig {
     pub fn resolve(self) -> Result<RunConfig> {
         let model = self.model.resolve()?;
         let grid = model.grid().context("`model` makes no grid of patches")?;
-        kept_patches(grid.patches(), self.mask.ratio)
-            .context("`mask.ratio` hides nothing or everything")?;
+        (self.mask.sampler.kept(&grid, self.mask.ratio))
+            .context("`mask` does not fit the patches of an image")?;
         self.data.check(grid.channels())?;
         self.optim.check()?;
 
@@ -393,6 +404,9 @@ impl RunConfig {
         let crop = Transform::center_crop(self.grid.height(), self.grid.width());
         let augmentation = match self.data.augmentation {
             AugmentationKind::None => Augmentation::None,
+            AugmentationKind::RandomCrop => Augmentation::RandomCrop {
+                crop_share: self.data.crop_share,
+            },
             AugmentationKind::RandomResizedCrop => Augmentation::RandomResizedCrop {
                 scale: self.data.crop_scale,
                 ratio: self.data.crop_ratio,
@@ -401,6 +415,7 @@ impl RunConfig {
         Transform {
             augmentation,
             hflip: self.data.hflip,
+            color_jitter: self.data.color_jitter,
             ..crop
         }
     }

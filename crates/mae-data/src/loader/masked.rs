@@ -4,7 +4,7 @@ use super::recipe::{Recipe, Schedule};
 use crate::dataset::Dataset;
 use crate::error::DataError;
 use crate::image::Image;
-use crate::mask::{MaskSampler, kept_patches};
+use crate::mask::MaskSampler;
 use crate::patch::PatchGrid;
 use crate::rng::SampleKey;
 use crate::shuffle::patchify_shuffled_into;
@@ -117,7 +117,7 @@ impl Recipe for LoaderConfig {
 
     fn validate(&self, dataset: &dyn Dataset) -> Result<(), DataError> {
         self.transform.validate()?;
-        kept_patches(self.grid.patches(), self.mask_ratio)?;
+        self.sampler.kept(&self.grid, self.mask_ratio)?;
         let grid = (self.grid.height(), self.grid.width());
         let transform = (self.transform.height, self.transform.width);
         if transform != grid {
@@ -145,7 +145,7 @@ impl Recipe for LoaderConfig {
         number: usize,
         indices: &[usize],
     ) -> Result<MaskedBatch, DataError> {
-        let kept = kept_patches(self.grid.patches(), self.mask_ratio)?;
+        let kept = self.sampler.kept(&self.grid, self.mask_ratio)?;
         let visible_len = kept * self.grid.patch_dim();
         let masked_len = self.grid.image_len() - visible_len;
         Ok(MaskedBatch {

@@ -342,6 +342,11 @@ fn bad_settings_are_refused_with_a_remedy() {
     );
     assert!(message(|config| config.batch_size = 0).starts_with("batch_size: expected at least 1"));
     assert!(message(|config| config.mask_ratio = 1.0).starts_with("mask_ratio"));
+    let cells = |config: &mut LoaderConfig| {
+        config.sampler = MaskSampler::Grid;
+        config.mask_ratio = 0.5;
+    };
+    assert!(message(cells).starts_with("mask_ratio: expected 0.75"));
     assert!(message(|config| config.max_broken_share = f64::NAN).starts_with("max_broken_share"));
     assert!(
         message(|config| config.transform.height = 20).starts_with("transform: expected the size")

@@ -1,7 +1,7 @@
 //! Operations that move pixels: rotations, shears and shifts.
 
-use super::luma;
 use crate::image::Image;
+use crate::pixel::luma;
 
 /// Where a pixel of the result comes from, in pixels of the source:
 /// `x_source = x[0] * x + x[1] * y + x[2]`, and `y` alike.

@@ -56,7 +56,11 @@ fn any_size_becomes_any_size() {
                 ..transform.clone()
             };
             let (large, small) = (centre(0.875), centre(0.01));
-            for transform in [transform, random, large, small] {
+            let placed = Transform {
+                augmentation: Augmentation::RandomCrop { crop_share: 0.01 },
+                ..transform.clone()
+            };
+            for transform in [transform, random, large, small, placed] {
                 let result = transform.apply(columns(height, width), key(0)).unwrap();
                 assert_eq!(
                     (result.height(), result.width()),
@@ -73,7 +77,7 @@ fn random_crops_keep_their_bounds() {
     let mut areas = Vec::new();
     for index in 0..2000 {
         let mut rng = Rng::new(key(index), Stream::Crop);
-        let crop = random_crop(100, 150, scale, ratio, &mut rng);
+        let crop = crop::random_resized([100, 150], scale, ratio, &mut rng);
         assert!(crop.top >= 0.0 && crop.top + crop.height <= 100.0);
         assert!(crop.left >= 0.0 && crop.left + crop.width <= 150.0);
         let area = crop.height * crop.width / (100.0 * 150.0);
@@ -90,13 +94,13 @@ fn random_crops_keep_their_bounds() {
 
 #[test]
 fn impossible_ratios_fall_back_to_the_centre() {
-    let crop = |height, width| {
+    let crop = |sides| {
         let mut rng = Rng::new(key(0), Stream::Crop);
-        random_crop(height, width, [1.0, 1.0], Augmentation::RATIO, &mut rng)
+        crop::random_resized(sides, [1.0, 1.0], Augmentation::RATIO, &mut rng)
     };
-    let wide = crop(30, 300);
+    let wide = crop([30, 300]);
     assert_eq!((wide.height, wide.width, wide.left), (30.0, 40.0, 130.0));
-    let tall = crop(300, 30);
+    let tall = crop([300, 30]);
     assert_eq!((tall.height, tall.width, tall.top), (40.0, 30.0, 130.0));
 }
 
@@ -144,21 +148,90 @@ fn a_crop_share_of_1_takes_the_largest_part() {
 }
 
 #[test]
+fn a_random_crop_is_cut_from_the_resized_image() {
+    let transform = augmented(Augmentation::RandomCrop { crop_share: 0.5 });
+    let mut seen = std::collections::HashSet::new();
+    for index in 0..300 {
+        // The source has the resized size, so that a crop copies pixels.
+        let pixels = (0..16 * 20).map(|at| (at % 256) as u8).collect();
+        let image = Image::new(16, 20, 1, pixels).unwrap();
+        let crop = transform.apply(image.clone(), key(index)).unwrap();
+        let (top, left) = (0..=8)
+            .flat_map(|top| (0..=12).map(move |left| (top, left)))
+            .find(|&(top, left)| {
+                (0..8).all(|row| {
+                    let start = (top + row) * 20 + left;
+                    crop.pixels()[row * 8..][..8] == image.pixels()[start..start + 8]
+                })
+            })
+            .expect("a crop of the image");
+        seen.insert((top, left));
+    }
+    for top in 0..=8 {
+        assert!(seen.iter().any(|place| place.0 == top), "top {top}");
+    }
+    for left in 0..=12 {
+        assert!(seen.iter().any(|place| place.1 == left), "left {left}");
+    }
+}
+
+#[test]
+fn a_part_of_fixed_size_is_resized_as_the_whole_and_cut() {
+    let mut rng = Rng::new(key(0), Stream::Scene);
+    let pixels = (0..61 * 83).map(|_| rng.below(256) as u8).collect();
+    let image = Image::new(61, 83, 1, pixels).unwrap();
+    // The shorter side becomes 32 / 0.8.
+    let resized = image.resize(40, 54).unwrap();
+    for offsets in [[0, 0], [3, 7], [8, 22]] {
+        let mut rooms = [8, 22].into_iter().zip(offsets);
+        let part = crop::covering([32, 32], [61, 83], 0.8, |room| {
+            let (expected, offset) = rooms.next().expect("one of each axis");
+            assert_eq!(room, expected);
+            offset as f64
+        });
+        let found = image.crop_resize(part, 32, 32).unwrap();
+        let [top, left] = offsets;
+        for row in 0..32 {
+            let expected = &resized.pixels()[(top + row) * 54 + left..][..32];
+            let found = &found.pixels()[row * 32..][..32];
+            let mut pairs = found.iter().zip(expected);
+            assert!(
+                pairs.all(|(a, b)| a.abs_diff(*b) <= 1),
+                "{offsets:?}, row {row}"
+            );
+        }
+    }
+}
+
+#[test]
+fn a_random_crop_of_all_of_a_square_is_the_square() {
+    let apply = |augmentation, image| augmented(augmentation).apply(image, key(0)).unwrap();
+    let whole = Augmentation::RandomCrop { crop_share: 1.0 };
+    assert_eq!(
+        apply(whole, columns(40, 40)),
+        apply(Augmentation::None, columns(40, 40))
+    );
+}
+
+#[test]
 fn distortion_comes_after_crop_and_flip() {
     let plain = Transform {
         hflip: true,
         ..augmented(Augmentation::random_resized_crop())
     };
     let rand_augment = RandAugment::default();
-    let both = Transform {
+    let color_jitter = ColorJitter::default();
+    let all = Transform {
+        color_jitter: Some(color_jitter),
         rand_augment: Some(rand_augment),
         ..plain.clone()
     };
     for index in 0..20 {
         let cropped = plain.apply(columns(40, 60), key(index)).unwrap();
+        let jittered = color_jitter.apply(cropped, key(index)).unwrap();
         assert_eq!(
-            both.apply(columns(40, 60), key(index)).unwrap(),
-            rand_augment.apply(cropped, key(index)).unwrap()
+            all.apply(columns(40, 60), key(index)).unwrap(),
+            rand_augment.apply(jittered, key(index)).unwrap()
         );
     }
 }
@@ -182,10 +255,22 @@ fn bad_settings_are_refused() {
     }
     assert!(bounds(scale, [1.0, f64::INFINITY]).validate().is_err());
     for crop_share in [0.0, 0.001, -0.5, 1.1, f64::NAN] {
-        let transform = augmented(Augmentation::CenterCrop { crop_share });
-        let message = transform.validate().unwrap_err().to_string();
-        assert!(message.starts_with("crop_share"), "{message}");
+        for augmentation in [
+            Augmentation::CenterCrop { crop_share },
+            Augmentation::RandomCrop { crop_share },
+        ] {
+            let message = augmented(augmentation).validate().unwrap_err().to_string();
+            assert!(message.starts_with("crop_share"), "{message}");
+        }
     }
+    let transform = Transform {
+        color_jitter: Some(ColorJitter {
+            hue: 0.7,
+            ..ColorJitter::default()
+        }),
+        ..Transform::center_crop(8, 8)
+    };
+    assert!(transform.validate().is_err());
     let transform = Transform {
         rand_augment: Some(RandAugment {
             ops: 0,
@@ -215,7 +300,15 @@ fn config_files_are_read_strictly() {
     let tuning = read("height = 8\nwidth = 8\nrand_augment.magnitude = 5.0").unwrap();
     let augment = tuning.rand_augment.unwrap();
     assert_eq!((augment.magnitude, augment.ops), (5.0, 2));
-    for transform in [paper, evaluation, tuning] {
+    let fixed = read("height = 8\nwidth = 8\naugmentation.kind = 'random-crop'").unwrap();
+    assert_eq!(fixed, augmented(Augmentation::RandomCrop { crop_share }));
+    let jitter = read("height = 8\nwidth = 8\ncolor_jitter.hue = 0.2").unwrap();
+    let expected = ColorJitter {
+        hue: 0.2,
+        ..ColorJitter::default()
+    };
+    assert_eq!(jitter.color_jitter, Some(expected));
+    for transform in [paper, evaluation, tuning, fixed, jitter] {
         let written = toml::to_string(&transform).unwrap();
         assert_eq!(read(&written).unwrap(), transform, "{written}");
     }
@@ -226,7 +319,9 @@ fn config_files_are_read_strictly() {
         "augmentation.kind = 'random-resized-crop'\naugmentation.scales = [0.2, 1.0]",
         "augmentation.kind = 'mixup'",
         "augmentation.kind = 'center-crop'\naugmentation.share = 0.9",
+        "augmentation.kind = 'random-crop'\naugmentation.scale = [0.2, 1.0]",
         "rand_augment.layers = 3",
+        "color_jitter.gamma = 0.1",
         "vflip = true",
     ] {
         assert!(

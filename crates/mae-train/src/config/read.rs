@@ -165,6 +165,7 @@ fn set(table: &mut Table, pair: &str) -> Result<()> {
 mod tests {
     use super::*;
     use crate::eval::config::EvalConfig;
+    use mae_data::{Augmentation, ColorJitter, Transform};
 
     fn quickstart(overrides: &[&str]) -> Result<crate::config::RunConfig> {
         let overrides: Vec<String> = overrides.iter().map(|s| s.to_string()).collect();
@@ -227,6 +228,31 @@ mod tests {
     }
 
     #[test]
+    fn crops_and_colours_are_those_of_the_configuration() {
+        let transform = |overrides: &[&str]| {
+            let config = quickstart(overrides).unwrap();
+            let again = check::<TrainConfig>(config.to_toml().parse().unwrap()).unwrap();
+            assert_eq!(again.resolve().unwrap(), config);
+            config.transform()
+        };
+        assert_eq!(transform(&[]), Transform::center_crop(64, 64));
+        let jittered = transform(&[
+            "data.augmentation=random-crop",
+            "data.crop_share=0.5",
+            "data.color_jitter={hue=0.2}",
+        ]);
+        let expected = Transform {
+            augmentation: Augmentation::RandomCrop { crop_share: 0.5 },
+            color_jitter: Some(ColorJitter {
+                hue: 0.2,
+                ..ColorJitter::default()
+            }),
+            ..Transform::center_crop(64, 64)
+        };
+        assert_eq!(jittered, expected);
+    }
+
+    #[test]
     fn mistakes_name_the_key_and_the_remedy() {
         let cases = [
             (
@@ -245,7 +271,10 @@ mod tests {
             ),
             ("optim.min_lr=1", "`optim.min_lr` is 1, above the peak"),
             ("optim.betas=[0.9, 1.0]", "`optim.betas` has 1"),
-            ("mask.ratio=1.5", "`mask.ratio` hides nothing or everything"),
+            (
+                "mask.ratio=1.5",
+                "`mask` does not fit the patches of an image: mask_ratio: expected a number between 0 and 1",
+            ),
             (
                 "mask.sampler=spiral",
                 "`mask.sampler`: unknown variant `spiral`",
@@ -290,11 +319,19 @@ mod tests {
             let found = message(&[pair]);
             assert!(found.contains(expected), "--set {pair} says: {found}");
         }
-        let found = message(&[
-            "data.augmentation=random-resized-crop",
-            "data.crop_scale=[2.0, 1.0]",
-        ]);
-        assert!(found.contains("scale"), "{found}");
+        let pairs = [
+            (
+                ["data.augmentation=random-resized-crop", "data.crop_scale=[2.0, 1.0]"],
+                "scale",
+            ),
+            (["data.augmentation=random-crop", "data.crop_share=2"], "crop_share"),
+            (["data.color_jitter={}", "data.color_jitter.hue=0.9"], "hue"),
+            (["mask.sampler=grid", "mask.ratio=0.5"], "0.75"),
+        ];
+        for (pairs, expected) in pairs {
+            let found = message(&pairs);
+            assert!(found.contains(expected), "--set {pairs:?} says: {found}");
+        }
     }
 
     #[test]

@@ -2,11 +2,13 @@
 //!
 //! Values are rounded, and cut off, as Pillow does it: mostly towards 0.
 
-use super::luma;
+mod hue;
+
+pub(crate) use self::hue::hue;
 use crate::image::Image;
 
 /// Stretches each channel so that its darkest value becomes 0 and its brightest 255.
-pub(super) fn auto_contrast(image: Image) -> Image {
+pub(crate) fn auto_contrast(image: Image) -> Image {
     map_channels(image, |histogram| {
         let low = histogram.iter().position(|&count| count > 0).unwrap_or(0);
         let high = histogram.iter().rposition(|&count| count > 0).unwrap_or(0);
@@ -20,7 +22,7 @@ pub(super) fn auto_contrast(image: Image) -> Image {
 }
 
 /// Makes each channel's values about equally frequent.
-pub(super) fn equalize(image: Image) -> Image {
+pub(crate) fn equalize(image: Image) -> Image {
     map_channels(image, |histogram| {
         let pixels: usize = histogram.iter().sum();
         let brightest = histogram.iter().rfind(|&&count| count > 0).unwrap_or(&0);
@@ -38,18 +40,18 @@ pub(super) fn equalize(image: Image) -> Image {
 }
 
 /// The negative.
-pub(super) fn invert(image: Image) -> Image {
+pub(crate) fn invert(image: Image) -> Image {
     map_values(image, |value| 255 - value)
 }
 
 /// Keeps the highest `bits` bits, 0 to 8, of each value; none make the image black.
-pub(super) fn posterize(image: Image, bits: u32) -> Image {
+pub(crate) fn posterize(image: Image, bits: u32) -> Image {
     let mask = (0xFF00_u32 >> bits) as u8;
     map_values(image, |value| value & mask)
 }
 
 /// The negative of the values from `threshold`, 0 to 256, on.
-pub(super) fn solarize(image: Image, threshold: u32) -> Image {
+pub(crate) fn solarize(image: Image, threshold: u32) -> Image {
     map_values(image, |value| {
         if u32::from(value) < threshold {
             value
@@ -60,7 +62,7 @@ pub(super) fn solarize(image: Image, threshold: u32) -> Image {
 }
 
 /// Adds to the values of the darker half.
-pub(super) fn solarize_add(image: Image, add: u8) -> Image {
+pub(crate) fn solarize_add(image: Image, add: u8) -> Image {
     map_values(image, |value| {
         if value < 128 {
             value.saturating_add(add)
@@ -71,7 +73,7 @@ pub(super) fn solarize_add(image: Image, add: u8) -> Image {
 }
 
 /// Moves each pixel away from its luma (`factor` above 1) or towards it; luma images stay.
-pub(super) fn color(mut image: Image, factor: f32) -> Image {
+pub(crate) fn color(mut image: Image, factor: f32) -> Image {
     if image.channels() == 3 {
         for pixel in image.pixels_mut().chunks_exact_mut(3) {
             let grey = luma([pixel[0], pixel[1], pixel[2]]);
@@ -84,7 +86,7 @@ pub(super) fn color(mut image: Image, factor: f32) -> Image {
 }
 
 /// Moves the values away from the mean luma of the image (`factor` above 1) or towards it.
-pub(super) fn contrast(image: Image, factor: f32) -> Image {
+pub(crate) fn contrast(image: Image, factor: f32) -> Image {
     let sum: u64 = match image.channels() {
         1 => image.pixels().iter().copied().map(u64::from).sum(),
         _ => (image.pixels().chunks_exact(3))
@@ -97,13 +99,13 @@ pub(super) fn contrast(image: Image, factor: f32) -> Image {
 }
 
 /// Multiplies the values by `factor`.
-pub(super) fn brightness(image: Image, factor: f32) -> Image {
+pub(crate) fn brightness(image: Image, factor: f32) -> Image {
     map_values(image, |value| blend(0, value, factor))
 }
 
 /// Moves the image away from a smoothed copy (`factor` above 1) or towards it; the outermost
 /// pixels stay.
-pub(super) fn sharpness(image: Image, factor: f32) -> Image {
+pub(crate) fn sharpness(image: Image, factor: f32) -> Image {
     let mut result = image.clone();
     let (height, width, channels) = (image.height(), image.width(), image.channels());
     let row_len = width * channels;
@@ -124,6 +126,12 @@ pub(super) fn sharpness(image: Image, factor: f32) -> Image {
         }
     }
     result
+}
+
+/// Luma of an RGB colour, with the weights of ITU-R BT.601 in units of 2^-16, as Pillow.
+pub(crate) fn luma([red, green, blue]: [u8; 3]) -> u8 {
+    let sum = 19_595 * u32::from(red) + 38_470 * u32::from(green) + 7_471 * u32::from(blue);
+    ((sum + (1 << 15)) >> 16) as u8
 }
 
 /// From `degenerate` (factor 0) by way of `value` (factor 1) to beyond it.
