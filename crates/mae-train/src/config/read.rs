@@ -321,10 +321,16 @@ mod tests {
         }
         let pairs = [
             (
-                ["data.augmentation=random-resized-crop", "data.crop_scale=[2.0, 1.0]"],
+                [
+                    "data.augmentation=random-resized-crop",
+                    "data.crop_scale=[2.0, 1.0]",
+                ],
                 "scale",
             ),
-            (["data.augmentation=random-crop", "data.crop_share=2"], "crop_share"),
+            (
+                ["data.augmentation=random-crop", "data.crop_share=2"],
+                "crop_share",
+            ),
             (["data.color_jitter={}", "data.color_jitter.hue=0.9"], "hue"),
             (["mask.sampler=grid", "mask.ratio=0.5"], "0.75"),
         ];
