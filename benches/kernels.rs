@@ -64,7 +64,7 @@ fn blocks(criterion: &mut Criterion) {
 /// What `mfu` is a share of.
 fn peak(criterion: &mut Criterion) {
     let gflops = matmul_flops() / 1e9;
-    println!("matrix products reach {gflops:.0} GFLOP/s");
+    println!("matrix products reach {gflops:.0} GFLOP/s on one thread");
     criterion.bench_function("measuring the peak", |b| b.iter(matmul_flops));
 }
 

@@ -24,14 +24,15 @@ impl Kernels {
     /// Floating-point operations a second of the matrix products that a model with these kernels can be made of:
     /// what a model's own operations a second are a share of ("model FLOPs utilization").
     ///
-    /// Measured on the spot, in less than a second. `precision` is the dtype that products are computed in.
+    /// Measured on the spot, in less than a second; on a CPU by one thread, times their number, so that other work
+    /// on the machine hardly spoils it. `precision` is the dtype that products are computed in.
     ///
     /// # Errors
     /// If `device` is neither CPU nor CUDA.
     pub fn matmul_flops(self, device: Device, precision: Kind) -> torch_ext::Result<f64> {
         let plain = plain_matmul_flops(device, precision)?;
         Ok(if self.fuses_on(device, precision) {
-            plain.max(pool().install(mae_kernels::matmul_flops))
+            plain.max(pool().current_num_threads() as f64 * mae_kernels::matmul_flops())
         } else {
             plain
         })
@@ -175,6 +176,10 @@ fn plain_matmul_flops(device: Device, precision: Kind) -> torch_ext::Result<f64>
         Device::Cuda(index) => index as i64,
         _ => 0,
     };
+    let threads = tch::get_num_threads();
+    if device == Device::Cpu {
+        tch::set_num_threads(1);
+    }
     let matrix = Tensor::ones([side, side], (Kind::Float, device));
     let best = no_grad(|| {
         autocast(device, precision, || {
@@ -189,8 +194,13 @@ fn plain_matmul_flops(device: Device, precision: Kind) -> torch_ext::Result<f64>
                 })
                 .fold(f64::INFINITY, f64::min)
         })
-    })?;
-    Ok(2.0 * (side as f64).powi(3) / best)
+    });
+    let flops = 2.0 * (side as f64).powi(3) / best?;
+    if device != Device::Cpu {
+        return Ok(flops);
+    }
+    tch::set_num_threads(threads);
+    Ok(f64::from(threads) * flops)
 }
 
 /// As many threads as libtorch has, in a pool of their own: libtorch's cannot be borrowed.

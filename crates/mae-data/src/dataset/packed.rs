@@ -4,7 +4,9 @@ mod format;
 mod write;
 
 use std::borrow::Cow;
+use std::fs::File;
 use std::hash::Hasher;
+use std::io::Read;
 use std::ops::Range;
 use std::path::{Path, PathBuf};
 
@@ -109,6 +111,18 @@ impl PackedDataset {
             classes: class_names,
             channels,
         })
+    }
+
+    /// Whether a file begins as packed files do, whole or not.
+    ///
+    /// # Errors
+    /// If it cannot be read.
+    pub fn is_packed(path: &Path) -> std::io::Result<bool> {
+        let mut start = Vec::new();
+        File::open(path)?
+            .take(MAGIC.len() as u64)
+            .read_to_end(&mut start)?;
+        Ok(start == MAGIC)
     }
 
     fn entry(&self, index: usize) -> Option<Entry> {

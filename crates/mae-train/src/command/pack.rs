@@ -8,7 +8,8 @@ use std::process::ExitCode;
 use anyhow::{Context, Result, ensure};
 use clap::Args;
 use mae_data::{
-    DataError, Dataset, PackConfig, PackEncoding, PackProgress, PackSummary, Split, pack,
+    DataError, Dataset, PackConfig, PackEncoding, PackProgress, PackSummary, PackedDataset, Split,
+    pack,
 };
 use mae_train::data::open_path;
 use mae_train::interrupt::Interrupt;
@@ -43,7 +44,7 @@ pub struct PackArgs {
     /// Share of broken images to leave out before giving up
     #[arg(long, value_name = "SHARE", default_value_t = 0.01)]
     max_broken_share: f64,
-    /// Replaces the file if it is there
+    /// Replaces the packed file that is there
     #[arg(long)]
     overwrite: bool,
 }
@@ -55,17 +56,7 @@ impl PackArgs {
     /// Packs the images and says what became of them.
     pub fn run(&self) -> Result<ExitCode> {
         let progress = start_progress()?;
-        ensure!(
-            self.overwrite || !self.out.exists(),
-            "{} is there already: replace it with --overwrite, or give another name",
-            self.out.display()
-        );
-        ensure!(
-            !self.out.is_dir(),
-            "{} is a folder: give the name of a file, for example {}",
-            self.out.display(),
-            self.out.join("images.mae").display()
-        );
+        self.check_out()?;
         let dataset = open_path(&self.data, Split::Train, CHANNELS)?;
         let interrupt = Interrupt::catch()?;
         eprintln!(
@@ -86,6 +77,38 @@ impl PackArgs {
                 Ok(ExitCode::from(128 + interrupt.signal().unwrap_or(2) as u8))
             }
         }
+    }
+
+    /// Refuses to replace anything but an older packed file, and that only if told to.
+    fn check_out(&self) -> Result<()> {
+        let out = self.out.display();
+        let Ok(metadata) = self.out.symlink_metadata() else {
+            return Ok(());
+        };
+        ensure!(
+            !self.out.is_dir(),
+            "{out} is a folder: give the name of a file, for example {}",
+            self.out.join("images.mae").display()
+        );
+        let is_packed = metadata.is_file()
+            && PackedDataset::is_packed(&self.out).with_context(|| format!("reading {out}"))?;
+        ensure!(
+            is_packed,
+            "{out} is there already and is no packed file, which is all that --overwrite replaces: give another name"
+        );
+        ensure!(
+            self.overwrite,
+            "{out} is there already: replace it with --overwrite, or give another name"
+        );
+        let is_input = matches!(
+            (self.data.canonicalize(), self.out.canonicalize()),
+            (Ok(data), Ok(out)) if data == out
+        );
+        ensure!(
+            !is_input,
+            "{out} is what is to be packed: give another name for the result"
+        );
+        Ok(())
     }
 
     /// Writes the file beside its place and renames it; `None` after a signal.

@@ -131,10 +131,19 @@ fn smaller_images_and_jpegs_take_less() {
 #[test]
 fn a_file_is_replaced_only_when_told_to() {
     let world = World::new();
-    std::fs::write(world.path("a.mae"), "precious").unwrap();
+    succeed(world.pack("photos", "a.mae", &[]));
+    let precious = std::fs::read(world.path("a.mae")).unwrap();
     check_message(
         world.pack("photos", "a.mae", &[]),
         &["a.mae is there already: replace it with --overwrite"],
+    );
+    check_message(
+        world.pack("a.mae", "a.mae", &["--overwrite"]),
+        &["a.mae is what is to be packed"],
+    );
+    check_message(
+        world.pack("photos", "photos/bee/01.png", &["--overwrite"]),
+        &["01.png is there already and is no packed file"],
     );
     // A failure leaves it, too.
     std::fs::write(world.path("photos/ant/02.png"), "no image").unwrap();
@@ -142,7 +151,7 @@ fn a_file_is_replaced_only_when_told_to() {
         world.pack("photos", "a.mae", &["--overwrite"]),
         &["error: packing", "1 of 24 images are broken", "02.png"],
     );
-    assert_eq!(std::fs::read(world.path("a.mae")).unwrap(), b"precious");
+    assert_eq!(std::fs::read(world.path("a.mae")).unwrap(), precious);
     assert_eq!(world.files(), ["a.mae", "photos"]);
 
     let output = succeed(world.pack(
