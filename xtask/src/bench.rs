@@ -67,6 +67,25 @@ enum What {
     All,
 }
 
+impl Arguments {
+    /// The command that measures `section` like this.
+    fn repeat(&self, section: Section) -> String {
+        let mut command = format!("cargo xtask bench {section}");
+        if self.peers {
+            command += " --peers";
+        }
+        if section == Section::Loader {
+            if let Some(workers) = self.workers {
+                command += &format!(" --workers {workers}");
+            }
+            if self.photos.is_some() {
+                command += " --photos DIR";
+            }
+        }
+        command + &format!(" --rounds {}", self.rounds)
+    }
+}
+
 /// A part of the page and of the results.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Section {
@@ -113,7 +132,7 @@ pub fn run(arguments: &Arguments) -> Result<ExitCode> {
             }
         };
         let record = measure::in_turn(suite, arguments.rounds, &root, &interrupt)?;
-        let text = table::render(section, &record);
+        let text = table::render(&record, &arguments.repeat(section));
         println!("{text}");
         results.keep(section, record)?;
         page.replace(section, &text)?;

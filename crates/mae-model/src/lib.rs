@@ -32,6 +32,7 @@ mod config;
 pub mod drop_path;
 mod error;
 mod flops;
+mod fused;
 mod init;
 mod kernels;
 pub mod mae;

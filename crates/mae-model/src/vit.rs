@@ -8,7 +8,8 @@ use tch::nn::{self, Module, Path};
 use tch::{Kind, Tensor};
 
 use crate::drop_path::DropPath;
-use crate::kernels::{Kernels, fused_block};
+use crate::fused::fused_block;
+use crate::kernels::Kernels;
 use crate::pos_embed::sincos_2d;
 use crate::{MaeConfig, init};
 

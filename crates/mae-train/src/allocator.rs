@@ -21,8 +21,8 @@ unsafe impl Sync for Settings {}
 /// What jemalloc reads before its first allocation.
 ///
 /// Large tensors share the ordinary arenas, freed memory is never given back, and huge pages are asked for.
-/// jemalloc's background thread stays off: with nothing to give back it only wakes and sleeps, a hundred thousand
-/// times a second, at a tenth of a core.
+/// jemalloc's background thread stays off: with nothing to give back it only wakes and sleeps, tens of thousands
+/// of times a second, at a tenth of a core.
 // SAFETY: jemalloc declares exactly this symbol, `const char *malloc_conf`, for programs to define.
 #[unsafe(export_name = "malloc_conf")]
 static MALLOC_CONF: Settings = Settings(

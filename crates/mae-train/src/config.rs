@@ -3,19 +3,20 @@
 //! [`TrainConfig`] is a TOML file or recipe, every key optional; [`TrainConfig::resolve`] checks it, fills it
 //! in and gives a [`RunConfig`], whose own TOML is again a valid and complete file.
 
+mod data;
 mod read;
 
 use anyhow::{Context, Result, anyhow, bail, ensure};
-use mae_data::{Augmentation, ColorJitter, MaskSampler, PatchGrid, Transform};
+use mae_data::{MaskSampler, PatchGrid, Transform};
 use mae_model::{Kernels, MaeConfig, Normalization};
 use serde::{Deserialize, Serialize};
-use std::path::{Path, PathBuf};
 use tch::Device;
 
 use crate::device;
 use crate::precision::Precision;
 use crate::schedule::Schedule;
 
+pub use data::{AugmentationKind, DataSection, DataSource, NormalizationSource};
 pub use read::{Source, read, read_as};
 
 /// What the user wrote: sections and keys of a TOML file. Absent keys take the defaults given here.
@@ -70,140 +71,6 @@ pub struct ModelSection {
     pub layer_norm_eps: Option<f64>,
     /// Predict patches normalised by their own mean and variance. Default true.
     pub norm_pix_loss: Option<bool>,
-}
-
-/// Where images come from.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "lowercase")]
-pub enum DataSource {
-    /// Drawn scenes; needs no files.
-    Synthetic,
-    /// A folder of jpg, png, webp, bmp, tiff and gif files, searched recursively.
-    Folder,
-    /// CIFAR-10's binary files.
-    Cifar10,
-    /// CIFAR-100's binary files.
-    Cifar100,
-    /// A file that `mae-train pack` wrote.
-    Packed,
-    /// Tar files in WebDataset's layout: `{000..012}` and `{a,b}` in the path stand for several.
-    Tar,
-}
-
-impl DataSource {
-    /// What a path leads to: tar files by their name, any other file is a packed one; a folder holds CIFAR's
-    /// binary files if they are there, else images.
-    pub fn of(path: &Path) -> Self {
-        if is_tar(path) {
-            return Self::Tar;
-        }
-        if path.is_file() {
-            return Self::Packed;
-        }
-        let holds = |names: [&str; 2]| names.iter().any(|name| path.join(name).exists());
-        if holds(["data_batch_1.bin", "cifar-10-batches-bin"]) {
-            Self::Cifar10
-        } else if holds(["train.bin", "cifar-100-binary"]) {
-            Self::Cifar100
-        } else {
-            Self::Folder
-        }
-    }
-}
-
-/// Whether a path names tar files, compressed ones included: what reads them says that it cannot.
-fn is_tar(path: &Path) -> bool {
-    let name = path.file_name().unwrap_or_default().to_string_lossy();
-    let has_braces = path.to_string_lossy().contains('{');
-    let is_tar_name = name.ends_with(".tar") || name.ends_with(".tgz") || name.contains(".tar.");
-    match path.metadata() {
-        Ok(metadata) => metadata.is_file() && is_tar_name,
-        Err(_) => has_braces || is_tar_name,
-    }
-}
-
-/// How crops are taken.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "kebab-case")]
-pub enum AugmentationKind {
-    /// The shorter side resized, the centre cropped.
-    None,
-    /// The shorter side resized, a random part cropped.
-    RandomCrop,
-    /// A random part of the image, of random size and shape, resized.
-    RandomResizedCrop,
-}
-
-/// Which channel statistics pixels are normalised with.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "lowercase")]
-pub enum NormalizationSource {
-    /// Measured from a sample of the images.
-    Auto,
-    /// ImageNet's.
-    Imagenet,
-    /// `data.mean` and `data.std`.
-    Given,
-}
-
-/// `[data]`: the images and what is done to them.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-#[serde(default, deny_unknown_fields)]
-pub struct DataSection {
-    /// Where images come from. Default `synthetic`.
-    pub source: DataSource,
-    /// The folder of `folder`, `cifar10` and `cifar100`, the file of `packed`, the files of `tar`.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub path: Option<PathBuf>,
-    /// Images of an epoch of `synthetic`. Default 8192.
-    pub samples: usize,
-    /// How crops are taken: `none`, the default, `random-crop` or `random-resized-crop`.
-    pub augmentation: AugmentationKind,
-    /// Share of the resized image's shorter side that `random-crop` takes. Default 0.875 (224 of 256).
-    pub crop_share: f64,
-    /// Smallest and largest share of the image's area in a `random-resized-crop`. Default 0.2 to 1 (the paper's).
-    pub crop_scale: [f64; 2],
-    /// Smallest and largest width over height of a `random-resized-crop`. Default 3/4 to 4/3.
-    pub crop_ratio: [f64; 2],
-    /// Mirror every other image, at random. Default false.
-    pub hflip: bool,
-    /// Change colours at random, by at most `brightness`, `contrast`, `saturation` and `hue`. Default: not at all;
-    /// `color_jitter = {}` for 0.4, 0.4, 0.4 and 0.1.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub color_jitter: Option<ColorJitter>,
-    /// Which statistics pixels are normalised with. Default `auto`.
-    pub normalization: NormalizationSource,
-    /// Channel means for `given`, of pixels in 0..1.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub mean: Option<Vec<f32>>,
-    /// Channel standard deviations for `given`.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub std: Option<Vec<f32>>,
-    /// Leave out an epoch's last batch if it is not full. Default true.
-    pub drop_last: bool,
-    /// Share of broken images to skip before giving up. Default 0.01.
-    pub max_broken_share: f64,
-}
-
-impl Default for DataSection {
-    fn default() -> Self {
-        Self {
-            source: DataSource::Synthetic,
-            path: None,
-            samples: 8192,
-            augmentation: AugmentationKind::None,
-            crop_share: Augmentation::CROP_SHARE,
-            crop_scale: Augmentation::SCALE,
-            crop_ratio: Augmentation::RATIO,
-            hflip: false,
-            color_jitter: None,
-            normalization: NormalizationSource::Auto,
-            mean: None,
-            std: None,
-            drop_last: true,
-            max_broken_share: 0.01,
-        }
-    }
 }
 
 /// `[mask]`: what is hidden of an image.
@@ -401,23 +268,7 @@ impl RunConfig {
 
     /// What is done to an image before it is cut into patches.
     pub fn transform(&self) -> Transform {
-        let crop = Transform::center_crop(self.grid.height(), self.grid.width());
-        let augmentation = match self.data.augmentation {
-            AugmentationKind::None => Augmentation::None,
-            AugmentationKind::RandomCrop => Augmentation::RandomCrop {
-                crop_share: self.data.crop_share,
-            },
-            AugmentationKind::RandomResizedCrop => Augmentation::RandomResizedCrop {
-                scale: self.data.crop_scale,
-                ratio: self.data.crop_ratio,
-            },
-        };
-        Transform {
-            augmentation,
-            hflip: self.data.hflip,
-            color_jitter: self.data.color_jitter,
-            ..crop
-        }
+        self.data.transform(self.grid.height(), self.grid.width())
     }
 
     /// The channel statistics, unless they must be measured first.
@@ -472,55 +323,6 @@ impl ModelSection {
         };
         model.validate().context("`model` cannot be built")?;
         Ok(model)
-    }
-}
-
-impl DataSection {
-    fn check(&self, channels: usize) -> Result<()> {
-        match (self.source, &self.path) {
-            (DataSource::Synthetic, Some(path)) => bail!(
-                "`data.path` is {}, but `data.source` is \"synthetic\", which reads no files; \
-                 set data.source=folder, or use --data",
-                path.display()
-            ),
-            (DataSource::Synthetic, None) => ensure!(
-                self.samples >= 1,
-                "`data.samples` is 0, expected the number of synthetic images in an epoch"
-            ),
-            (_, None) => bail!("`data.path` is missing: give the images with --data PATH"),
-            (_, Some(_)) => {}
-        }
-        let is_cifar = matches!(self.source, DataSource::Cifar10 | DataSource::Cifar100);
-        ensure!(
-            !is_cifar || channels == 3,
-            "`model.channels` is {channels}, but CIFAR images have 3"
-        );
-        match (self.normalization, &self.mean, &self.std) {
-            (NormalizationSource::Given, Some(mean), Some(std)) => {
-                for (key, values) in [("mean", mean), ("std", std)] {
-                    let usable = values
-                        .iter()
-                        .all(|v| v.is_finite() && (key == "mean" || *v > 0.0));
-                    ensure!(
-                        values.len() == channels && usable,
-                        "`data.{key}` is {values:?}, expected {channels} finite numbers, one a channel, std above 0"
-                    );
-                }
-            }
-            (NormalizationSource::Given, ..) => {
-                bail!(
-                    "`data.normalization` is \"given\": give `data.mean` and `data.std`, one number a channel"
-                )
-            }
-            (NormalizationSource::Imagenet, ..) if channels != 3 => {
-                bail!(
-                    "`data.normalization` is \"imagenet\", which has 3 channels, but `model.channels` is {channels}"
-                )
-            }
-            (_, None, None) => {}
-            _ => bail!("`data.mean` and `data.std` have no effect unless data.normalization=given"),
-        }
-        number("data.max_broken_share", self.max_broken_share, 0.0..=1.0)
     }
 }
 

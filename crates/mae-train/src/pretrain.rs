@@ -50,7 +50,6 @@ pub fn pretrain(
 
     let mut task = Pretraining {
         probing,
-        flops_per_image: config.model.flops(config.mask.ratio)?.training() as f64,
         run_dir,
         state: TrainState::new(&config, &normalization)?,
         samples,
@@ -79,7 +78,6 @@ struct Pretraining<'a> {
     /// What the pictures show.
     samples: MaskedBatch,
     probing: Option<Probing>,
-    flops_per_image: f64,
     run_dir: &'a RunDir,
 }
 
@@ -175,8 +173,8 @@ impl Task for Pretraining<'_> {
         &mut self.state.trainer
     }
 
-    fn flops_per_image(&self) -> f64 {
-        self.flops_per_image
+    fn flops_per_image(&self) -> Result<u64> {
+        Ok(self.config.model.flops(self.config.mask.ratio)?.training())
     }
 
     fn end_epoch(&mut self, epoch: u64, step: u64, journal: &mut Journal) -> Result<String> {

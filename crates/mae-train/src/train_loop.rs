@@ -50,7 +50,10 @@ pub trait Task: Saved {
     fn trainer(&mut self) -> &mut Trainer;
 
     /// Floating-point operations that an image's forward and backward pass need.
-    fn flops_per_image(&self) -> f64;
+    ///
+    /// # Errors
+    /// If the configuration describes no model.
+    fn flops_per_image(&self) -> Result<u64>;
 
     /// What is due after an epoch, counted from 1, besides its loss. Returns words for the epoch's line.
     ///
@@ -141,7 +144,7 @@ pub fn train<T: Task>(
         bar: progress.start(position.step, steps_per_epoch * optim.epochs),
         clock: Clock::start(&position),
         schedule: optim.schedule(steps_per_epoch),
-        full_speed: matmul_flops / task.flops_per_image(),
+        full_speed: matmul_flops / task.flops_per_image()? as f64,
         steps_per_epoch,
         position,
         run_dir,

@@ -3,13 +3,14 @@
 //! The fixtures come from Hugging Face's `ViTMAEForPreTraining`; `fixtures/make_fixtures.py` made them.
 //! Each holds weights, images, noise, and what that implementation computed from them.
 //! A larger file of the same layout, from the authors' own implementation, is used as well where it is found.
+//! Both codes that compute transformer blocks are compared.
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 use mae_data::{Mask, PatchGrid, kept_patches, patchify};
 use mae_model::checkpoint::{read_tensors, write_tensors};
-use mae_model::{MaeConfig, MaskedAutoencoderViT, Normalization, pos_embed};
+use mae_model::{Kernels, MaeConfig, MaskedAutoencoderViT, Normalization, pos_embed};
 use mae_train::optim::Optimizer;
 use serde::Deserialize;
 use tch::{Device, Kind, Tensor};
@@ -64,7 +65,7 @@ struct Batch {
 }
 
 impl Fixture {
-    fn open(path: &Path) -> Self {
+    fn open(path: &Path, kernels: Kernels) -> Self {
         let (tensors, metadata) = read_tensors(path).unwrap();
         let config: FixtureConfig = serde_json::from_str(&metadata["config"]).unwrap();
         let (image_height, image_width) = match config.img_size {
@@ -88,8 +89,9 @@ impl Fixture {
         };
         let channels = vec![0.5; config.in_chans];
         let normalization = Normalization::new(channels.clone(), channels);
-        let model =
+        let mut model =
             MaskedAutoencoderViT::new(&model_config, &normalization, Device::Cpu, 0).unwrap();
+        model.set_kernels(kernels);
 
         // Our own positions must be theirs, before theirs are loaded with the weights.
         for key in ["pos_embed", "decoder_pos_embed"] {
@@ -266,7 +268,7 @@ impl Report {
             "  <-- too far"
         };
         println!(
-            "{:16} {what:58} {error:.1e} (limit {tolerance:.0e}){verdict}",
+            "{:20} {what:58} {error:.1e} (limit {tolerance:.0e}){verdict}",
             self.name
         );
         // Also catches NaN.
@@ -280,16 +282,18 @@ fn relative(a: &Tensor, b: &Tensor) -> f64 {
 }
 
 fn check(path: &Path) {
-    let fixture = Fixture::open(path);
-    let name = path.file_stem().unwrap().to_string_lossy().into_owned();
-    let mut report = Report {
-        name,
-        failed: false,
-    };
-    fixture.check_forward(&mut report);
-    fixture.check_gradients(&mut report);
-    fixture.check_training(&mut report);
-    assert!(!report.failed, "{}: see above", report.name);
+    for kernels in [Kernels::Fused, Kernels::Plain] {
+        let fixture = Fixture::open(path, kernels);
+        let name = path.file_stem().unwrap().to_string_lossy();
+        let mut report = Report {
+            name: format!("{name} {kernels:?}"),
+            failed: false,
+        };
+        fixture.check_forward(&mut report);
+        fixture.check_gradients(&mut report);
+        fixture.check_training(&mut report);
+        assert!(!report.failed, "{}: see above", report.name);
+    }
 }
 
 fn fixture(name: &str) -> PathBuf {

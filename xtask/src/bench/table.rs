@@ -2,13 +2,12 @@
 
 use serde_json::{Map, Value};
 
-use super::{
-    Section,
-    record::{Contender, Group, Record, Run},
-};
+use super::record::{Contender, Group, Record, Run};
 
 /// A section's tables in Markdown, and what a reader must know of them.
-pub fn render(section: Section, record: &Record) -> String {
+///
+/// `command` repeats them all.
+pub fn render(record: &Record, command: &str) -> String {
     let machine = &record.machine;
     let memory = machine
         .memory
@@ -68,7 +67,7 @@ pub fn render(section: Section, record: &Record) -> String {
         text += &contender.command;
         text.push('\n');
     }
-    text + &format!("```\n\nAll of them: `cargo xtask bench {section} --peers`.\n")
+    text + &format!("```\n\nAll of them: `{command}`.\n")
 }
 
 /// Images per second, ratios and memory.
@@ -302,17 +301,15 @@ mod tests {
         let other = (1..=3).map(|round| run(round, std::slice::from_ref(&other)));
         let mut missing = contender("missing", Vec::new());
         missing.failure = Some("no such module".into());
-        let text = render(
-            Section::Loader,
-            &record(vec![Group {
-                title: "2 workers".into(),
-                contenders: vec![
-                    contender("ours", ours),
-                    contender("other", other.collect()),
-                    missing,
-                ],
-            }]),
-        );
+        let record = record(vec![Group {
+            title: "2 workers".into(),
+            contenders: vec![
+                contender("ours", ours),
+                contender("other", other.collect()),
+                missing,
+            ],
+        }]);
+        let text = render(&record, "run all");
         for expect in [
             "Measured 2026-01-02 at revision abc1234 on A CPU (2 cores, 24 GiB), An OS; \
              rustc 1.95.0, libtorch 2.13.0; a 1, b 2.\nMedians of 3 rounds",
@@ -323,7 +320,7 @@ mod tests {
              | ours  |     2100 |  2000 to 2300 |  1.00 x |       93 MB |\n\
              | other |     1000 |  1000 to 1000 |  2.10 x |     1500 MB |\n",
             "\nLeft out of 2 workers: missing, which did not run (no such module).\n",
-            "```sh\nrun ours\nrun other\nrun missing\n```\n",
+            "```sh\nrun ours\nrun other\nrun missing\n```\n\nAll of them: `run all`.\n",
         ] {
             assert!(text.contains(expect), "no {expect:?} in: {text}");
         }
@@ -335,7 +332,6 @@ mod tests {
         let other = json!({"images_per_s": 10.0});
         let product = |speed: f64| json!({"sgemm_gflops": speed});
         let text = render(
-            Section::Step,
             &record(vec![
                 Group {
                     title: "small".into(),
@@ -352,6 +348,7 @@ mod tests {
                     )],
                 },
             ]),
+            "run all",
         );
         for expect in [
             "| ours  |     20.0 |  20.0 to 20.0 |  1.00 x |    80 % |",

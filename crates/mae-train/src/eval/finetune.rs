@@ -287,9 +287,9 @@ impl Task for State<'_> {
         &mut self.trainer
     }
 
-    fn flops_per_image(&self) -> f64 {
+    fn flops_per_image(&self) -> Result<u64> {
         let config = self.task.model.config();
-        config.training_flops(config.encoder.depth - self.frozen_blocks) as f64
+        Ok(config.training_flops(config.encoder.depth - self.frozen_blocks))
     }
 
     fn end_epoch(&mut self, epoch: u64, step: u64, journal: &mut Journal) -> Result<String> {

@@ -1,0 +1,113 @@
+//! A transformer block by `mae-kernels`, as an operation in libtorch's graph.
+
+use mae_kernels::{BlockShape, BlockWeights, BranchScales, backward, forward};
+use tch::{Device, Kind, Tensor};
+use torch_ext::{as_mut_slice, as_slice, with_backward};
+
+use crate::kernels::pool;
+
+/// A block's results for the tokens from `first_query` on.
+///
+/// # Shapes
+/// - `tokens`: `[batch, n, dim]`
+/// - `weights`: in the order of [`BlockWeights`]
+/// - `scales`: of attention and MLP, `[batch, 1, 1]` each, without gradient
+/// - returns `[batch, n - first_query, dim]`
+pub(crate) fn fused_block(
+    tokens: &Tensor,
+    weights: [&Tensor; 12],
+    heads: i64,
+    eps: f64,
+    first_query: i64,
+    scales: Option<&[Tensor; 2]>,
+) -> Tensor {
+    let tokens = tokens.contiguous();
+    let [images, n, dim] = tokens.size()[..] else {
+        unreachable!("tokens are [batch, n, dim]")
+    };
+    let shape = BlockShape {
+        images: images as usize,
+        tokens: n as usize,
+        first_query: first_query as usize,
+        dim: dim as usize,
+        heads: heads as usize,
+        // The first layer of the MLP.
+        hidden: weights[8].size()[0] as usize,
+        eps: eps as f32,
+    };
+    let mut saved = empty(&[shape.saved_len() as i64]);
+    let mut output = empty(&[images, n - first_query, dim]);
+    let (x, weight_values) = (slice(&tokens), BlockWeights::from_array(weights.map(slice)));
+    let (kept, y) = (mut_slice(&mut saved), mut_slice(&mut output));
+    let branch_scales = scales.map(branch_scales);
+    pool().install(|| forward(&shape, &weight_values, branch_scales, x, kept, y));
+    let inputs: Vec<Tensor> = std::iter::once(&tokens)
+        .chain(weights)
+        .map(Tensor::shallow_clone)
+        .collect();
+    let scales = scales.map(|scales| scales.each_ref().map(Tensor::shallow_clone));
+    with_backward(output, &inputs, &[saved], move |saved, grad| {
+        block_gradients(&shape, scales.as_ref(), saved, grad)
+    })
+    .expect("one output of inputs that libtorch made")
+}
+
+/// The gradients of tokens and weights, from what [`fused_block`] had saved: tokens, weights, intermediates.
+fn block_gradients(
+    shape: &BlockShape,
+    scales: Option<&[Tensor; 2]>,
+    saved: &[Tensor],
+    grad: &Tensor,
+) -> Vec<Tensor> {
+    let [tokens, weights @ .., intermediates] = saved else {
+        unreachable!("fused_block saves fourteen tensors")
+    };
+    let mut work = empty(&[shape.work_len() as i64]);
+    let mut grads: Vec<Tensor> = saved[..13]
+        .iter()
+        .map(|input| empty(&input.size()))
+        .collect();
+    let [grad_tokens, grad_weights @ ..] = &mut grads[..] else {
+        unreachable!("there are thirteen")
+    };
+    let grad_weights: &mut [Tensor; 12] = grad_weights.try_into().expect("tokens and twelve");
+    let weights: &[Tensor; 12] = weights.try_into().expect("tokens, twelve, intermediates");
+    let weights = BlockWeights::from_array(weights.each_ref().map(slice));
+    let grad_weights = BlockWeights::from_array(grad_weights.each_mut().map(mut_slice));
+    let (x, kept, grad) = (slice(tokens), slice(intermediates), slice(grad));
+    let (work, grad_x) = (mut_slice(&mut work), mut_slice(grad_tokens));
+    let scales = scales.map(branch_scales);
+    pool().install(|| {
+        backward(
+            shape,
+            &weights,
+            scales,
+            x,
+            kept,
+            grad,
+            work,
+            grad_x,
+            grad_weights,
+        )
+    });
+    grads
+}
+
+fn branch_scales([attention, mlp]: &[Tensor; 2]) -> BranchScales<'_> {
+    BranchScales {
+        attention: slice(attention),
+        mlp: slice(mlp),
+    }
+}
+
+fn empty(size: &[i64]) -> Tensor {
+    Tensor::empty(size, (Kind::Float, Device::Cpu))
+}
+
+fn slice(tensor: &Tensor) -> &[f32] {
+    as_slice(tensor).expect("parameters and tokens are contiguous f32 on the CPU")
+}
+
+fn mut_slice(tensor: &mut Tensor) -> &mut [f32] {
+    as_mut_slice(tensor).expect("made contiguous, f32 and on the CPU")
+}
