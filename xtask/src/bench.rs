@@ -4,13 +4,10 @@
 //! [`table`] makes numbers of them and [`page`] puts those into the documentation.
 //! The other systems are scripts in `benches/peers`, in a Python environment of their own ([`python`]).
 
-mod built;
 mod loader;
-mod machine;
 mod measure;
 mod page;
 mod photos;
-mod process;
 mod python;
 mod record;
 mod step;
@@ -21,7 +18,12 @@ use std::{fmt, path::PathBuf, process::ExitCode};
 use anyhow::Result;
 use clap::{Args, ValueEnum};
 
-use self::{page::Page, process::Interrupt, python::Python, record::Results};
+use self::{
+    page::Page,
+    python::Python,
+    record::Results,
+};
+use crate::process::Interrupt;
 use crate::{cargo, libtorch::cache::Cache};
 
 /// Measure our loader and training step, with --peers in turn with other systems'

@@ -1,12 +1,16 @@
-//! The workspace's own commands: `cargo xtask setup`, `train`, `test` and `bench`.
+//! The workspace's own commands: `cargo xtask setup`, `train`, `test`, `ablate` and `bench`.
 //!
 //! This program prepares the machine for the other crates, so it must run before they can be built:
 //! it never links libtorch and compiles in seconds.
 //! Each command is one module; what they know of libtorch is in [`libtorch`].
 
+mod ablate;
 mod bench;
+mod built;
 mod cargo;
 mod libtorch;
+mod machine;
+mod process;
 mod setup;
 mod test;
 mod train;
@@ -15,7 +19,7 @@ use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
 
-/// Sets libtorch up, trains, tests and measures: no environment variable to set, nothing to install by hand.
+/// Sets libtorch up, trains, tests, compares and measures: no environment variable to set, nothing to install by hand.
 #[derive(Parser)]
 #[command(name = "cargo xtask", bin_name = "cargo xtask", version)]
 struct Cli {
@@ -28,6 +32,7 @@ enum Command {
     Setup(setup::Arguments),
     Train(train::Arguments),
     Test(test::Arguments),
+    Ablate(Box<ablate::Arguments>),
     Bench(bench::Arguments),
 }
 
@@ -36,6 +41,7 @@ fn main() -> ExitCode {
         Command::Setup(arguments) => setup::run(&arguments),
         Command::Train(arguments) => train::run(&arguments),
         Command::Test(arguments) => test::run(&arguments),
+        Command::Ablate(arguments) => ablate::run(&arguments),
         Command::Bench(arguments) => bench::run(&arguments),
     };
     result.unwrap_or_else(|error| {

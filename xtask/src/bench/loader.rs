@@ -5,12 +5,11 @@ use std::{path::Path, thread};
 use anyhow::Result;
 
 use super::{
-    built,
     measure::{Competition, Entry, Role, Suite},
     photos::Photos,
-    process::Interrupt,
     python::Python,
 };
+use crate::{built::{self, Target}, process::Interrupt};
 use crate::setup::Source;
 
 const SIZE: u32 = 224;
@@ -41,7 +40,7 @@ pub fn suite(
         None => thread::available_parallelism().map_or(1, usize::from),
     };
     // mae-data is without libtorch, so wherever that comes from is right.
-    let program = built::example(root, "mae-data", "load", Source::Config, interrupt)?;
+    let program = built::build(root, Target::Example("mae-data", "load"), Source::Config, interrupt)?;
     // The first epoch is the warm-up.
     let epochs = 1 + (IMAGES_PER_WORKER * workers).div_ceil(photos.count);
     let options = format!("--size {SIZE} --batch {BATCH} --workers {workers}");

@@ -9,11 +9,8 @@ use std::{
 use anyhow::{Context, Result, bail};
 use serde_json::{Map, Value};
 
-use super::{
-    machine::{self, Machine},
-    process::{self, Interrupt},
-    record::{Contender, Group, Record, Run},
-};
+use super::record::{Contender, Group, Record, Run};
+use crate::{machine::{self, Machine}, process::{self, Interrupt}};
 
 /// Everything that is measured in turn.
 pub struct Suite {

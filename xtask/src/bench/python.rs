@@ -11,8 +11,8 @@ use anyhow::{Context, Result, bail};
 use super::{
     Section,
     measure::{Entry, Role},
-    process::{self, Interrupt},
 };
+use crate::process::{self, Interrupt};
 use crate::libtorch::cache::{Cache, explain};
 
 /// What draws the photographs.

@@ -10,7 +10,8 @@ use anyhow::{Context, Result};
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
-use super::{Section, machine::Machine};
+use super::Section;
+use crate::machine::Machine;
 
 /// The file, and what is in it: one record a section.
 pub struct Results {

@@ -6,11 +6,10 @@ use anyhow::{Context, Result};
 use serde_json::Value;
 
 use super::{
-    built,
     measure::{Competition, Entry, Role, Suite},
-    process::Interrupt,
     python::Python,
 };
+use crate::{built::{self, Target}, process::Interrupt};
 use crate::setup;
 
 /// Ours, and the peers if there is a Python for them, in every configuration of `benches/steps.json`.
@@ -20,7 +19,7 @@ pub fn suite(root: &Path, peers: Option<&Python>, interrupt: &Interrupt) -> Resu
         .map_err(anyhow::Error::from)
         .and_then(|text| Ok(serde_json::from_str(&text)?))
         .with_context(|| format!("cannot read {}", path.display()))?;
-    let program = built::example(root, "mae-train", "train_step", setup::ensure()?, interrupt)?;
+    let program = built::build(root, Target::Example("mae-train", "train_step"), setup::ensure()?, interrupt)?;
 
     let mut groups: Vec<Competition> = configurations
         .iter()

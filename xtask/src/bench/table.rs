@@ -243,7 +243,7 @@ fn short(number: f64) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::bench::machine::Machine;
+    use crate::machine::Machine;
     use serde_json::json;
 
     fn run(round: u32, lines: &[Value]) -> Run {

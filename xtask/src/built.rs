@@ -1,4 +1,4 @@
-//! Building what is measured.
+//! Building what is run.
 
 use std::{
     io::{self},
@@ -9,22 +9,33 @@ use std::{
 use anyhow::{Context, Result, bail};
 use serde_json::Value;
 
-use super::process::{self, Interrupt};
-use crate::{cargo, setup::Source};
+use crate::{
+    cargo,
+    process::{self, Interrupt},
+    setup::Source,
+};
 
-/// Builds an example as the program is built, and says where it is.
-///
-/// It is then started without cargo, which would have a share in what is measured.
+/// A program of the workspace: its package and name.
+#[derive(Clone, Copy)]
+pub enum Target<'a> {
+    Program(&'a str, &'a str),
+    Example(&'a str, &'a str),
+}
+
+/// Builds a program in release mode, and says where it is, so that it can be started without cargo.
 ///
 /// # Errors
 /// If it does not build.
-pub fn example(
+pub fn build(
     root: &Path,
-    package: &str,
-    name: &str,
+    target: Target,
     libtorch: Source,
     interrupt: &Interrupt,
 ) -> Result<PathBuf> {
+    let (package, kind, name) = match target {
+        Target::Program(package, name) => (package, "--bin", name),
+        Target::Example(package, name) => (package, "--example", name),
+    };
     let mut build = cargo::command(libtorch);
     build
         .args([
@@ -32,7 +43,7 @@ pub fn example(
             "--release",
             "--package",
             package,
-            "--example",
+            kind,
             name,
         ])
         .arg("--message-format=json-render-diagnostics")
@@ -41,10 +52,10 @@ pub fn example(
         .stderr(io::stderr());
     let finished = process::run(&mut build, interrupt)?;
     if !finished.status.success() {
-        bail!("the example {name} of {package} does not build: see the messages above");
+        bail!("{name} of {package} does not build: see the messages above");
     }
     executable(&finished.output)
-        .with_context(|| format!("cargo does not say where the example {name} is"))
+        .with_context(|| format!("cargo does not say where {name} is"))
 }
 
 /// The last one that cargo's messages name.

@@ -1,4 +1,4 @@
-//! Child processes that end when the user ends the benchmark.
+//! Child processes that end when the user ends this one.
 
 use std::{
     io::{self, Read},
@@ -35,10 +35,15 @@ impl Interrupt {
         Ok(Self { pressed })
     }
 
+    /// Whether it was.
+    pub fn is_pressed(&self) -> bool {
+        self.pressed.load(Ordering::Relaxed)
+    }
+
     /// # Errors
     /// If it was.
     pub fn check(&self) -> Result<()> {
-        if self.pressed.load(Ordering::Relaxed) {
+        if self.is_pressed() {
             bail!("interrupted: what was not complete is not kept");
         }
         Ok(())
