@@ -4,6 +4,7 @@
 //! it never links libtorch and compiles in seconds.
 //! Each command is one module; what they know of libtorch is in [`libtorch`].
 
+mod ablate;
 mod bench;
 mod cargo;
 mod libtorch;
