@@ -18,11 +18,7 @@ use std::{fmt, path::PathBuf, process::ExitCode};
 use anyhow::Result;
 use clap::{Args, ValueEnum};
 
-use self::{
-    page::Page,
-    python::Python,
-    record::Results,
-};
+use self::{page::Page, python::Python, record::Results};
 use crate::process::Interrupt;
 use crate::{cargo, libtorch::cache::Cache};
 

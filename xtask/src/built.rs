@@ -38,14 +38,7 @@ pub fn build(
     };
     let mut build = cargo::command(libtorch);
     build
-        .args([
-            "build",
-            "--release",
-            "--package",
-            package,
-            kind,
-            name,
-        ])
+        .args(["build", "--release", "--package", package, kind, name])
         .arg("--message-format=json-render-diagnostics")
         .current_dir(root)
         .stdout(Stdio::piped())
@@ -54,8 +47,7 @@ pub fn build(
     if !finished.status.success() {
         bail!("{name} of {package} does not build: see the messages above");
     }
-    executable(&finished.output)
-        .with_context(|| format!("cargo does not say where {name} is"))
+    executable(&finished.output).with_context(|| format!("cargo does not say where {name} is"))
 }
 
 /// The last one that cargo's messages name.

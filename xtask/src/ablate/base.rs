@@ -50,7 +50,9 @@ impl Base {
         let number = |section: &str, key: &str| {
             (config.get(section).and_then(|section| section.get(key)))
                 .and_then(Value::as_integer)
-                .with_context(|| format!("the resolved configuration has no number `{section}.{key}`"))
+                .with_context(|| {
+                    format!("the resolved configuration has no number `{section}.{key}`")
+                })
         };
         let model = |key: &str| Ok::<_, anyhow::Error>(number("model", key)? as usize);
         Ok(Self {
@@ -145,7 +147,14 @@ pub fn output(command: &mut Command) -> Result<String> {
     if !output.status.success() {
         let said = String::from_utf8_lossy(&output.stderr);
         let said = said.trim().trim_start_matches("error: ");
-        bail!("{}", if said.is_empty() { "it ended without a word" } else { said });
+        bail!(
+            "{}",
+            if said.is_empty() {
+                "it ended without a word"
+            } else {
+                said
+            }
+        );
     }
     String::from_utf8(output.stdout).context("the program's output is not UTF-8")
 }
@@ -153,5 +162,9 @@ pub fn output(command: &mut Command) -> Result<String> {
 /// Twelve hexadecimal digits that name a text.
 pub fn hash(text: &str) -> String {
     let digest = Sha256::digest(text.as_bytes());
-    digest.iter().take(6).map(|byte| format!("{byte:02x}")).collect()
+    digest
+        .iter()
+        .take(6)
+        .map(|byte| format!("{byte:02x}"))
+        .collect()
 }

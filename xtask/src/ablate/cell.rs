@@ -31,7 +31,10 @@ pub struct Folder {
 impl Folder {
     pub fn new(out: &Path, hash_of_config: &str, settings: &Settings) -> Self {
         let path = out.join("cells").join(hash_of_config);
-        let eval = path.join(format!("eval-{}", hash(&settings.eval_arguments().join("\n"))));
+        let eval = path.join(format!(
+            "eval-{}",
+            hash(&settings.eval_arguments().join("\n"))
+        ));
         Self { path, eval }
     }
 
@@ -256,7 +259,10 @@ fn outcome(
 /// A command as one would type it.
 fn words(command: &Command) -> String {
     let words = std::iter::once(command.get_program()).chain(command.get_args());
-    words.map(|word| word.to_string_lossy()).collect::<Vec<_>>().join(" ")
+    words
+        .map(|word| word.to_string_lossy())
+        .collect::<Vec<_>>()
+        .join(" ")
 }
 
 /// Whether a process trains in this run's folder.
@@ -269,7 +275,8 @@ fn is_taken(run: &Path) -> bool {
 
 /// The epochs of a resolved configuration.
 fn epochs(config: &Path) -> Result<f64> {
-    let text = std::fs::read_to_string(config).with_context(|| format!("reading {}", config.display()))?;
+    let text =
+        std::fs::read_to_string(config).with_context(|| format!("reading {}", config.display()))?;
     let table: toml::Table = text.parse().with_context(|| config.display().to_string())?;
     (table.get("optim").and_then(|optim| optim.get("epochs")))
         .and_then(toml::Value::as_integer)
@@ -280,12 +287,19 @@ fn epochs(config: &Path) -> Result<f64> {
 /// How far a pre-training is, by its latest line of metrics.
 fn training(run: &Path, epochs: f64) -> Progress {
     let text = tail(&run.join("metrics.jsonl"), 8192).unwrap_or_default();
-    let latest = text.lines().rev().find_map(|line| match serde_json::from_str(line) {
-        Ok(Record::Step { epoch, loss, images_per_s, elapsed_s, .. }) if epoch > 0.0 => {
-            Some((epoch, loss, images_per_s, elapsed_s))
-        }
-        _ => None,
-    });
+    let latest = text
+        .lines()
+        .rev()
+        .find_map(|line| match serde_json::from_str(line) {
+            Ok(Record::Step {
+                epoch,
+                loss,
+                images_per_s,
+                elapsed_s,
+                ..
+            }) if epoch > 0.0 => Some((epoch, loss, images_per_s, elapsed_s)),
+            _ => None,
+        });
     let Some((epoch, loss, images_per_s, elapsed_s)) = latest else {
         return Progress::Starting;
     };

@@ -80,7 +80,9 @@ fn value(plan: &Plan, variant: &Variant, keys: &[Key], out: &Path) -> Result<Val
         settings: variant.set.clone(),
         paper: variant.paper.clone(),
         runs,
-        command: first.as_ref().map_or_else(String::new, |first| commands(plan, variant, first)),
+        command: first
+            .as_ref()
+            .map_or_else(String::new, |first| commands(plan, variant, first)),
         config: (first.as_ref())
             .and_then(|first| std::fs::read_to_string(first.config()).ok())
             .unwrap_or_default(),
@@ -123,7 +125,7 @@ fn run(plan: &Plan, variant: &Variant, key: &Key, folder: &Folder) -> Result<Run
         .collect();
     rates.sort_by(f64::total_cmp);
     let last_epoch = records.iter().rev().find_map(|record| match record {
-        Record::Epoch { loss, flops_per_image, .. } => Some((*loss, *flops_per_image)),
+        Record::Epoch { loss, .. } => Some((*loss, None)),
         _ => None,
     });
     let pretrain_s = records.iter().rev().find_map(|record| match record {
@@ -188,12 +190,18 @@ fn scores(
             // All values of such a study are one line of its chart.
             Some(protocol) if *protocol == row.protocol => "fine-tuned".to_string(),
             Some(_) => continue,
-            None if protocols.iter().any(|protocol| is_of(&row.protocol, protocol)) => {
+            None if protocols
+                .iter()
+                .any(|protocol| is_of(&row.protocol, protocol)) =>
+            {
                 row.protocol.clone()
             }
             None => continue,
         };
-        seconds.insert(row.protocol.split(' ').next().unwrap_or_default(), row.seconds);
+        seconds.insert(
+            row.protocol.split(' ').next().unwrap_or_default(),
+            row.seconds,
+        );
         scores.insert(name, row.top1);
     }
     let seconds = (!scores.is_empty()).then(|| seconds.values().sum());

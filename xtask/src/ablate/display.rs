@@ -60,7 +60,9 @@ impl Display {
                 seconds: Vec::new(),
             }),
         };
-        display.say(&format!("{done} of {cells} cells are done, {jobs} at a time"));
+        display.say(&format!(
+            "{done} of {cells} cells are done, {jobs} at a time"
+        ));
         display
     }
 
@@ -110,7 +112,9 @@ impl Display {
     }
 
     fn lock(&self) -> std::sync::MutexGuard<'_, State> {
-        self.state.lock().unwrap_or_else(|poisoned| poisoned.into_inner())
+        self.state
+            .lock()
+            .unwrap_or_else(|poisoned| poisoned.into_inner())
     }
 }
 
@@ -121,7 +125,8 @@ impl Line<'_> {
             Progress::Starting => (0.0, "starting".to_string()),
             Progress::Waiting => (
                 0.0,
-                "waiting: another process has it already, perhaps one left by an earlier ablation".into(),
+                "waiting: another process has it already, perhaps one left by an earlier ablation"
+                    .into(),
             ),
             Progress::Training { share, left, words } => {
                 (*share, format!("{words}  {} left", human(*left)))

@@ -51,7 +51,8 @@ struct Cell {
 /// # Errors
 /// With the file and the key that is wrong.
 pub fn read(path: &Path) -> Result<Study> {
-    let text = std::fs::read_to_string(path).with_context(|| format!("reading {}", path.display()))?;
+    let text =
+        std::fs::read_to_string(path).with_context(|| format!("reading {}", path.display()))?;
     let stem = path.file_stem().unwrap_or_default().to_string_lossy();
     parse(&text, &stem).with_context(|| path.display().to_string())
 }
@@ -77,7 +78,11 @@ fn parse(text: &str, stem: &str) -> Result<Study> {
         _ => "cell".into(),
     };
     for cell in &file.cell {
-        ensure!(!cell.set.is_empty(), "the cell {:?} sets nothing", cell.label);
+        ensure!(
+            !cell.set.is_empty(),
+            "the cell {:?} sets nothing",
+            cell.label
+        );
         variants.push(Variant {
             label: cell.label.clone(),
             set: (cell.set.iter())
@@ -88,7 +93,9 @@ fn parse(text: &str, stem: &str) -> Result<Study> {
     }
     for (i, variant) in variants.iter().enumerate() {
         ensure!(
-            variants[..i].iter().all(|other| other.label != variant.label),
+            variants[..i]
+                .iter()
+                .all(|other| other.label != variant.label),
             "two cells are called {:?}",
             variant.label
         );
@@ -139,7 +146,9 @@ fn product(grid: &Table) -> Result<Vec<Variant>> {
                 .collect::<Vec<_>>()
                 .join(", "),
             number: match combination[..] {
-                [(_, value)] => (value.as_float()).or(value.as_integer().map(|number| number as f64)),
+                [(_, value)] => {
+                    (value.as_float()).or(value.as_integer().map(|number| number as f64))
+                }
                 _ => None,
             },
             set: (combination.iter())
@@ -182,10 +191,22 @@ mod tests {
             .map(|variant| (variant.label.as_str(), variant.set.join(" ")))
             .collect();
         let expect = [
-            ("sampler=random, patch_size=4", "mask.sampler=\"random\" model.patch_size=4"),
-            ("sampler=random, patch_size=8", "mask.sampler=\"random\" model.patch_size=8"),
-            ("sampler=block, patch_size=4", "mask.sampler=\"block\" model.patch_size=4"),
-            ("sampler=block, patch_size=8", "mask.sampler=\"block\" model.patch_size=8"),
+            (
+                "sampler=random, patch_size=4",
+                "mask.sampler=\"random\" model.patch_size=4",
+            ),
+            (
+                "sampler=random, patch_size=8",
+                "mask.sampler=\"random\" model.patch_size=8",
+            ),
+            (
+                "sampler=block, patch_size=4",
+                "mask.sampler=\"block\" model.patch_size=4",
+            ),
+            (
+                "sampler=block, patch_size=8",
+                "mask.sampler=\"block\" model.patch_size=8",
+            ),
             ("shallow", "data.color_jitter={} model.decoder_depth=1"),
         ];
         let expect: Vec<_> = (expect.iter())

@@ -1,12 +1,6 @@
 //! Cells as child processes on this machine, some at a time.
 
-use std::{
-    env,
-    path::Path,
-    process::Command,
-    sync::Mutex,
-    thread,
-};
+use std::{env, path::Path, process::Command, sync::Mutex, thread};
 
 use anyhow::Result;
 
@@ -32,7 +26,9 @@ pub fn gpus() -> Vec<String> {
             let text = listing.map(|output| output.stdout).unwrap_or_default();
             let text = String::from_utf8_lossy(&text).into_owned();
             let count = text.lines().filter(|line| line.starts_with("GPU ")).count();
-            (0..count).map(|index| index.to_string()).collect::<Vec<_>>()
+            (0..count)
+                .map(|index| index.to_string())
+                .collect::<Vec<_>>()
         }
     };
     listed.into_iter().filter(|name| !name.is_empty()).collect()
@@ -82,9 +78,17 @@ pub fn run(
             }
             let folder = folder(cell);
             let mut line = display.begin(&cell.name);
-            let outcome = cell::run(cell, &folder, &plan.settings, program, slot, interrupt, |progress| {
-                line.show(&progress);
-            })?;
+            let outcome = cell::run(
+                cell,
+                &folder,
+                &plan.settings,
+                program,
+                slot,
+                interrupt,
+                |progress| {
+                    line.show(&progress);
+                },
+            )?;
             match outcome {
                 Outcome::Finished => line.end(false, "finished"),
                 Outcome::Interrupted => {
@@ -101,13 +105,22 @@ pub fn run(
         Ok(())
     };
     let results: Vec<Result<()>> = thread::scope(|scope| {
-        let workers: Vec<_> = slots.iter().map(|slot| scope.spawn(|| work(slot))).collect();
+        let workers: Vec<_> = slots
+            .iter()
+            .map(|slot| scope.spawn(|| work(slot)))
+            .collect();
         (workers.into_iter())
-            .map(|worker| worker.join().unwrap_or_else(|_| anyhow::bail!("a worker died")))
+            .map(|worker| {
+                worker
+                    .join()
+                    .unwrap_or_else(|_| anyhow::bail!("a worker died"))
+            })
             .collect()
     });
     results.into_iter().collect::<Result<()>>()?;
-    Ok(ended.into_inner().unwrap_or_else(|poisoned| poisoned.into_inner()))
+    Ok(ended
+        .into_inner()
+        .unwrap_or_else(|poisoned| poisoned.into_inner()))
 }
 
 fn next<'a>(queue: &Mutex<impl Iterator<Item = &'a Cell>>) -> Option<&'a Cell> {
@@ -115,5 +128,7 @@ fn next<'a>(queue: &Mutex<impl Iterator<Item = &'a Cell>>) -> Option<&'a Cell> {
 }
 
 fn lock<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(|poisoned| poisoned.into_inner())
+    mutex
+        .lock()
+        .unwrap_or_else(|poisoned| poisoned.into_inner())
 }

@@ -75,7 +75,10 @@ impl Plan {
         }
         let text = std::fs::read(&path).with_context(|| format!("reading {}", path.display()))?;
         let plan = serde_json::from_slice(&text).with_context(|| {
-            format!("{} is no plan of this version's `ablate`: give another --out", path.display())
+            format!(
+                "{} is no plan of this version's `ablate`: give another --out",
+                path.display()
+            )
         })?;
         Ok(Some(plan))
     }
@@ -118,7 +121,10 @@ impl Plan {
     /// Every cell once, in the order of the studies; a cell of several has all their protocols.
     pub fn cells(&self) -> Vec<Cell> {
         let mut cells: Vec<Cell> = Vec::new();
-        for Planned { study, cells: keys, .. } in &self.studies {
+        for Planned {
+            study, cells: keys, ..
+        } in &self.studies
+        {
             for (variant, keys) in study.variants.iter().zip(keys) {
                 for key in keys {
                     let index = cells.iter().position(|cell| cell.hash == key.hash);
@@ -213,5 +219,7 @@ fn keys(table: &Table, seeds: u64, configs: &mut Configs) -> Result<Vec<Key>> {
 }
 
 fn lock<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(|poisoned| poisoned.into_inner())
+    mutex
+        .lock()
+        .unwrap_or_else(|poisoned| poisoned.into_inner())
 }

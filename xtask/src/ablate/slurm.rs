@@ -56,7 +56,10 @@ pub fn submit(
         .map(|cell| cell.hash)
         .collect();
     if hashes.is_empty() {
-        println!("every cell is finished; the report: cargo xtask ablate report --out {}", out.display());
+        println!(
+            "every cell is finished; the report: cargo xtask ablate report --out {}",
+            out.display()
+        );
         return Ok(ExitCode::SUCCESS);
     }
     // An array that still waits reads its own list, so each submission has a folder of its own.
@@ -74,14 +77,28 @@ pub fn submit(
     let mut sbatch = Command::new("sbatch");
     sbatch.arg("--parsable").args(arguments).arg(&script);
     let answer = output(&mut sbatch).with_context(|| {
-        format!("sbatch did not take {}: see `sbatch --help`, and --sbatch for arguments", script.display())
+        format!(
+            "sbatch did not take {}: see `sbatch --help`, and --sbatch for arguments",
+            script.display()
+        )
     })?;
     // `ID` or `ID;CLUSTER`.
     let id = answer.trim().split(';').next().unwrap_or_default();
-    ensure!(!id.is_empty(), "sbatch did not say which job {} is", script.display());
-    println!("submitted {} cells as job array {id}; its words are in {}", hashes.len(), folder.display());
+    ensure!(
+        !id.is_empty(),
+        "sbatch did not say which job {} is",
+        script.display()
+    );
+    println!(
+        "submitted {} cells as job array {id}; its words are in {}",
+        hashes.len(),
+        folder.display()
+    );
     println!("how far it is:   squeue --job {id}");
-    println!("when it is done: cargo xtask ablate report --out {}", out.display());
+    println!(
+        "when it is done: cargo xtask ablate report --out {}",
+        out.display()
+    );
     println!("cells that failed or were cancelled: the same command submits them again");
     Ok(ExitCode::SUCCESS)
 }
@@ -110,13 +127,18 @@ fn script_text(
 #SBATCH --output={folder}/%a.log
 #SBATCH --open-mode=append
 #SBATCH --requeue
-#SBATCH --signal=B:TERM@{GRACE}
+#SBATCH --signal=B:USR1@{GRACE}
 
-# {GRACE} s before its time limit a task is asked to save; then it goes back into the queue, and resumes.
-# A cancelled task gets the same signal, but the queue no longer takes it.
+# Before its time limit a task is asked to save; then it goes back into the queue, and resumes.
+# A cancelled task may save, too, but does not come back.
+stop() {{
+    kill -TERM "$cell"
+    wait "$cell"
+}}
+trap 'stop; scontrol requeue "${{SLURM_ARRAY_JOB_ID}}_$SLURM_ARRAY_TASK_ID"; exit 143' USR1
+trap 'stop; exit 143' TERM
 {xtask} ablate cell --out {out} --list {list} --program {program} --index "$SLURM_ARRAY_TASK_ID" &
 cell=$!
-trap 'kill -TERM "$cell"; wait "$cell"; scontrol requeue "$SLURM_JOB_ID"; exit 143' TERM
 wait "$cell"
 "#,
         last = cells - 1,
@@ -151,7 +173,15 @@ pub fn run(task: &Task) -> Result<ExitCode> {
     let interrupt = Interrupt::catch()?;
     let folder = Folder::new(&task.out, &cell.hash, &plan.settings);
     println!("{}, in {}", cell.name, folder.path.display());
-    let outcome = cell::run(&cell, &folder, &plan.settings, &task.program, &slot, &interrupt, |_| ())?;
+    let outcome = cell::run(
+        &cell,
+        &folder,
+        &plan.settings,
+        &task.program,
+        &slot,
+        &interrupt,
+        |_| (),
+    )?;
     Ok(match outcome {
         Outcome::Finished => {
             println!("finished");

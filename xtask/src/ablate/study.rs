@@ -73,7 +73,10 @@ pub const STUDIES: &[(&str, &str)] = &[
         "mask-sampling",
         "random 75 %, block 50 %, block 75 %, grid 75 % (table 1f)",
     ),
-    ("mask-ratio", "share of hidden patches: 10 to 90 % (figure 5)"),
+    (
+        "mask-ratio",
+        "share of hidden patches: 10 to 90 % (figure 5)",
+    ),
     (
         "schedule",
         "length of training: 1, 2, 4 and 8 times the configuration's (figure 7)",
@@ -134,8 +137,11 @@ fn decoder_depth() -> Study {
         paper: Some(format!("{TABLE_1}a")),
         variants: (paper.iter())
             .map(|&(blocks, finetune, linear)| {
-                Variant::number(f64::from(blocks), &[format!("model.decoder_depth={blocks}")])
-                    .paper(finetune, linear)
+                Variant::number(
+                    f64::from(blocks),
+                    &[format!("model.decoder_depth={blocks}")],
+                )
+                .paper(finetune, linear)
             })
             .collect(),
         ..numbers(
@@ -185,10 +191,7 @@ fn decoder_width(base: &Base) -> Study {
         reference: variants.len().min(3) - 1,
         paper: Some(format!("{TABLE_1}b")),
         variants,
-        ..numbers(
-            "decoder-width",
-            "How wide must the decoder be?",
-        )
+        ..numbers("decoder-width", "How wide must the decoder be?")
     }
 }
 
@@ -212,16 +215,9 @@ fn mask_token() -> Study {
              as fast (table 2)"
         )),
         variants: vec![
-            Variant::name(
-                "with mask tokens",
-                &["model.encoder_mask_tokens=true"],
-            )
-            .paper(84.2, 59.6),
-            Variant::name(
-                "without",
-                &["model.encoder_mask_tokens=false"],
-            )
-            .paper(84.9, 73.5),
+            Variant::name("with mask tokens", &["model.encoder_mask_tokens=true"])
+                .paper(84.2, 59.6),
+            Variant::name("without", &["model.encoder_mask_tokens=false"]).paper(84.9, 73.5),
         ],
         ..names(
             "mask-token",
@@ -359,7 +355,9 @@ fn mask_ratio() -> Study {
         title: "Mask ratio".into(),
         axis: "hidden patches, %".into(),
         reference: 7,
-        paper: Some("ViT-L/16 on ImageNet-1K, 800 epochs; He et al. 2021, figure 5, linear probing".into()),
+        paper: Some(
+            "ViT-L/16 on ImageNet-1K, 800 epochs; He et al. 2021, figure 5, linear probing".into(),
+        ),
         variants: (linear.iter())
             .map(|&(percent, linear)| {
                 let ratio = f64::from(percent) / 100.0;
@@ -408,10 +406,7 @@ fn schedule(base: &Base) -> Study {
                     .paper(finetune, linear)
             })
             .collect(),
-        ..numbers(
-            "schedule",
-            "How much does longer training help?",
-        )
+        ..numbers("schedule", "How much does longer training help?")
     }
 }
 

@@ -9,8 +9,11 @@ use super::{
     photos::Photos,
     python::Python,
 };
-use crate::{built::{self, Target}, process::Interrupt};
 use crate::setup::Source;
+use crate::{
+    built::{self, Target},
+    process::Interrupt,
+};
 
 const SIZE: u32 = 224;
 const BATCH: u32 = 64;
@@ -40,7 +43,12 @@ pub fn suite(
         None => thread::available_parallelism().map_or(1, usize::from),
     };
     // mae-data is without libtorch, so wherever that comes from is right.
-    let program = built::build(root, Target::Example("mae-data", "load"), Source::Config, interrupt)?;
+    let program = built::build(
+        root,
+        Target::Example("mae-data", "load"),
+        Source::Config,
+        interrupt,
+    )?;
     // The first epoch is the warm-up.
     let epochs = 1 + (IMAGES_PER_WORKER * workers).div_ceil(photos.count);
     let options = format!("--size {SIZE} --batch {BATCH} --workers {workers}");

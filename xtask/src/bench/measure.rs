@@ -10,7 +10,10 @@ use anyhow::{Context, Result, bail};
 use serde_json::{Map, Value};
 
 use super::record::{Contender, Group, Record, Run};
-use crate::{machine::{self, Machine}, process::{self, Interrupt}};
+use crate::{
+    machine::{self, Machine},
+    process::{self, Interrupt},
+};
 
 /// Everything that is measured in turn.
 pub struct Suite {

@@ -12,8 +12,8 @@ use super::{
     Section,
     measure::{Entry, Role},
 };
-use crate::process::{self, Interrupt};
 use crate::libtorch::cache::{Cache, explain};
+use crate::process::{self, Interrupt};
 
 /// What draws the photographs.
 const PHOTOS: Packages = Packages {

@@ -9,8 +9,11 @@ use super::{
     measure::{Competition, Entry, Role, Suite},
     python::Python,
 };
-use crate::{built::{self, Target}, process::Interrupt};
 use crate::setup;
+use crate::{
+    built::{self, Target},
+    process::Interrupt,
+};
 
 /// Ours, and the peers if there is a Python for them, in every configuration of `benches/steps.json`.
 pub fn suite(root: &Path, peers: Option<&Python>, interrupt: &Interrupt) -> Result<Suite> {
@@ -19,7 +22,12 @@ pub fn suite(root: &Path, peers: Option<&Python>, interrupt: &Interrupt) -> Resu
         .map_err(anyhow::Error::from)
         .and_then(|text| Ok(serde_json::from_str(&text)?))
         .with_context(|| format!("cannot read {}", path.display()))?;
-    let program = built::build(root, Target::Example("mae-train", "train_step"), setup::ensure()?, interrupt)?;
+    let program = built::build(
+        root,
+        Target::Example("mae-train", "train_step"),
+        setup::ensure()?,
+        interrupt,
+    )?;
 
     let mut groups: Vec<Competition> = configurations
         .iter()
