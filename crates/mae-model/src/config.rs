@@ -44,6 +44,39 @@ pub struct MaeConfig {
     pub layer_norm_eps: f64,
     /// Whether the target is each patch normalised by its own mean and variance.
     pub norm_pix_loss: bool,
+    /// What the decoder predicts of a patch.
+    #[serde(default)]
+    pub target: Target,
+    /// Which patches the loss is the mean over.
+    #[serde(default)]
+    pub loss_region: LossRegion,
+    /// Whether the encoder sees a mask token in place of each hidden patch, and the decoder adds none of its own.
+    ///
+    /// Source: He et al. 2021, table 1c, "encoder w/ \[M\]".
+    #[serde(default)]
+    pub encoder_mask_tokens: bool,
+}
+
+/// What the decoder predicts of a patch.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Target {
+    /// Its pixels, normalised by the channels' statistics and under `norm_pix_loss` by its own.
+    #[default]
+    Pixels,
+}
+
+/// Which patches the loss is the mean over.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum LossRegion {
+    /// The hidden ones, as the paper does.
+    #[default]
+    Masked,
+    /// All, as a denoising autoencoder does.
+    ///
+    /// Source: He et al. 2021, section 3, "Reconstruction target", footnote 1.
+    All,
 }
 
 impl MaeConfig {
@@ -123,6 +156,9 @@ impl MaeConfig {
             mlp_ratio: 4.0,
             layer_norm_eps: 1e-6,
             norm_pix_loss: true,
+            target: Target::Pixels,
+            loss_region: LossRegion::Masked,
+            encoder_mask_tokens: false,
         }
     }
 

@@ -42,7 +42,7 @@ pub mod pos_embed;
 pub mod vit;
 
 pub use classifier::VitClassifier;
-pub use config::MaeConfig;
+pub use config::{LossRegion, MaeConfig, Target};
 pub use error::ModelError;
 pub use flops::Flops;
 pub use kernels::{Kernels, TakenThreads};

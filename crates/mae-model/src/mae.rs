@@ -12,13 +12,14 @@ use std::collections::BTreeMap;
 use tch::nn::{self, Path};
 use tch::{Device, Kind, Tensor};
 
+use crate::config::invalid;
 use crate::kernels::Kernels;
 use crate::normalization::PixelScale;
 use crate::vit::{
     Block, BlockShape, VisionTransformer, gather_positions, initialize, layer_norm, linear,
     positions,
 };
-use crate::{MaeConfig, ModelError, Normalization, Result};
+use crate::{LossRegion, MaeConfig, ModelError, Normalization, Result};
 
 /// A Masked Autoencoder with a ViT encoder and decoder. It owns its parameters.
 #[derive(Debug)]
@@ -27,6 +28,8 @@ pub struct MaskedAutoencoderViT {
     normalization: Normalization,
     vs: nn::VarStore,
     encoder: VisionTransformer,
+    /// What the encoder sees in place of a hidden patch, if it sees anything.
+    encoder_mask_token: Option<Tensor>,
     decoder: Decoder,
     pixels: PixelScale,
 }
@@ -46,6 +49,8 @@ impl MaskedAutoencoderViT {
         normalization.validate(config.channels)?;
         let vs = nn::VarStore::new(device);
         let encoder = VisionTransformer::new(&vs.root(), config);
+        let encoder_mask_token = (config.encoder_mask_tokens)
+            .then(|| (vs.root()).zeros("encoder_mask_token", &[1, 1, config.embed_dim as i64]));
         let decoder = Decoder::new(&vs.root(), config);
         initialize(&vs, seed);
         let pixels = PixelScale::new(normalization, config.patch_size * config.patch_size, device);
@@ -54,6 +59,7 @@ impl MaskedAutoencoderViT {
             normalization: normalization.clone(),
             vs,
             encoder,
+            encoder_mask_token,
             decoder,
             pixels,
         })
@@ -85,7 +91,7 @@ impl MaskedAutoencoderViT {
         self.vs.variables().into_iter().collect()
     }
 
-    /// Mean loss over the masked patches of a batch.
+    /// Mean loss of a batch over the patches of [`MaeConfig::loss_region`].
     ///
     /// # Shapes
     /// - `visible`: `[batch, kept, patch_dim]`, u8 pixels or normalised f32
@@ -101,72 +107,86 @@ impl MaskedAutoencoderViT {
         masked: &Tensor,
         ids_shuffle: &Tensor,
     ) -> Result<Tensor> {
-        let kept = visible.size().get(1).copied().unwrap_or(0);
-        check_ids(&self.config, "ids_shuffle", ids_shuffle, None)?;
-        let latent = self.forward_encoder(
-            visible,
-            &ids_shuffle.narrow(1, 0, kept.min(ids_shuffle.size()[1])),
-        )?;
-        let pred = self.forward_decoder(&latent, ids_shuffle)?;
-        self.forward_loss(masked, &pred)
+        let latent = self.forward_encoder(visible, ids_shuffle)?;
+        let first = match self.config.loss_region {
+            LossRegion::Masked => visible.size()[1],
+            LossRegion::All => 0,
+        };
+        let pred = self.forward_decoder(&latent, ids_shuffle, first)?;
+        let target = self.target(visible, masked)?;
+        self.forward_loss(&pred, &target)
     }
 
-    /// Encodes the visible patches only.
+    /// Encodes the visible patches only; under [`MaeConfig::encoder_mask_tokens`] with mask tokens in place of the
+    /// hidden ones.
     ///
     /// # Shapes
     /// - `visible`: `[batch, kept, patch_dim]`, u8 pixels or normalised f32
-    /// - `ids_keep`: `[batch, kept]`, i64
-    /// - returns `[batch, 1 + kept, embed_dim]`, class token first
-    ///
-    /// # Errors
-    /// [`ModelError::Shape`] if `visible` and `ids_keep` disagree.
-    ///
-    /// Source: He et al. 2021, section 3, "MAE encoder".
-    pub fn forward_encoder(&self, visible: &Tensor, ids_keep: &Tensor) -> Result<Tensor> {
-        check_patches(&self.config, "visible", visible)?;
-        check_ids(
-            &self.config,
-            "ids_keep",
-            ids_keep,
-            Some(&visible.size()[..2]),
-        )?;
-        Ok(self
-            .encoder
-            .forward(&self.pixels.normalize(visible), ids_keep))
-    }
-
-    /// Predicts the masked patches, in the order of `ids_shuffle[kept..]`.
-    ///
-    /// The decoder's last block and its head compute nothing for the visible patches.
-    ///
-    /// # Shapes
-    /// - `latent`: `[batch, 1 + kept, embed_dim]`
-    /// - `ids_shuffle`: `[batch, patches]`, i64
-    /// - returns `[batch, patches - kept, patch_dim]`
+    /// - `ids_shuffle`: `[batch, patches]`, i64; the first `kept` are the visible patches' places
+    /// - returns `[batch, 1 + kept, embed_dim]`, class token first; with mask tokens `[batch, 1 + patches, embed_dim]`
     ///
     /// # Errors
     /// [`ModelError::Shape`] if they disagree.
     ///
-    /// Source: He et al. 2021, section 3, "MAE decoder".
-    pub fn forward_decoder(&self, latent: &Tensor, ids_shuffle: &Tensor) -> Result<Tensor> {
-        self.check_latent(latent, ids_shuffle)?;
+    /// Source: He et al. 2021, section 3, "MAE encoder".
+    pub fn forward_encoder(&self, visible: &Tensor, ids_shuffle: &Tensor) -> Result<Tensor> {
+        check_patches(&self.config, "visible", visible)?;
+        let [batch, patches] = check_ids(&self.config, ids_shuffle)?;
+        let kept = visible.size()[1];
+        if visible.size()[0] != batch || kept > patches {
+            let expected = format!("[{batch}, kept, patch_dim] with 0 < kept <= {patches}");
+            return Err(shape("visible", visible, expected));
+        }
+        let ids = match self.encoder_mask_token {
+            Some(_) => ids_shuffle.shallow_clone(),
+            None => ids_shuffle.narrow(1, 0, kept),
+        };
+        let visible = self.pixels.normalize(visible);
         Ok(self
-            .decoder
-            .forward_from(latent, ids_shuffle, latent.size()[1]))
+            .encoder
+            .forward(&visible, &ids, self.encoder_mask_token.as_ref()))
+    }
+
+    /// Predicts patches from one on, in shuffled order: those at `ids_shuffle[first..]`.
+    ///
+    /// With the number of visible patches as `first` these are the masked ones, with 0 all.
+    /// The decoder's last block and its head compute nothing for the others.
+    ///
+    /// # Shapes
+    /// - `latent`: `[batch, 1 + kept, embed_dim]`, or what else [`forward_encoder`](Self::forward_encoder) gave
+    /// - `ids_shuffle`: `[batch, patches]`, i64
+    /// - returns `[batch, patches - first, patch_dim]`
+    ///
+    /// # Errors
+    /// [`ModelError::Shape`] if they disagree, [`ModelError::Config`] if there is no patch `first`.
+    ///
+    /// Source: He et al. 2021, section 3, "MAE decoder".
+    pub fn forward_decoder(
+        &self,
+        latent: &Tensor,
+        ids_shuffle: &Tensor,
+        first: i64,
+    ) -> Result<Tensor> {
+        let patches = self.check_latent(latent, ids_shuffle)?;
+        if !(0..patches).contains(&first) {
+            let expected = format!("a patch, from 0 to {}", patches - 1);
+            return Err(invalid("first", first, expected));
+        }
+        // The class token comes before the patches.
+        Ok(self.decoder.forward_from(latent, ids_shuffle, 1 + first))
     }
 
     /// Predicts every patch, visible ones too, in the image's order.
     ///
     /// # Shapes
-    /// - `latent`: `[batch, 1 + kept, embed_dim]`
+    /// - `latent`: `[batch, 1 + kept, embed_dim]`, or what else [`forward_encoder`](Self::forward_encoder) gave
     /// - `ids_shuffle`: `[batch, patches]`, i64
     /// - returns `[batch, patches, patch_dim]`
     ///
     /// # Errors
     /// [`ModelError::Shape`] if they disagree.
     pub fn predict(&self, latent: &Tensor, ids_shuffle: &Tensor) -> Result<Tensor> {
-        self.check_latent(latent, ids_shuffle)?;
-        let shuffled = self.decoder.forward_from(latent, ids_shuffle, 1);
+        let shuffled = self.forward_decoder(latent, ids_shuffle, 0)?;
         let ids_restore = ids_shuffle
             .argsort(1, false)
             .unsqueeze(-1)
@@ -174,27 +194,46 @@ impl MaskedAutoencoderViT {
         Ok(shuffled.gather(1, &ids_restore, false))
     }
 
-    /// Mean squared error on the masked patches, in f32 whatever autocast does.
+    /// What the decoder should predict of the patches of [`MaeConfig::loss_region`], in shuffled order.
     ///
     /// # Shapes
-    /// - `masked`: `[batch, patches - kept, patch_dim]`, u8 pixels or normalised f32
-    /// - `pred`: the same shape
+    /// - `visible`: `[batch, kept, patch_dim]`, u8 pixels or normalised f32
+    /// - `masked`: `[batch, patches - kept, patch_dim]`, likewise
+    /// - returns `[batch, patches - kept, patch_dim]`, or of all patches `[batch, patches, patch_dim]`, f32
+    ///
+    /// # Errors
+    /// [`ModelError::Shape`] if they disagree with each other or the model.
+    ///
+    /// Source: He et al. 2021, section 3, "Reconstruction target".
+    pub fn target(&self, visible: &Tensor, masked: &Tensor) -> Result<Tensor> {
+        check_patches(&self.config, "visible", visible)?;
+        check_patches(&self.config, "masked", masked)?;
+        let (batch, hidden) = (visible.size()[0], self.patches() - visible.size()[1]);
+        if masked.size()[..2] != [batch, hidden] {
+            let expected = format!("[{batch}, {hidden}, {}]", self.patch_dim());
+            return Err(shape("masked", masked, expected));
+        }
+        let masked = self.pixels.normalize(masked);
+        let pixels = match self.config.loss_region {
+            LossRegion::Masked => masked,
+            LossRegion::All => Tensor::cat(&[self.pixels.normalize(visible), masked], 1),
+        };
+        Ok(self.normalize_patches(pixels).0)
+    }
+
+    /// Mean squared error, in f32 whatever autocast does.
+    ///
+    /// # Shapes
+    /// - `pred`, `target`: `[batch, n, patch_dim]`
     /// - returns a scalar, f32
     ///
     /// # Errors
     /// [`ModelError::Shape`] if they disagree.
-    ///
-    /// Source: He et al. 2021, section 3, "Reconstruction target".
-    pub fn forward_loss(&self, masked: &Tensor, pred: &Tensor) -> Result<Tensor> {
-        check_patches(&self.config, "masked", masked)?;
-        if masked.size() != pred.size() {
-            return Err(shape(
-                "masked",
-                masked,
-                format!("{:?}, as the prediction", pred.size()),
-            ));
+    pub fn forward_loss(&self, pred: &Tensor, target: &Tensor) -> Result<Tensor> {
+        if pred.size() != target.size() {
+            let expected = format!("{:?}, as the target", target.size());
+            return Err(shape("pred", pred, expected));
         }
-        let target = self.target(masked).0;
         Ok((pred.to_kind(Kind::Float) - target)
             .square()
             .mean(Kind::Float))
@@ -210,15 +249,14 @@ impl MaskedAutoencoderViT {
     /// - returns the same shape, f32
     pub fn to_pixels(&self, pred: &Tensor, patches: &Tensor) -> Tensor {
         let pred = pred.to_kind(Kind::Float);
-        match self.target(patches).1 {
+        match self.normalize_patches(self.pixels.normalize(patches)).1 {
             Some((mean, std)) => self.pixels.denormalize(&(pred * std + mean)),
             None => self.pixels.denormalize(&pred),
         }
     }
 
-    /// What the decoder should predict, and under `norm_pix_loss` the mean and deviation taken out of it.
-    fn target(&self, patches: &Tensor) -> (Tensor, Option<(Tensor, Tensor)>) {
-        let pixels = self.pixels.normalize(patches);
+    /// Normalised pixels as they are to be predicted, and under `norm_pix_loss` the mean and deviation taken out.
+    fn normalize_patches(&self, pixels: Tensor) -> (Tensor, Option<(Tensor, Tensor)>) {
         if !self.config.norm_pix_loss {
             return (pixels, None);
         }
@@ -227,24 +265,32 @@ impl MaskedAutoencoderViT {
         ((pixels - &mean) / &std, Some((mean, std)))
     }
 
-    fn check_latent(&self, latent: &Tensor, ids_shuffle: &Tensor) -> Result<()> {
-        check_ids(&self.config, "ids_shuffle", ids_shuffle, None)?;
+    /// Checks what the decoder is given; returns the number of patches.
+    fn check_latent(&self, latent: &Tensor, ids_shuffle: &Tensor) -> Result<i64> {
+        let [batch, patches] = check_ids(&self.config, ids_shuffle)?;
         let (size, dim) = (latent.size(), self.config.embed_dim as i64);
-        let [batch, patches] = ids_shuffle.size()[..] else {
-            unreachable!("checked above")
-        };
-        if size.len() != 3
-            || size[0] != batch
-            || !(2..=patches).contains(&size[1])
-            || size[2] != dim
-        {
-            return Err(shape(
-                "latent",
-                latent,
+        let (tokens, expected) = match self.config.encoder_mask_tokens {
+            true => (
+                1 + patches..=1 + patches,
+                format!("[{batch}, {}, {dim}]", 1 + patches),
+            ),
+            false => (
+                2..=patches,
                 format!("[{batch}, 1 + kept, {dim}] with 0 < kept < {patches}"),
-            ));
+            ),
+        };
+        if size.len() != 3 || size[0] != batch || !tokens.contains(&size[1]) || size[2] != dim {
+            return Err(shape("latent", latent, expected));
         }
-        Ok(())
+        Ok(patches)
+    }
+
+    fn patches(&self) -> i64 {
+        patches(&self.config)
+    }
+
+    fn patch_dim(&self) -> i64 {
+        patch_dim(&self.config)
     }
 }
 
@@ -252,7 +298,8 @@ impl MaskedAutoencoderViT {
 #[derive(Debug)]
 struct Decoder {
     embed: nn::Linear,
-    mask_token: Tensor,
+    /// None where the encoder has seen mask tokens.
+    mask_token: Option<Tensor>,
     pos_embed: Tensor,
     blocks: Vec<Block>,
     norm: nn::LayerNorm,
@@ -261,21 +308,18 @@ struct Decoder {
 
 impl Decoder {
     fn new(path: &Path, config: &MaeConfig) -> Self {
-        let (dim, p) = (config.decoder_embed_dim as i64, config.patch_size);
+        let dim = config.decoder_embed_dim as i64;
         let block = BlockShape::decoder(config);
         Self {
             embed: linear(&(path / "decoder_embed"), config.embed_dim as i64, dim),
-            mask_token: path.zeros("mask_token", &[1, 1, dim]),
+            mask_token: (!config.encoder_mask_tokens)
+                .then(|| path.zeros("mask_token", &[1, 1, dim])),
             pos_embed: positions(path, "decoder_pos_embed", config, config.decoder_embed_dim),
             blocks: (0..config.decoder_depth)
                 .map(|i| Block::new(&(path / "decoder_blocks" / i), &block))
                 .collect(),
             norm: layer_norm(&(path / "decoder_norm"), &block),
-            pred: linear(
-                &(path / "decoder_pred"),
-                dim,
-                (p * p * config.channels) as i64,
-            ),
+            pred: linear(&(path / "decoder_pred"), dim, patch_dim(config)),
         }
     }
 
@@ -284,9 +328,12 @@ impl Decoder {
         let [batch, patches] = ids_shuffle.size()[..] else {
             unreachable!("ids_shuffle is [batch, patches]")
         };
-        let visible = latent.apply(&self.embed);
-        let masked = 1 + patches - visible.size()[1];
-        let mask_tokens = self.mask_token.expand([batch, masked, -1], false);
+        let mut tokens = latent.apply(&self.embed);
+        if let Some(mask_token) = &self.mask_token {
+            let masked = 1 + patches - tokens.size()[1];
+            let mask_tokens = mask_token.expand([batch, masked, -1], false);
+            tokens = Tensor::cat(&[tokens, mask_tokens], 1);
+        }
         let cls_position = self
             .pos_embed
             .narrow(1, 0, 1)
@@ -295,7 +342,7 @@ impl Decoder {
             &[cls_position, gather_positions(&self.pos_embed, ids_shuffle)],
             1,
         );
-        let tokens = Tensor::cat(&[visible, mask_tokens], 1) + position;
+        let tokens = tokens + position;
 
         let (last, blocks) = self
             .blocks
@@ -310,49 +357,45 @@ impl Decoder {
     }
 }
 
+/// The patches of an image.
+fn patches(config: &MaeConfig) -> i64 {
+    let side = config.patch_size;
+    (config.image_height / side * (config.image_width / side)) as i64
+}
+
+/// The numbers of a patch.
+fn patch_dim(config: &MaeConfig) -> i64 {
+    (config.patch_size * config.patch_size * config.channels) as i64
+}
+
 pub(crate) fn check_patches(
     config: &MaeConfig,
     name: &'static str,
     patches: &Tensor,
 ) -> Result<()> {
-    let patch_dim = (config.patch_size * config.patch_size * config.channels) as i64;
+    let patch_dim = patch_dim(config);
     let size = patches.size();
     if size.len() != 3 || size[2] != patch_dim || size[1] == 0 {
-        return Err(shape(
-            name,
-            patches,
-            format!("[batch, patches, {patch_dim}]"),
-        ));
+        let expected = format!("[batch, patches, {patch_dim}]");
+        return Err(shape(name, patches, expected));
     }
     if !matches!(patches.kind(), Kind::Uint8 | Kind::Float) {
-        return Err(shape(
-            name,
-            patches,
-            format!("dtype u8 or f32, not {:?}", patches.kind()),
-        ));
+        let expected = format!("dtype u8 or f32, not {:?}", patches.kind());
+        return Err(shape(name, patches, expected));
     }
     Ok(())
 }
 
-/// Checks ids of patches: `expected` is their shape, or `[any, patches]`.
-fn check_ids(
-    config: &MaeConfig,
-    name: &'static str,
-    ids: &Tensor,
-    expected: Option<&[i64]>,
-) -> Result<()> {
-    let patches =
-        (config.image_height / config.patch_size * (config.image_width / config.patch_size)) as i64;
-    let size = ids.size();
-    let fits = match expected {
-        Some(expected) => size == expected,
-        None => size.len() == 2 && size[1] == patches,
-    };
-    if !fits || ids.kind() != Kind::Int64 {
-        let expected = expected.map_or(format!("[batch, {patches}]"), |e| format!("{e:?}"));
-        return Err(shape(name, ids, format!("{expected} of i64")));
+/// Checks that `ids_shuffle` has all patches of each image, and returns its shape.
+fn check_ids(config: &MaeConfig, ids_shuffle: &Tensor) -> Result<[i64; 2]> {
+    let patches = patches(config);
+    match ids_shuffle.size()[..] {
+        [batch, n] if n == patches && ids_shuffle.kind() == Kind::Int64 => Ok([batch, n]),
+        _ => {
+            let expected = format!("[batch, {patches}] of i64");
+            Err(shape("ids_shuffle", ids_shuffle, expected))
+        }
     }
-    Ok(())
 }
 
 pub(crate) fn shape(name: &'static str, tensor: &Tensor, expected: String) -> ModelError {

@@ -51,16 +51,22 @@ impl VisionTransformer {
         (self.blocks.iter_mut()).for_each(|block| block.kernels = kernels);
     }
 
-    /// Encodes the patches it is given and no others.
+    /// Encodes the patches it is given; for each further place a `mask_token`, if there is one, and else nothing.
     ///
     /// # Shapes
     /// - `patches`: `[batch, kept, patch_dim]`, normalised f32
-    /// - `ids_keep`: `[batch, kept]`, i64: where in the image each patch is
-    /// - returns `[batch, 1 + kept, embed_dim]`, class token first
-    pub fn forward(&self, patches: &Tensor, ids_keep: &Tensor) -> Tensor {
-        let batch = patches.size()[0];
-        let tokens =
-            self.patch_embed.forward(patches) + gather_positions(&self.pos_embed, ids_keep);
+    /// - `ids`: `[batch, n]`, i64: where in the image each patch is, and then each mask token;
+    ///   `n` is `kept` without a `mask_token`
+    /// - `mask_token`: `[1, 1, embed_dim]`
+    /// - returns `[batch, 1 + n, embed_dim]`, class token first
+    pub fn forward(&self, patches: &Tensor, ids: &Tensor, mask_token: Option<&Tensor>) -> Tensor {
+        let (batch, kept) = (patches.size()[0], patches.size()[1]);
+        let mut tokens = self.patch_embed.forward(patches);
+        if let Some(mask_token) = mask_token {
+            let mask_tokens = mask_token.expand([batch, ids.size()[1] - kept, -1], false);
+            tokens = Tensor::cat(&[tokens, mask_tokens], 1);
+        }
+        let tokens = tokens + gather_positions(&self.pos_embed, ids);
         let cls_token =
             (&self.cls_token + self.pos_embed.narrow(1, 0, 1)).expand([batch, -1, -1], false);
         let tokens = Tensor::cat(&[cls_token, tokens], 1);

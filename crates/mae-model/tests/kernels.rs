@@ -3,7 +3,9 @@
 use std::collections::BTreeMap;
 
 use mae_model::classifier::{ClassifierConfig, Pass};
-use mae_model::{Kernels, MaeConfig, MaskedAutoencoderViT, Normalization, VitClassifier};
+use mae_model::{
+    Kernels, LossRegion, MaeConfig, MaskedAutoencoderViT, Normalization, VitClassifier,
+};
 use tch::{Device, Kind, Tensor};
 
 /// Values between -1 and 1 that repeat only after long.
@@ -50,6 +52,17 @@ fn assert_close(fused: &BTreeMap<String, Tensor>, plain: &BTreeMap<String, Tenso
 
 /// One pre-training step in both ways, for a model of this width whose images have `patches` patches.
 fn check_mae(embed_dim: usize, heads: usize, patches: i64, kept: i64, batch: i64) {
+    check_variant(&MaeConfig::tiny(16), embed_dim, heads, patches, kept, batch);
+}
+
+fn check_variant(
+    variant: &MaeConfig,
+    embed_dim: usize,
+    heads: usize,
+    patches: i64,
+    kept: i64,
+    batch: i64,
+) {
     let config = MaeConfig {
         image_height: 4,
         image_width: 4 * patches as usize,
@@ -60,7 +73,7 @@ fn check_mae(embed_dim: usize, heads: usize, patches: i64, kept: i64, batch: i64
         decoder_embed_dim: embed_dim / 2,
         decoder_num_heads: heads,
         decoder_depth: 2,
-        ..MaeConfig::tiny(16)
+        ..variant.clone()
     };
     let mut model =
         MaskedAutoencoderViT::new(&config, &Normalization::IMAGENET, Device::Cpu, 3).unwrap();
@@ -73,12 +86,16 @@ fn check_mae(embed_dim: usize, heads: usize, patches: i64, kept: i64, batch: i64
         .expand([batch, patches], false);
     let mut step = |kernels| {
         model.set_kernels(kernels);
-        let ids_keep = ids_shuffle.narrow(1, 0, kept);
-        let latent = model.forward_encoder(&visible, &ids_keep).unwrap();
-        let pred = model.forward_decoder(&latent, &ids_shuffle).unwrap();
-        model.forward_loss(&masked, &pred).unwrap().backward();
+        let latent = model.forward_encoder(&visible, &ids_shuffle).unwrap();
+        let pred = model.predict(&latent, &ids_shuffle).unwrap();
+        let loss = model.forward(&visible, &masked, &ids_shuffle).unwrap();
+        loss.backward();
         let mut values = take_gradients(&parameters);
-        values.extend([("latent".into(), latent), ("pred".into(), pred)]);
+        values.extend([
+            ("latent".into(), latent),
+            ("pred".into(), pred),
+            ("loss".into(), loss),
+        ]);
         values
     };
     assert_close(&step(Kernels::Fused), &step(Kernels::Plain));
@@ -87,6 +104,16 @@ fn check_mae(embed_dim: usize, heads: usize, patches: i64, kept: i64, batch: i64
 #[test]
 fn a_step_is_the_same() {
     check_mae(64, 4, 24, 6, 3);
+}
+
+#[test]
+fn a_step_of_a_variant_is_the_same() {
+    let variant = MaeConfig {
+        loss_region: LossRegion::All,
+        encoder_mask_tokens: true,
+        ..MaeConfig::tiny(16)
+    };
+    check_variant(&variant, 64, 4, 24, 6, 3);
 }
 
 #[test]
@@ -150,7 +177,7 @@ fn a_value_that_is_not_finite_stays_so() {
         MaskedAutoencoderViT::new(&config, &Normalization::IMAGENET, Device::Cpu, 3).unwrap();
     let grid = config.grid().unwrap();
     let visible = wave(&[1, 1, grid.patch_dim() as i64], 0.37) * f64::NAN;
-    let ids_keep = Tensor::zeros([1, 1], (Kind::Int64, Device::Cpu));
-    let latent = model.forward_encoder(&visible, &ids_keep).unwrap();
+    let ids_shuffle = Tensor::arange(4, (Kind::Int64, Device::Cpu)).unsqueeze(0);
+    let latent = model.forward_encoder(&visible, &ids_shuffle).unwrap();
     assert_eq!(latent.isnan().all().int64_value(&[]), 1);
 }

@@ -11,7 +11,9 @@
 //! let mut events = EventWriter::create(run.path(), 0)?;
 //! for epoch in 1..=3 {
 //!     let loss = 1.0 / epoch as f64;
-//!     writer.write(&Record::Epoch { epoch, step: 100 * epoch, loss, seconds: 9.5, broken_images: 0 })?;
+//!     writer.write(&Record::Epoch {
+//!         epoch, step: 100 * epoch, loss, seconds: 9.5, broken_images: 0, flops_per_image: None,
+//!     })?;
 //!     events.scalar("loss/epoch", 100 * epoch, loss)?;
 //! }
 //! events.flush()?;

@@ -16,7 +16,7 @@ use crate::{ReportError, write_atomic};
 ///
 /// ```text
 /// {"kind":"step","step":20,"epoch":0.5,"loss":0.93,"lr":3e-5,"grad_norm":"nan",...}
-/// {"kind":"epoch","epoch":1,"step":40,"loss":0.91,"seconds":12.5,"broken_images":0}
+/// {"kind":"epoch","epoch":1,"step":40,"loss":0.91,"seconds":12.5,"broken_images":0,"flops_per_image":638863488}
 /// ```
 #[derive(Serialize, Deserialize, Clone, Debug, PartialEq)]
 #[serde(tag = "kind", rename_all = "kebab-case")]
@@ -71,6 +71,9 @@ pub enum Record {
         seconds: f64,
         /// Images of the epoch that could not be decoded.
         broken_images: u64,
+        /// Floating-point operations of an image's forward and backward pass; `None` where they are not counted.
+        #[serde(default)]
+        flops_per_image: Option<u64>,
     },
 
     /// How well the model classifies after an epoch.
@@ -306,6 +309,7 @@ mod tests {
             loss: 0.5,
             seconds: 2.0,
             broken_images: 3,
+            flops_per_image: Some(600),
         }
     }
 
@@ -321,8 +325,20 @@ mod tests {
         );
         assert_eq!(
             serde_json::to_string(&epoch(1, 40)).unwrap(),
-            r#"{"kind":"epoch","epoch":1,"step":40,"loss":0.5,"seconds":2.0,"broken_images":3}"#
+            r#"{"kind":"epoch","epoch":1,"step":40,"loss":0.5,"seconds":2.0,"broken_images":3,"flops_per_image":600}"#
         );
+        let before_they_were_counted = serde_json::from_str(
+            r#"{"kind":"epoch","epoch":1,"step":40,"loss":0.5,"seconds":2.0,"broken_images":3}"#,
+        );
+        let mut expected = epoch(1, 40);
+        let Record::Epoch {
+            flops_per_image, ..
+        } = &mut expected
+        else {
+            unreachable!("an epoch")
+        };
+        *flops_per_image = None;
+        assert_eq!(before_they_were_counted.ok(), Some(expected));
     }
 
     #[test]

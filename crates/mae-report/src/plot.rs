@@ -394,6 +394,7 @@ mod tests {
             loss,
             seconds: 1.0,
             broken_images: 0,
+            flops_per_image: None,
         }
     }
 

@@ -8,7 +8,7 @@ mod read;
 
 use anyhow::{Context, Result, anyhow, bail, ensure};
 use mae_data::{MaskSampler, PatchGrid, Transform};
-use mae_model::{Kernels, MaeConfig, Normalization};
+use mae_model::{Kernels, LossRegion, MaeConfig, Normalization, Target};
 use serde::{Deserialize, Serialize};
 use tch::Device;
 
@@ -71,6 +71,12 @@ pub struct ModelSection {
     pub layer_norm_eps: Option<f64>,
     /// Predict patches normalised by their own mean and variance. Default true.
     pub norm_pix_loss: Option<bool>,
+    /// What the decoder predicts of a patch: `pixels`, the default.
+    pub target: Option<Target>,
+    /// Which patches the loss is over: `masked`, the default, or `all`.
+    pub loss_region: Option<LossRegion>,
+    /// Give the encoder a mask token for each hidden patch, and the decoder none of its own. Default false.
+    pub encoder_mask_tokens: Option<bool>,
 }
 
 /// `[mask]`: what is hidden of an image.
@@ -320,6 +326,9 @@ impl ModelSection {
             mlp_ratio: self.mlp_ratio.unwrap_or(preset.mlp_ratio),
             layer_norm_eps: self.layer_norm_eps.unwrap_or(preset.layer_norm_eps),
             norm_pix_loss: self.norm_pix_loss.unwrap_or(preset.norm_pix_loss),
+            target: self.target.unwrap_or(preset.target),
+            loss_region: self.loss_region.unwrap_or(preset.loss_region),
+            encoder_mask_tokens: (self.encoder_mask_tokens).unwrap_or(preset.encoder_mask_tokens),
         };
         model.validate().context("`model` cannot be built")?;
         Ok(model)

@@ -108,8 +108,7 @@ pub fn draw(model: &MaskedAutoencoderViT, batch: &MaskedBatch) -> Result<Picture
 fn predict(model: &MaskedAutoencoderViT, batch: &MaskedBatch) -> Result<Vec<u8>> {
     let (visible, masked, ids_shuffle) = to_device(batch, model.device());
     no_grad(|| {
-        let ids_keep = ids_shuffle.narrow(1, 0, batch.kept as i64);
-        let latent = model.forward_encoder(&visible, &ids_keep)?;
+        let latent = model.forward_encoder(&visible, &ids_shuffle)?;
         let pred = model.predict(&latent, &ids_shuffle)?;
         let pred = pred.gather(1, &ids_shuffle.unsqueeze(-1).expand_as(&pred), false);
         let pixels = model.to_pixels(&pred, &Tensor::cat(&[visible, masked], 1));

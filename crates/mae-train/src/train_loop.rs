@@ -138,13 +138,15 @@ pub fn train<T: Task>(
     let matmul_flops = run.kernels.matmul_flops(device, precision)?;
     let _threads = run.kernels.take_threads(device, precision);
     log::debug!("matrix products reach {:.0} GFLOP/s", matmul_flops / 1e9);
+    let flops_per_image = task.flops_per_image()?;
     let steps_per_epoch = batches.per_epoch.div_ceil(optim.accumulate) as u64;
     let mut run = Run {
         journal: Journal::open(run_dir, position.step)?,
         bar: progress.start(position.step, steps_per_epoch * optim.epochs),
         clock: Clock::start(&position),
         schedule: optim.schedule(steps_per_epoch),
-        full_speed: matmul_flops / task.flops_per_image()? as f64,
+        full_speed: matmul_flops / flops_per_image as f64,
+        flops_per_image,
         steps_per_epoch,
         position,
         run_dir,
@@ -200,6 +202,7 @@ struct Run<'a> {
     schedule: Schedule,
     /// Images a second if the device did nothing but the model's matrix products.
     full_speed: f64,
+    flops_per_image: u64,
     steps_per_epoch: u64,
     position: Position,
 }
@@ -295,6 +298,7 @@ impl Run<'_> {
             loss,
             seconds,
             broken_images,
+            flops_per_image: Some(self.flops_per_image),
         })?;
         let words = task.end_epoch(epoch, step, &mut self.journal)?;
         self.bar.line(&format!(

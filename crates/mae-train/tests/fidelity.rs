@@ -86,6 +86,7 @@ impl Fixture {
             mlp_ratio: config.mlp_ratio,
             layer_norm_eps: config.layer_norm_eps,
             norm_pix_loss: config.norm_pix_loss,
+            ..MaeConfig::tiny(0)
         };
         let channels = vec![0.5; config.in_chans];
         let normalization = Normalization::new(channels.clone(), channels);
@@ -166,10 +167,9 @@ impl Fixture {
                 self.tensors["mask"].get(i as i64)
             );
         }
-        let ids_keep = batch.ids_shuffle.narrow(1, 0, self.kept as i64);
         let latent = self
             .model
-            .forward_encoder(&batch.visible, &ids_keep)
+            .forward_encoder(&batch.visible, &batch.ids_shuffle)
             .unwrap();
         let pred = self.model.predict(&latent, &batch.ids_shuffle).unwrap();
         report.check(

@@ -93,6 +93,7 @@ pub fn linear_probe(
             loss,
             seconds: started.elapsed().as_secs_f64(),
             broken_images: 0,
+            flops_per_image: None,
         })?;
         let now = head.score(probe.val, probe.classes);
         record(Record::Accuracy {

@@ -4,3 +4,4 @@ mod eval;
 mod pack;
 mod pretrain;
 mod program;
+mod variants;

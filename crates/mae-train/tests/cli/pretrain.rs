@@ -11,7 +11,7 @@ use crate::program::{
 };
 
 /// Interrupts a run several times, resumes it each time, and compares it with one that was left alone.
-fn check_resume(signal: &str, exit_code: Option<i32>, threads: &str, more: &[&str]) {
+pub fn check_resume(signal: &str, exit_code: Option<i32>, threads: &str, more: &[&str]) {
     let folder = tempfile::tempdir().unwrap();
     let (whole, broken) = (folder.path().join("whole"), folder.path().join("broken"));
     // Enough epochs that three interruptions find it running, and a checkpoint every 30 ms.
