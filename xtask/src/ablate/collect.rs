@@ -125,7 +125,11 @@ fn run(plan: &Plan, variant: &Variant, key: &Key, folder: &Folder) -> Result<Run
         .collect();
     rates.sort_by(f64::total_cmp);
     let last_epoch = records.iter().rev().find_map(|record| match record {
-        Record::Epoch { loss, .. } => Some((*loss, None)),
+        Record::Epoch {
+            loss,
+            flops_per_image,
+            ..
+        } => Some((*loss, *flops_per_image)),
         _ => None,
     });
     let pretrain_s = records.iter().rev().find_map(|record| match record {
