@@ -35,6 +35,7 @@ use self::{
 use crate::{
     built::{self, Target},
     cargo,
+    machine::{self, Machine},
     process::Interrupt,
     setup,
 };
@@ -198,7 +199,7 @@ impl Ablation {
         let target = Target::Program("mae-train", "mae-train");
         let program = built::build(&cargo::workspace_root(), target, libtorch, &interrupt)?;
 
-        let settings = self.settings()?;
+        let settings = self.settings();
         let base_config = settings.resolve(&program, &[])?;
         let base = Base::of(&base_config)?;
         let mut studies = self.studies(&base)?;
@@ -237,6 +238,8 @@ impl Ablation {
         let mut plan = Plan {
             settings,
             base_config: toml::to_string(&base_config)?,
+            machine: Machine::this(),
+            revision: machine::revision(&cargo::workspace_root()),
             studies: planned,
         };
         if self.dry_run {
@@ -263,22 +266,18 @@ impl Ablation {
         }
     }
 
-    fn settings(&self) -> Result<Settings> {
-        // Tar files in braces are no path of one file, but as a text they begin like one.
-        let absolute = |path: &Option<PathBuf>| -> Result<Option<PathBuf>> {
-            Ok(path.as_deref().map(std::path::absolute).transpose()?)
-        };
-        Ok(Settings {
+    fn settings(&self) -> Settings {
+        Settings {
             recipe: self.recipe.clone(),
-            config: absolute(&self.config)?,
-            data: absolute(&self.data)?,
-            val: absolute(&self.val)?,
+            config: self.config.clone(),
+            data: self.data.clone(),
+            val: self.val.clone(),
             set: self.set.clone(),
             eval_set: self.eval_set.clone(),
             finetune: self.finetune,
-            tokenizer: absolute(&self.tokenizer)?,
+            tokenizer: self.tokenizer.clone(),
             tokenizer_set: self.tokenizer_set.clone(),
-        })
+        }
     }
 
     fn studies(&self, base: &Base) -> Result<Vec<Study>> {
@@ -311,7 +310,7 @@ impl Ablation {
         if let Some(given) = &settings.tokenizer {
             return Ok(Some(given.clone()));
         }
-        let path = std::path::absolute(self.out.join("tokenizer"))?;
+        let path = self.out.join("tokenizer");
         if self.dry_run {
             println!(
                 "a tokenizer is trained first, into {}; cells that need it are not listed",

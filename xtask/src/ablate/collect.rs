@@ -15,14 +15,13 @@ use super::{
     report::{Outcome, Report, RunReport, StudyReport, ValueReport},
     study::Variant,
 };
-use crate::{cargo, machine};
 
 /// Everything that is known of an ablation so far.
 ///
 /// # Errors
 /// If what a cell wrote cannot be read.
 pub fn collect(plan: &Plan, out: &Path) -> Result<Report> {
-    let machine = machine::Machine::this();
+    let machine = &plan.machine;
     let studies = (plan.studies.iter())
         .map(|planned| study(plan, planned, out))
         .collect::<Result<_>>()?;
@@ -30,7 +29,7 @@ pub fn collect(plan: &Plan, out: &Path) -> Result<Report> {
         title: "Ablations".into(),
         command: each(plan, |planned| &planned.command).join("\n"),
         machine: format!("{}, {} cores, {}", machine.cpu, machine.cores, machine.os),
-        revision: machine::revision(&cargo::workspace_root()),
+        revision: plan.revision.clone(),
         base_config: plan.base_config.clone(),
         notes: each(plan, |planned| &planned.engine),
         studies,

@@ -15,13 +15,18 @@ use super::{
     base::{Settings, hash, seed},
     study::Study,
 };
+use crate::machine::Machine;
 
 /// What `plan.json` in an ablation's folder holds: enough to run its cells and to report them.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct Plan {
     pub settings: Settings,
     /// The resolved base configuration, TOML.
     pub base_config: String,
+    /// Where the latest cells run, or were submitted.
+    pub machine: Machine,
+    /// The code that runs them.
+    pub revision: String,
     pub studies: Vec<Planned>,
 }
 
