@@ -5,7 +5,7 @@ use std::path::Path;
 use plotters::prelude::*;
 use plotters::style::text_anchor::{HPos, Pos, VPos};
 
-use crate::plot::{BLUE, INK, at, text, units};
+use crate::plot::{BLUE, DrawResult, INK, at, shortened, text, units};
 use crate::{ReportError, write_atomic};
 
 /// Side of the matrix, pixels.
@@ -13,10 +13,10 @@ const MATRIX: i32 = 640;
 /// Room for the names of the classes, pixels.
 const NAMES: i32 = 150;
 const HEADER: i32 = 60;
+/// Letters.
+const LONGEST_NAME: usize = 18;
 /// With more classes than this, cells are too small for numbers and names.
 const MAX_NAMED: usize = 40;
-
-type DrawResult = Result<(), Box<dyn std::error::Error>>;
 
 /// Draws how many images of each class (rows) were taken for which (columns), as an SVG file.
 ///
@@ -80,7 +80,7 @@ fn draw(svg: &mut String, classes: &[String], counts: &[Vec<u32>], title: &str) 
         }
         if named {
             let middle = (edge(row) + edge(row + 1)) / 2;
-            let name = shortened(&classes[row]);
+            let name = shortened(&classes[row], LONGEST_NAME);
             text(&root, &name, (left - 8, top + middle), 13, INK, HPos::Right)?;
             let style = ("sans-serif", f64::from(units(13)))
                 .into_font()
@@ -98,15 +98,6 @@ fn draw(svg: &mut String, classes: &[String], counts: &[Vec<u32>], title: &str) 
 fn shade(share: f64) -> RGBColor {
     let mix = |to: u8| (255.0 + (f64::from(to) - 255.0) * share) as u8;
     RGBColor(mix(BLUE.0), mix(BLUE.1), mix(BLUE.2))
-}
-
-fn shortened(name: &str) -> String {
-    const LONGEST: usize = 18;
-    let name: String = name.chars().filter(|c| !c.is_control()).collect();
-    if name.chars().count() <= LONGEST {
-        return name;
-    }
-    name.chars().take(LONGEST - 1).chain(['…']).collect()
 }
 
 #[cfg(test)]

@@ -30,8 +30,10 @@
 //! | [`EventWriter`] | scalars and pictures for TensorBoard |
 //! | [`loss_svg`] | loss, learning rate, gradient norm and accuracy in one light picture |
 //! | [`confusion_svg`] | which classes are taken for which |
+//! | [`ablation_svg`] | what a setting's values are worth, with intervals |
 //! | [`write_atomic`] | a reader sees the old file or the new one, never half of one |
 
+mod ablation;
 mod atomic;
 mod confusion;
 mod error;
@@ -39,6 +41,7 @@ mod metrics;
 mod plot;
 mod tensorboard;
 
+pub use ablation::{Ablation, Layout, Point, Series, ablation_svg};
 pub use atomic::{write_atomic, write_atomic_with};
 pub use confusion::confusion_svg;
 pub use error::ReportError;

@@ -1,6 +1,6 @@
 //! A picture of a run.
 
-mod axis;
+pub(crate) mod axis;
 mod line;
 
 use std::collections::BTreeMap;
@@ -18,15 +18,15 @@ const SIZE: (u32, u32) = (720, 1120);
 
 /// Units of drawing per pixel: coordinates are whole numbers, which show as stairs if there is but one unit
 /// per pixel.
-const UNITS: u32 = 2;
+pub(crate) const UNITS: u32 = 2;
 
 pub(crate) const INK: RGBColor = RGBColor(31, 41, 55);
-const QUIET_INK: RGBColor = RGBColor(107, 114, 128);
-const GRID: RGBColor = RGBColor(229, 231, 235);
+pub(crate) const QUIET_INK: RGBColor = RGBColor(107, 114, 128);
+pub(crate) const GRID: RGBColor = RGBColor(229, 231, 235);
 const LIGHT_BLUE: RGBColor = RGBColor(147, 197, 253);
 pub(crate) const BLUE: RGBColor = RGBColor(29, 78, 216);
-const GREEN: RGBColor = RGBColor(5, 150, 105);
-const ORANGE: RGBColor = RGBColor(237, 156, 66);
+pub(crate) const GREEN: RGBColor = RGBColor(5, 150, 105);
+pub(crate) const ORANGE: RGBColor = RGBColor(237, 156, 66);
 
 /// Apart in lightness, too.
 const ACCURACY_COLORS: [RGBColor; 3] = [BLUE, ORANGE, GREEN];
@@ -34,8 +34,8 @@ const ACCURACY_COLORS: [RGBColor; 3] = [BLUE, ORANGE, GREEN];
 /// More dots than this on one line hide it.
 const MAX_DOTS: usize = 60;
 
-type Canvas<'a> = DrawingArea<SVGBackend<'a>, plotters::coord::Shift>;
-type DrawResult = Result<(), Box<dyn std::error::Error>>;
+pub(crate) type Canvas<'a> = DrawingArea<SVGBackend<'a>, plotters::coord::Shift>;
+pub(crate) type DrawResult = Result<(), Box<dyn std::error::Error>>;
 
 /// Draws the loss (each step thin, epoch means bold), the learning rate, the gradient norm and, where it was
 /// measured, the accuracy over the steps of a run.
@@ -54,16 +54,18 @@ pub fn loss_svg(path: &Path, records: &[Record], title: &str) -> Result<(), Repo
         path: path.to_owned(),
         reason: error.to_string(),
     })?;
+    write_atomic(path, shown(&svg, SIZE.1, SIZE.0).as_bytes())
+}
+
+/// The picture of `width` x `height` pixels that was drawn in [`UNITS`].
+pub(crate) fn shown(svg: &str, width: u32, height: u32) -> String {
     let drawn = format!(
         r#"<svg width="{}" height="{}""#,
-        SIZE.1 * UNITS,
-        SIZE.0 * UNITS
+        units(width),
+        units(height)
     );
-    let shown = format!(
-        r#"<svg width="{}" height="{}" stroke-linejoin="round""#,
-        SIZE.1, SIZE.0
-    );
-    write_atomic(path, svg.replacen(&drawn, &shown, 1).as_bytes())
+    let shown = format!(r#"<svg width="{width}" height="{height}" stroke-linejoin="round""#);
+    svg.replacen(&drawn, &shown, 1)
 }
 
 /// What there is to draw, as (step, value) in the order of the steps.
@@ -124,13 +126,12 @@ fn draw(svg: &mut String, curves: &Curves, title: &str) -> DrawResult {
     let root = SVGBackend::with_string(svg, (SIZE.1 * UNITS, SIZE.0 * UNITS)).into_drawing_area();
     root.fill(&WHITE)?;
     let (header, panels) = root.split_vertically(units(76));
-    // Control characters have no place in XML.
-    let title: String = title.chars().filter(|c| !c.is_control()).collect();
+    let title = shortened(title, usize::MAX);
     text(
         &header,
         &title,
         (24, 30),
-        title_size(&title),
+        title_size(&title, 24, SIZE.1 - 48),
         INK,
         HPos::Left,
     )?;
@@ -341,16 +342,25 @@ pub(crate) fn text(
     Ok(())
 }
 
-/// The size of a title that fits on one line.
-fn title_size(title: &str) -> u32 {
-    (8..=24)
+/// The size, up to `largest`, of a title that fits on one line of `width` pixels.
+pub(crate) fn title_size(title: &str, largest: u32, width: u32) -> u32 {
+    (8..=largest)
         .rev()
-        .find(|&size| text_width(title, size) <= SIZE.1 as i32 - 48)
+        .find(|&size| text_width(title, size) <= width as i32)
         .unwrap_or(8)
 }
 
+/// `words` without control characters, which have no place in XML, and with at most `longest` letters.
+pub(crate) fn shortened(words: &str, longest: usize) -> String {
+    let words: String = words.chars().filter(|c| !c.is_control()).collect();
+    if words.chars().count() <= longest {
+        return words;
+    }
+    words.chars().take(longest - 1).chain(['…']).collect()
+}
+
 /// About how wide `words` are, in pixels: the font is the reader's, so nobody knows.
-fn text_width(words: &str, size: u32) -> i32 {
+pub(crate) fn text_width(words: &str, size: u32) -> i32 {
     (0.62 * f64::from(size) * words.chars().count() as f64) as i32
 }
 
@@ -363,7 +373,7 @@ pub(crate) fn at((x, y): (i32, i32)) -> (i32, i32) {
 }
 
 /// The size that plotters is to be told for letters of `pixels`: it divides by 1.24.
-fn font(pixels: u32) -> f64 {
+pub(crate) fn font(pixels: u32) -> f64 {
     f64::from(pixels * UNITS) * 1.24
 }
 

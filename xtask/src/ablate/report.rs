@@ -1,14 +1,27 @@
-//! What ablations found, as a page to read, a text to read, and lines to compute with.
+//! What ablations found: a page and a text to read, and lines to compute with.
+//!
+//! [`table`] turns runs into cells and sentences once, [`page`] adds charts and pictures, and [`html`] and
+//! [`markdown`] show the same page.
+
+mod html;
+mod lines;
+mod markdown;
+mod page;
+mod picture;
+mod statistics;
+mod table;
 
 use std::{
     collections::BTreeMap,
+    fs,
     path::{Path, PathBuf},
 };
 
-use anyhow::Result;
+use anyhow::{Context, Result};
+use mae_report::write_atomic;
 use serde::{Deserialize, Serialize};
 
-/// All that a report shows.
+/// All that a report shows; words are plain text, without markup.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Report {
     pub title: String,
@@ -107,6 +120,30 @@ pub enum Outcome {
 /// # Errors
 /// If a file cannot be written.
 pub fn write(report: &Report, folder: &Path) -> Result<()> {
-    let _ = (report, folder);
+    fs::create_dir_all(folder).with_context(|| format!("creating {}", folder.display()))?;
+    let page = page::Page::draw(report, folder)?;
+    for (name, text) in [
+        ("results.jsonl", lines::render(report)?),
+        ("report.md", markdown::render(&page)),
+        ("report.html", html::render(&page)),
+    ] {
+        write_atomic(&folder.join(name), text.as_bytes())?;
+    }
     Ok(())
 }
+
+/// How to read the numbers, a sentence or two each.
+const READING: [&str; 3] = [
+    "A score is the mean over seeds ± half its 95 % confidence interval (Student's t); a value of one seed has no \
+     interval. Intervals hold the chance of the seed, not that of the choice of images.",
+    "A score is bold if its interval overlaps that of no other value of the study.",
+    "The paper's numbers are of another model and other images: compare the order of values, not the numbers.",
+];
+
+/// What a row of a picture shows.
+const TILES: &str = "First seed, images that a run shows at its end, from left to right: the original, \
+    what the encoder sees, the prediction, and the prediction with the visible patches. \
+    Predictions of normalised patches are shown with the mean and deviation of the true ones.";
+
+#[cfg(test)]
+mod tests;

@@ -14,15 +14,17 @@ const LOG_RATIO: f64 = 30.0;
 const TICKS: f64 = 5.0;
 
 /// Whether `value` can be drawn.
-pub(super) fn is_drawable(value: f64) -> bool {
+pub(crate) fn is_drawable(value: f64) -> bool {
     value.abs() <= LARGEST
 }
 
 /// What the values along an axis are like.
 #[derive(Clone, Copy, PartialEq)]
-pub(super) enum Scale {
+pub(crate) enum Scale {
     /// Logarithmic if they spread over orders of magnitude, else linear around them.
     Fitted,
+    /// Linear around them.
+    Linear,
     /// Linear from zero.
     FromZero,
     /// Whole numbers, with no room left at the ends.
@@ -31,7 +33,7 @@ pub(super) enum Scale {
 
 /// An axis of a plot.
 #[derive(Clone, Debug, PartialEq)]
-pub(super) struct Axis {
+pub(crate) struct Axis {
     /// From end to end, in decimal logarithms if the axis is logarithmic.
     positions: Range<f64>,
     ticks: Vec<Tick>,
@@ -46,7 +48,7 @@ struct Tick {
 
 impl Axis {
     /// The axis that shows all drawable `values`; a bare line if there are none.
-    pub(super) fn new(values: impl Iterator<Item = f64>, scale: Scale) -> Self {
+    pub(crate) fn new(values: impl Iterator<Item = f64>, scale: Scale) -> Self {
         let extent = values.filter(|&value| is_drawable(value)).fold(
             None,
             |extent: Option<(f64, f64)>, value| {
@@ -63,10 +65,34 @@ impl Axis {
         };
         match scale {
             Scale::Fitted if low > 0.0 && high / low >= LOG_RATIO => Self::logarithmic(low, high),
-            Scale::Fitted => Self::linear(room_around(low, high)),
+            Scale::Fitted | Scale::Linear => Self::linear(room_around(low, high)),
             Scale::FromZero if low >= 0.0 => Self::linear(0.0..room_around(0.0, high).end),
             Scale::FromZero => Self::linear(room_around(low, high)),
             Scale::Steps => Self::steps(low, high),
+        }
+    }
+
+    /// Names at 0, 1, 2 and so on.
+    pub(crate) fn names(names: Vec<String>) -> Self {
+        let positions = -0.5..(names.len().max(1) as f64 - 0.5);
+        let ticks = (names.into_iter().enumerate())
+            .map(|(index, label)| Tick {
+                value: index as f64,
+                label,
+            })
+            .collect();
+        Self {
+            positions,
+            ticks,
+            logarithmic: false,
+        }
+    }
+
+    /// The same axis from its end to its beginning.
+    pub(crate) fn reversed(self) -> Self {
+        Self {
+            positions: self.positions.end..self.positions.start,
+            ..self
         }
     }
 
@@ -261,11 +287,21 @@ mod tests {
         check(&[1e-4, 1e3], Scale::Fitted, "0.001 0.1 10 1000");
         check(&[1e-4, 10.0], Scale::FromZero, "0 5 10");
         check(&[0.0, 1e3], Scale::Fitted, "0 500 1000");
+        check(&[1.0, 60.0], Scale::Linear, "0 20 40 60");
+    }
+
+    #[test]
+    fn names_stand_at_equal_distances() {
+        let axis = Axis::names(["1", "2", "12"].map(String::from).to_vec());
+        let places = |axis: &Axis| [0.0, 1.0, 2.0].map(|index| axis.map(&index, (0, 300)));
+        assert_eq!(places(&axis), [50, 150, 250]);
+        assert_eq!(axis.format_ext(&2.0), "12");
+        assert_eq!(places(&axis.reversed()), [250, 150, 50]);
     }
 
     #[test]
     fn odd_values_have_an_axis_too() {
-        for scale in [Scale::Fitted, Scale::FromZero, Scale::Steps] {
+        for scale in [Scale::Fitted, Scale::Linear, Scale::FromZero, Scale::Steps] {
             for values in [
                 &[][..],
                 &[0.0],
