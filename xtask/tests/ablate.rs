@@ -124,6 +124,7 @@ impl World {
             .env("CARGO", self.path("bin/cargo"))
             .env("CARGO_MANIFEST_DIR", self.path("workspace/xtask"))
             .env("LIBTORCH", self.path("mine"))
+            .env("MAE_CACHE_DIR", self.path("cache"))
             .env("CUDA_VISIBLE_DEVICES", "")
             .current_dir(self.directory.path())
             .stdin(Stdio::null())
