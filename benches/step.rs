@@ -19,9 +19,10 @@ fn step(criterion: &mut Criterion) {
     let config = read(&Source::Recipe("quickstart".into()), None, &overrides)
         .and_then(|config| config.resolve());
     let mut config = config.expect("a valid recipe");
-    let scenes = data::open(&config).expect("drawn scenes need no files");
-    let normalization =
-        data::settle_normalization(&mut config, scenes.as_ref()).expect("scenes are never broken");
+    let (grid, seed) = (config.grid, config.seed);
+    let scenes = data::open(&config.data, &grid, seed).expect("drawn scenes need no files");
+    let normalization = data::settle_normalization(&mut config.data, &grid, seed, scenes.as_ref())
+        .expect("scenes are never broken");
     let loader = data::loader(&config, scenes).expect("more scenes than a batch");
     let batch = loader
         .epoch(0, 0)

@@ -40,6 +40,7 @@ impl MaskedAutoencoderViT {
         let normalization: Normalization = from_metadata(path, &metadata, NORMALIZATION)?;
         let model = Self::new(&config, &normalization, device, 0)?;
         copy_into(path, model.parameters(), &tensors)?;
+        model.note_loaded();
         Ok(model)
     }
 
@@ -48,7 +49,9 @@ impl MaskedAutoencoderViT {
     /// # Errors
     /// [`ModelError::Keys`] with every key that is missing, extra or of another shape; then nothing changed.
     pub fn load_weights(&self, path: &Path) -> Result<()> {
-        copy_into(path, self.parameters(), &read_tensors(path)?.0)
+        copy_into(path, self.parameters(), &read_tensors(path)?.0)?;
+        self.note_loaded();
+        Ok(())
     }
 }
 

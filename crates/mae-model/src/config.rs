@@ -1,6 +1,6 @@
 //! The model's dimensions, and the published presets.
 
-use crate::{ModelError, Result};
+use crate::{ModelError, Result, TokenizerConfig};
 use mae_data::PatchGrid;
 use serde::{Deserialize, Serialize};
 
@@ -55,6 +55,14 @@ pub struct MaeConfig {
     /// Source: He et al. 2021, table 1c, "encoder w/ \[M\]".
     #[serde(default)]
     pub encoder_mask_tokens: bool,
+    /// Principal components whose coefficients [`Target::Pca`] predicts, at most the numbers of a patch;
+    /// absent under other targets. 96 in the paper.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub pca_components: Option<usize>,
+    /// The tokenizer whose tokens [`Target::Tokens`] predicts, of the same images in the same patches;
+    /// absent under other targets.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub tokenizer: Option<TokenizerConfig>,
 }
 
 /// What the decoder predicts of a patch.
@@ -64,6 +72,14 @@ pub enum Target {
     /// Its pixels, normalised by the channels' statistics and under `norm_pix_loss` by its own.
     #[default]
     Pixels,
+    /// Its coefficients of the first principal components of patches.
+    ///
+    /// Source: He et al. 2021, table 1d, "PCA".
+    Pca,
+    /// Its token, one of a [`Tokenizer`](crate::Tokenizer)'s vocabulary.
+    ///
+    /// Source: He et al. 2021, table 1d, "dVAE token".
+    Tokens,
 }
 
 /// Which patches the loss is the mean over.
@@ -159,6 +175,8 @@ impl MaeConfig {
             target: Target::Pixels,
             loss_region: LossRegion::Masked,
             encoder_mask_tokens: false,
+            pca_components: None,
+            tokenizer: None,
         }
     }
 
@@ -173,6 +191,33 @@ impl MaeConfig {
             self.patch_size,
             self.channels,
         )?)
+    }
+
+    /// The numbers of a patch.
+    pub fn patch_dim(&self) -> usize {
+        self.patch_size * self.patch_size * self.channels
+    }
+
+    /// What the decoder predicts of a patch: that many numbers, or the logits of that many tokens.
+    ///
+    /// The configuration must be valid.
+    pub fn target_dim(&self) -> usize {
+        match (self.target, self.pca_components, &self.tokenizer) {
+            (Target::Pca, Some(components), _) => components,
+            (Target::Tokens, _, Some(tokenizer)) => tokenizer.vocabulary,
+            _ => self.patch_dim(),
+        }
+    }
+
+    /// The same network with pixels as its target: for those who need the encoder alone, and for images of another
+    /// size than a tokenizer's.
+    pub fn without_target(self) -> Self {
+        Self {
+            target: Target::Pixels,
+            pca_components: None,
+            tokenizer: None,
+            ..self
+        }
     }
 
     /// Checks that a model of these dimensions can be built.
@@ -220,6 +265,66 @@ impl MaeConfig {
                 self.layer_norm_eps,
                 "between 0 and 1, for example 1e-6".into(),
             ));
+        }
+        self.validate_target()
+    }
+
+    fn validate_target(&self) -> Result<()> {
+        if self.target != Target::Pixels && self.norm_pix_loss {
+            let expected =
+                "false: only pixels are normalised by their patch, and `target` is another";
+            return Err(invalid("norm_pix_loss", true, expected.into()));
+        }
+        match (self.target, self.pca_components) {
+            (Target::Pca, Some(components)) if (1..=self.patch_dim()).contains(&components) => {}
+            (Target::Pca, found) => {
+                let found = found.map_or("missing".into(), |components| components.to_string());
+                let expected = format!("1 to {}, the numbers of a patch", self.patch_dim());
+                return Err(invalid("pca_components", found, expected));
+            }
+            (_, None) => {}
+            (_, Some(components)) => {
+                let expected = "none, unless `target` is \"pca\"".into();
+                return Err(invalid("pca_components", components, expected));
+            }
+        }
+        match (self.target, &self.tokenizer) {
+            (Target::Tokens, Some(tokenizer)) => self.validate_tokenizer(tokenizer),
+            (Target::Tokens, None) => {
+                let expected = "that of the tokens to predict".into();
+                Err(invalid("tokenizer", "missing", expected))
+            }
+            (_, None) => Ok(()),
+            (_, Some(_)) => {
+                let expected = "no tokenizer, unless `target` is \"tokens\"".into();
+                Err(invalid("tokenizer", "given", expected))
+            }
+        }
+    }
+
+    fn validate_tokenizer(&self, tokenizer: &TokenizerConfig) -> Result<()> {
+        tokenizer.validate()?;
+        for (key, found, own) in [
+            (
+                "tokenizer.image_height",
+                tokenizer.image_height,
+                self.image_height,
+            ),
+            (
+                "tokenizer.image_width",
+                tokenizer.image_width,
+                self.image_width,
+            ),
+            (
+                "tokenizer.patch_size",
+                tokenizer.patch_size,
+                self.patch_size,
+            ),
+            ("tokenizer.channels", tokenizer.channels, self.channels),
+        ] {
+            if found != own {
+                return Err(invalid(key, found, format!("{own}, as the model has")));
+            }
         }
         Ok(())
     }
@@ -283,9 +388,74 @@ mod tests {
         check(
             MaeConfig {
                 patch_size: 5,
-                ..tiny
+                ..tiny.clone()
             },
             "5",
+        );
+        let pixels = MaeConfig {
+            norm_pix_loss: false,
+            ..tiny.clone()
+        };
+        let pca = |pca_components| MaeConfig {
+            target: Target::Pca,
+            pca_components,
+            ..pixels.clone()
+        };
+        pca(Some(768)).validate().unwrap();
+        check(pca(Some(769)), "`pca_components` is 769, expected 1 to 768");
+        check(pca(Some(0)), "`pca_components` is 0");
+        check(pca(None), "`pca_components` is missing");
+        check(
+            MaeConfig {
+                norm_pix_loss: true,
+                ..pca(Some(96))
+            },
+            "`norm_pix_loss` is true, expected false",
+        );
+        check(
+            MaeConfig {
+                pca_components: Some(96),
+                ..tiny
+            },
+            "`pca_components` is 96, expected none",
+        );
+
+        let tokenizer = TokenizerConfig {
+            image_height: 32,
+            image_width: 32,
+            patch_size: 16,
+            channels: 3,
+            vocabulary: 16,
+            width: 8,
+            blocks: 1,
+        };
+        let tokens = |tokenizer| MaeConfig {
+            target: Target::Tokens,
+            tokenizer,
+            ..pixels.clone()
+        };
+        tokens(Some(tokenizer.clone())).validate().unwrap();
+        check(tokens(None), "`tokenizer` is missing");
+        check(
+            tokens(Some(TokenizerConfig {
+                patch_size: 8,
+                ..tokenizer.clone()
+            })),
+            "`tokenizer.patch_size` is 8, expected 16",
+        );
+        check(
+            tokens(Some(TokenizerConfig {
+                channels: 1,
+                ..tokenizer.clone()
+            })),
+            "`tokenizer.channels` is 1, expected 3",
+        );
+        check(
+            MaeConfig {
+                tokenizer: Some(tokenizer),
+                ..pixels.clone()
+            },
+            "unless `target` is \"tokens\"",
         );
     }
 }

@@ -3,13 +3,14 @@
 use mae_data::kept_patches;
 
 use crate::classifier::ClassifierConfig;
-use crate::{LossRegion, MaeConfig, Result};
+use crate::{LossRegion, MaeConfig, Result, Target};
 
 /// Floating-point operations of one image's forward pass; a multiply-add is two.
 ///
 /// Counted are the matrix products, attention's own included, for the tokens whose results are needed:
 /// the encoder sees visible patches only, unless it has mask tokens, and after the keys and values of its last block
 /// the decoder computes only the patches that the loss is over.
+/// What makes a target of the pixels is counted, too: a tokenizer's encoder, a projection on principal components.
 /// Norms, activations, sums and the loss are not counted.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Flops {
@@ -17,19 +18,22 @@ pub struct Flops {
     pub encoder: u64,
     /// Embedding of the latents, blocks and head.
     pub decoder: u64,
+    /// What makes the target, forward only; 0 for pixels.
+    pub target: u64,
 }
 
 impl Flops {
     /// The whole forward pass.
     pub fn forward(&self) -> u64 {
-        self.encoder + self.decoder
+        self.encoder + self.decoder + self.target
     }
 
-    /// Forward and backward: three times the forward pass, as each product has a gradient by either factor.
+    /// Forward and backward: three times the forward pass, as each product has a gradient by either factor; the
+    /// target has none.
     ///
     /// Source: Chowdhery et al. 2022, arXiv 2204.02311, appendix B, "model FLOPs utilization".
     pub fn training(&self) -> u64 {
-        3 * self.forward()
+        3 * (self.encoder + self.decoder) + self.target
     }
 }
 
@@ -73,10 +77,17 @@ impl MaeConfig {
         let embedding = 2 * encoded * dim * decoder_dim;
         let blocks = (self.decoder_depth as u64 - 1) * self.block(all, all, decoder_dim)
             + self.block(all, predicted, decoder_dim);
-        let head = 2 * predicted * decoder_dim * patch_dim;
+        let target_dim = self.target_dim() as u64;
+        let head = 2 * predicted * decoder_dim * target_dim;
+        let target = match (self.target, &self.tokenizer) {
+            (Target::Pca, _) => 2 * predicted * patch_dim * target_dim,
+            (Target::Tokens, Some(tokenizer)) => tokenizer.encoder_flops(),
+            _ => 0,
+        };
         Ok(Flops {
             encoder,
             decoder: embedding + blocks + head,
+            target,
         })
     }
 
@@ -113,6 +124,7 @@ impl ClassifierConfig {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::TokenizerConfig;
 
     #[test]
     fn a_small_model_counted_by_hand() {
@@ -161,12 +173,47 @@ mod tests {
         // Mask tokens in the encoder: two patches embedded still, but five tokens in its block and to the decoder.
         let with_tokens = MaeConfig {
             encoder_mask_tokens: true,
-            ..config
+            ..config.clone()
         };
         let more = with_tokens.flops(0.5).unwrap();
         let block = 5 * 8 * 24 + 2 * 5 * 8 * 5 + 5 * 8 * 8 + 2 * 5 * 8 * 16;
         assert_eq!(more.encoder, 2 * (2 * 4 * 8 + block));
         assert_eq!(more.decoder, flops.decoder + 2 * (2 * 8 * 4));
+
+        // Three components in place of four pixels, of the two masked patches.
+        let pca = MaeConfig {
+            target: Target::Pca,
+            pca_components: Some(3),
+            norm_pix_loss: false,
+            ..config.clone()
+        };
+        let found = pca.flops(0.5).unwrap();
+        assert_eq!(found.decoder, flops.decoder - 2 * (2 * 4));
+        assert_eq!(found.target, 2 * (2 * 4 * 3));
+        assert_eq!(
+            found.training(),
+            3 * (found.encoder + found.decoder) + found.target
+        );
+
+        // A vocabulary of 16; the tokenizer sees all four patches.
+        let tokens = MaeConfig {
+            target: Target::Tokens,
+            tokenizer: Some(TokenizerConfig {
+                image_height: 4,
+                image_width: 4,
+                patch_size: 2,
+                channels: 1,
+                vocabulary: 16,
+                width: 8,
+                blocks: 1,
+            }),
+            norm_pix_loss: false,
+            ..config
+        };
+        let found = tokens.flops(0.5).unwrap();
+        assert_eq!(found.decoder, flops.decoder + 2 * (2 * 4 * 12));
+        let (down, block, logits) = (4 * 4 * 8, 2 * 4 * 9 * 8 * 8, 4 * 8 * 16);
+        assert_eq!(found.target, 2 * (down + block + logits));
     }
 
     /// He et al. 2021, section 4.1, "Mask token": leaving them out saves a factor of 3.3 for ViT-L.
@@ -193,6 +240,7 @@ mod tests {
         let expected = Flops {
             encoder: 183_444_480,
             decoder: 29_510_016,
+            target: 0,
         };
         assert_eq!(config.flops(0.75).unwrap(), expected);
         let all = MaeConfig {
@@ -214,6 +262,7 @@ mod tests {
         let expected = Flops {
             encoder: 729_326_592,
             decoder: 31_279_488,
+            target: 0,
         };
         assert_eq!(with_tokens.flops(0.75).unwrap(), expected);
     }

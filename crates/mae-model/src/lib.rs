@@ -24,7 +24,7 @@
 //! ```
 //!
 //! [`mae`] is the method, read top down; [`vit`] what it is built from; [`classifier`] what the encoder is
-//! judged by.
+//! judged by; [`pca`] and [`tokenizer`] are what it can predict in place of pixels.
 
 pub mod checkpoint;
 pub mod classifier;
@@ -38,7 +38,10 @@ mod kernels;
 pub mod mae;
 mod normalization;
 mod patchify;
+pub mod pca;
 pub mod pos_embed;
+mod target;
+pub mod tokenizer;
 pub mod vit;
 
 pub use classifier::VitClassifier;
@@ -48,7 +51,10 @@ pub use flops::Flops;
 pub use kernels::{Kernels, TakenThreads};
 pub use mae::MaskedAutoencoderViT;
 pub use normalization::Normalization;
-pub use patchify::patchify;
+pub use patchify::{patchify, unpatchify};
+pub use pca::Pca;
+pub use target::unshuffle;
+pub use tokenizer::{Tokenizer, TokenizerConfig};
 
 /// The result of this crate's functions.
 pub type Result<T> = std::result::Result<T, ModelError>;

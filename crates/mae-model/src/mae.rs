@@ -8,6 +8,7 @@
 //!
 //! Source: He et al. 2021, arXiv 2111.06377, section 3.
 
+use std::cell::Cell;
 use std::collections::BTreeMap;
 use tch::nn::{self, Path};
 use tch::{Device, Kind, Tensor};
@@ -15,11 +16,13 @@ use tch::{Device, Kind, Tensor};
 use crate::config::invalid;
 use crate::kernels::Kernels;
 use crate::normalization::PixelScale;
+use crate::pca::Pca;
+use crate::target::{Objective, unshuffle};
 use crate::vit::{
     Block, BlockShape, VisionTransformer, gather_positions, initialize, layer_norm, linear,
     positions,
 };
-use crate::{LossRegion, MaeConfig, ModelError, Normalization, Result};
+use crate::{LossRegion, MaeConfig, ModelError, Normalization, Result, Target, Tokenizer};
 
 /// A Masked Autoencoder with a ViT encoder and decoder. It owns its parameters.
 #[derive(Debug)]
@@ -31,11 +34,17 @@ pub struct MaskedAutoencoderViT {
     /// What the encoder sees in place of a hidden patch, if it sees anything.
     encoder_mask_token: Option<Tensor>,
     decoder: Decoder,
+    objective: Objective,
+    /// Whether the objective has what it must have learned beforehand.
+    objective_is_set: Cell<bool>,
     pixels: PixelScale,
 }
 
 impl MaskedAutoencoderViT {
     /// A model with fresh weights, the same for a `seed` on every device.
+    ///
+    /// What its target must have learned beforehand is still to be given, by [`set_pca`](Self::set_pca),
+    /// [`set_tokenizer`](Self::set_tokenizer) or a checkpoint; pixels need nothing.
     ///
     /// # Errors
     /// [`ModelError::Config`] or [`ModelError::Grid`] if `config` or `normalization` cannot be built.
@@ -61,6 +70,8 @@ impl MaskedAutoencoderViT {
             encoder,
             encoder_mask_token,
             decoder,
+            objective: Objective::new(config, normalization, device)?,
+            objective_is_set: Cell::new(config.target == Target::Pixels),
             pixels,
         })
     }
@@ -86,9 +97,39 @@ impl MaskedAutoencoderViT {
         (self.decoder.blocks.iter_mut()).for_each(|block| block.kernels = kernels);
     }
 
-    /// Every parameter and fixed position by its native key, in the keys' order. The tensors are shared.
+    /// Every parameter by its native key, in the keys' order, with what does not train: positions, and under
+    /// `target.` what the target learned beforehand. The tensors are shared.
     pub fn parameters(&self) -> BTreeMap<String, Tensor> {
-        self.vs.variables().into_iter().collect()
+        let mut parameters: BTreeMap<_, _> = self.vs.variables().into_iter().collect();
+        parameters.extend(self.objective.tensors());
+        parameters
+    }
+
+    /// Gives the principal components whose coefficients are predicted.
+    ///
+    /// # Errors
+    /// [`ModelError::Config`] if the target is another, [`ModelError::Shape`] if they are of other patches or more or
+    /// fewer than [`MaeConfig::pca_components`].
+    pub fn set_pca(&self, pca: &Pca) -> Result<()> {
+        self.objective.set_pca(&self.config, pca)?;
+        self.objective_is_set.set(true);
+        Ok(())
+    }
+
+    /// Gives the tokenizer whose tokens are predicted; its weights are copied.
+    ///
+    /// # Errors
+    /// [`ModelError::Config`] if the target is another, or the tokenizer is not that of [`MaeConfig::tokenizer`] with
+    /// the normalisation of this model.
+    pub fn set_tokenizer(&self, tokenizer: &Tokenizer) -> Result<()> {
+        self.objective.set_tokenizer(&self.config, tokenizer)?;
+        self.objective_is_set.set(true);
+        Ok(())
+    }
+
+    /// Notes that a checkpoint gave all that [`parameters`](Self::parameters) has.
+    pub(crate) fn note_loaded(&self) {
+        self.objective_is_set.set(true);
     }
 
     /// Mean loss of a batch over the patches of [`MaeConfig::loss_region`].
@@ -113,7 +154,7 @@ impl MaskedAutoencoderViT {
             LossRegion::All => 0,
         };
         let pred = self.forward_decoder(&latent, ids_shuffle, first)?;
-        let target = self.target(visible, masked)?;
+        let target = self.target(visible, masked, ids_shuffle)?;
         self.forward_loss(&pred, &target)
     }
 
@@ -155,7 +196,7 @@ impl MaskedAutoencoderViT {
     /// # Shapes
     /// - `latent`: `[batch, 1 + kept, embed_dim]`, or what else [`forward_encoder`](Self::forward_encoder) gave
     /// - `ids_shuffle`: `[batch, patches]`, i64
-    /// - returns `[batch, patches - first, patch_dim]`
+    /// - returns `[batch, patches - first, target_dim]`, see [`MaeConfig::target_dim`]
     ///
     /// # Errors
     /// [`ModelError::Shape`] if they disagree, [`ModelError::Config`] if there is no patch `first`.
@@ -181,17 +222,13 @@ impl MaskedAutoencoderViT {
     /// # Shapes
     /// - `latent`: `[batch, 1 + kept, embed_dim]`, or what else [`forward_encoder`](Self::forward_encoder) gave
     /// - `ids_shuffle`: `[batch, patches]`, i64
-    /// - returns `[batch, patches, patch_dim]`
+    /// - returns `[batch, patches, target_dim]`
     ///
     /// # Errors
     /// [`ModelError::Shape`] if they disagree.
     pub fn predict(&self, latent: &Tensor, ids_shuffle: &Tensor) -> Result<Tensor> {
         let shuffled = self.forward_decoder(latent, ids_shuffle, 0)?;
-        let ids_restore = ids_shuffle
-            .argsort(1, false)
-            .unsqueeze(-1)
-            .expand_as(&shuffled);
-        Ok(shuffled.gather(1, &ids_restore, false))
+        Ok(unshuffle(&shuffled, ids_shuffle))
     }
 
     /// What the decoder should predict of the patches of [`MaeConfig::loss_region`], in shuffled order.
@@ -199,70 +236,100 @@ impl MaskedAutoencoderViT {
     /// # Shapes
     /// - `visible`: `[batch, kept, patch_dim]`, u8 pixels or normalised f32
     /// - `masked`: `[batch, patches - kept, patch_dim]`, likewise
-    /// - returns `[batch, patches - kept, patch_dim]`, or of all patches `[batch, patches, patch_dim]`, f32
+    /// - `ids_shuffle`: `[batch, patches]`, i64
+    /// - returns `[batch, n, target_dim]` in f32, or token ids `[batch, n]`; `n` is `patches - kept`, or `patches` if
+    ///   the loss is over all
     ///
     /// # Errors
-    /// [`ModelError::Shape`] if they disagree with each other or the model.
+    /// [`ModelError::Shape`] if they disagree with each other or the model,
+    /// [`ModelError::Config`] if the target lacks what it must have learned beforehand.
     ///
     /// Source: He et al. 2021, section 3, "Reconstruction target".
-    pub fn target(&self, visible: &Tensor, masked: &Tensor) -> Result<Tensor> {
+    pub fn target(
+        &self,
+        visible: &Tensor,
+        masked: &Tensor,
+        ids_shuffle: &Tensor,
+    ) -> Result<Tensor> {
+        self.check_objective()?;
         check_patches(&self.config, "visible", visible)?;
         check_patches(&self.config, "masked", masked)?;
-        let (batch, hidden) = (visible.size()[0], self.patches() - visible.size()[1]);
-        if masked.size()[..2] != [batch, hidden] {
-            let expected = format!("[{batch}, {hidden}, {}]", self.patch_dim());
+        let [batch, patches] = check_ids(&self.config, ids_shuffle)?;
+        let hidden = patches - visible.size()[1];
+        if visible.size()[0] != batch || masked.size()[..2] != [batch, hidden] {
+            let expected = format!("[{batch}, {hidden}, {}]", self.config.patch_dim());
             return Err(shape("masked", masked, expected));
         }
-        let masked = self.pixels.normalize(masked);
-        let pixels = match self.config.loss_region {
-            LossRegion::Masked => masked,
-            LossRegion::All => Tensor::cat(&[self.pixels.normalize(visible), masked], 1),
-        };
-        Ok(self.normalize_patches(pixels).0)
+        let (visible, masked) = (
+            self.pixels.normalize(visible),
+            self.pixels.normalize(masked),
+        );
+        let region = self.config.loss_region;
+        self.objective
+            .target(&visible, &masked, ids_shuffle, region)
     }
 
-    /// Mean squared error, in f32 whatever autocast does.
+    /// Mean squared error, or for tokens cross-entropy in nats; in f32 whatever autocast does.
     ///
     /// # Shapes
-    /// - `pred`, `target`: `[batch, n, patch_dim]`
+    /// - `pred`: `[batch, n, target_dim]`; `target`: the same shape, or token ids `[batch, n]`
     /// - returns a scalar, f32
     ///
     /// # Errors
     /// [`ModelError::Shape`] if they disagree.
     pub fn forward_loss(&self, pred: &Tensor, target: &Tensor) -> Result<Tensor> {
-        if pred.size() != target.size() {
-            let expected = format!("{:?}, as the target", target.size());
+        let (size, width) = (pred.size(), self.config.target_dim() as i64);
+        let expected = match target.size()[..] {
+            [batch, n] if self.config.target == Target::Tokens => vec![batch, n, width],
+            _ => target.size(),
+        };
+        if size != expected || size.last() != Some(&width) {
+            let expected = format!("{expected:?}, as the target");
             return Err(shape("pred", pred, expected));
         }
-        Ok((pred.to_kind(Kind::Float) - target)
-            .square()
-            .mean(Kind::Float))
+        Ok(self.objective.loss(pred, target))
     }
 
     /// Predictions as pixel values 0..255, not clamped.
     ///
     /// Under `norm_pix_loss` a prediction lacks its patch's mean and variance;
     /// they are taken from `patches`, the true ones, which no predictor would have.
+    /// The likeliest tokens of hidden patches are decoded beside the true ones of visible patches.
     ///
     /// # Shapes
-    /// - `pred`, `patches`: `[.., patch_dim]`, the same shape; `patches` u8 or normalised f32
-    /// - returns the same shape, f32
-    pub fn to_pixels(&self, pred: &Tensor, patches: &Tensor) -> Tensor {
-        let pred = pred.to_kind(Kind::Float);
-        match self.normalize_patches(self.pixels.normalize(patches)).1 {
-            Some((mean, std)) => self.pixels.denormalize(&(pred * std + mean)),
-            None => self.pixels.denormalize(&pred),
+    /// - `pred`: `[batch, patches, target_dim]`, in the image's order
+    /// - `patches`: `[batch, patches, patch_dim]`, likewise; u8 or normalised f32
+    /// - `ids_keep`: `[batch, kept]`, i64; the visible patches' places
+    /// - returns `[batch, patches, patch_dim]`, f32
+    ///
+    /// # Errors
+    /// [`ModelError::Shape`] if they disagree with each other or the model,
+    /// [`ModelError::Config`] if the target lacks what it must have learned beforehand.
+    pub fn to_pixels(&self, pred: &Tensor, patches: &Tensor, ids_keep: &Tensor) -> Result<Tensor> {
+        self.check_objective()?;
+        check_patches(&self.config, "patches", patches)?;
+        let [batch, n] = [patches.size()[0], patches.size()[1]];
+        let width = self.config.target_dim() as i64;
+        if pred.size() != [batch, n, width] {
+            return Err(shape("pred", pred, format!("[{batch}, {n}, {width}]")));
         }
+        if ids_keep.dim() != 2 || ids_keep.size()[0] != batch {
+            return Err(shape("ids_keep", ids_keep, format!("[{batch}, kept]")));
+        }
+        let patches = self.pixels.normalize(patches);
+        let pixels = self.objective.to_pixels(pred, &patches, ids_keep)?;
+        Ok(self.pixels.denormalize(&pixels))
     }
 
-    /// Normalised pixels as they are to be predicted, and under `norm_pix_loss` the mean and deviation taken out.
-    fn normalize_patches(&self, pixels: Tensor) -> (Tensor, Option<(Tensor, Tensor)>) {
-        if !self.config.norm_pix_loss {
-            return (pixels, None);
+    fn check_objective(&self) -> Result<()> {
+        if self.objective_is_set.get() {
+            return Ok(());
         }
-        let mean = pixels.mean_dim(-1i64, true, Kind::Float);
-        let std = (pixels.var_dim(-1i64, true, true) + 1e-6).sqrt();
-        ((pixels - &mean) / &std, Some((mean, std)))
+        let (key, expected) = match self.config.target {
+            Target::Tokens => ("tokenizer", "`set_tokenizer` or a checkpoint before"),
+            Target::Pixels | Target::Pca => ("pca", "`set_pca` or a checkpoint before"),
+        };
+        Err(invalid(key, "not set", expected.into()))
     }
 
     /// Checks what the decoder is given; returns the number of patches.
@@ -284,17 +351,9 @@ impl MaskedAutoencoderViT {
         }
         Ok(patches)
     }
-
-    fn patches(&self) -> i64 {
-        patches(&self.config)
-    }
-
-    fn patch_dim(&self) -> i64 {
-        patch_dim(&self.config)
-    }
 }
 
-/// Mask tokens where patches are hidden, positions on all tokens, a few blocks, a linear head to pixels.
+/// Mask tokens where patches are hidden, positions on all tokens, a few blocks, a linear head.
 #[derive(Debug)]
 struct Decoder {
     embed: nn::Linear,
@@ -319,7 +378,7 @@ impl Decoder {
                 .map(|i| Block::new(&(path / "decoder_blocks" / i), &block))
                 .collect(),
             norm: layer_norm(&(path / "decoder_norm"), &block),
-            pred: linear(&(path / "decoder_pred"), dim, patch_dim(config)),
+            pred: linear(&(path / "decoder_pred"), dim, config.target_dim() as i64),
         }
     }
 
@@ -363,17 +422,12 @@ fn patches(config: &MaeConfig) -> i64 {
     (config.image_height / side * (config.image_width / side)) as i64
 }
 
-/// The numbers of a patch.
-fn patch_dim(config: &MaeConfig) -> i64 {
-    (config.patch_size * config.patch_size * config.channels) as i64
-}
-
 pub(crate) fn check_patches(
     config: &MaeConfig,
     name: &'static str,
     patches: &Tensor,
 ) -> Result<()> {
-    let patch_dim = patch_dim(config);
+    let patch_dim = config.patch_dim() as i64;
     let size = patches.size();
     if size.len() != 3 || size[2] != patch_dim || size[1] == 0 {
         let expected = format!("[batch, patches, {patch_dim}]");

@@ -1,5 +1,6 @@
-//! Images to patches where the images are.
+//! Images to patches and back where they are.
 
+use mae_data::PatchGrid;
 use tch::Tensor;
 
 use crate::Result;
@@ -30,10 +31,32 @@ pub fn patchify(images: &Tensor, patch_size: usize) -> Result<Tensor> {
     }
 }
 
+/// Puts patches in the image's order together on their device: the inverse of [`patchify`].
+///
+/// # Shapes
+/// - `patches`: `[batch, patches, patch_dim]`, any dtype
+/// - returns `[batch, height, width, channels]`
+///
+/// # Errors
+/// [`ModelError::Shape`](crate::ModelError::Shape) if the patches are not those of `grid`.
+pub fn unpatchify(patches: &Tensor, grid: &PatchGrid) -> Result<Tensor> {
+    let [rows, columns, p] = [grid.rows(), grid.columns(), grid.patch_size()].map(|n| n as i64);
+    let [count, dim] = [grid.patches() as i64, grid.patch_dim() as i64];
+    match patches.size()[..] {
+        [batch, found, found_dim] if (found, found_dim) == (count, dim) => Ok(patches
+            .reshape([batch, rows, columns, p, p, -1])
+            .transpose(2, 3)
+            .reshape([batch, rows * p, columns * p, -1])),
+        _ => {
+            let expected = format!("[batch, {count}, {dim}], all patches of an image");
+            Err(shape("patches", patches, expected))
+        }
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
-    use mae_data::PatchGrid;
 
     #[test]
     fn equals_the_hosts_patchify() {
@@ -46,7 +69,10 @@ mod tests {
                 .flat_map(|image| mae_data::patchify(image, &grid).unwrap())
                 .collect();
             let size = [2, height as i64, width as i64, channels as i64];
-            let patches = patchify(&Tensor::from_slice(&pixels).view(size), patch_size).unwrap();
+            let images = Tensor::from_slice(&pixels).view(size);
+            let patches = patchify(&images, patch_size).unwrap();
+            assert_eq!(unpatchify(&patches, &grid).unwrap(), images);
+            assert!(unpatchify(&patches.narrow(1, 0, 1), &grid).is_err() || grid.patches() == 1);
             assert_eq!(
                 patches.size(),
                 [2, grid.patches() as i64, grid.patch_dim() as i64]

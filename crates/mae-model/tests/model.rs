@@ -70,7 +70,7 @@ fn relative(a: &Tensor, b: &Tensor) -> f64 {
 fn masked_only_decoder_equals_the_full_one() {
     let model = model(true);
     let (visible, masked, ids_shuffle) = batch(6);
-    let target = model.target(&visible, &masked).unwrap();
+    let target = model.target(&visible, &masked, &ids_shuffle).unwrap();
     let parameters = model.parameters();
     let gradients = || -> Vec<Tensor> {
         let trainable = parameters.values().filter(|p| p.requires_grad());
@@ -156,7 +156,7 @@ fn u8_patches_equal_normalised_ones() {
 fn perfect_predictions_give_the_pixels_back() {
     for norm_pix_loss in [false, true] {
         let model = model(norm_pix_loss);
-        let (visible, masked, _) = batch(6);
+        let (visible, masked, ids_shuffle) = batch(6);
         let normalised = {
             let mean = Tensor::from_slice(&mae_data::IMAGENET_MEAN.repeat(16));
             let std = Tensor::from_slice(&mae_data::IMAGENET_STD.repeat(16));
@@ -169,10 +169,13 @@ fn perfect_predictions_give_the_pixels_back() {
         } else {
             normalised
         };
-        let asked = model.target(&visible, &masked).unwrap();
+        let asked = model.target(&visible, &masked, &ids_shuffle).unwrap();
         let loss = model.forward_loss(&target, &asked).unwrap();
         assert!(loss.double_value(&[]) < 1e-9);
-        let error = (model.to_pixels(&target, &masked) - &masked)
+        let error = (model
+            .to_pixels(&target, &masked, &ids_shuffle.narrow(1, 0, 6))
+            .unwrap()
+            - &masked)
             .abs()
             .max()
             .double_value(&[]);

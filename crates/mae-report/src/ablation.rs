@@ -1,17 +1,19 @@
 //! What the values of a setting are worth.
 
+mod style;
+
 use std::path::Path;
 
-use plotters::element::DashedPathElement;
 use plotters::prelude::*;
 use plotters::style::text_anchor::HPos;
 
 use crate::plot::axis::{Axis, Scale, is_drawable};
 use crate::plot::{
-    BLUE, Canvas, DrawResult, GREEN, GRID, INK, ORANGE, QUIET_INK, UNITS, at, font, shortened,
-    shown, text, text_width, title_size, units,
+    Canvas, DrawResult, GRID, INK, QUIET_INK, UNITS, at, font, shortened, shown, text, text_width,
+    title_size, units,
 };
 use crate::{ReportError, write_atomic};
+use style::Style;
 
 /// Width of the picture, pixels.
 const WIDTH: u32 = 640;
@@ -24,8 +26,6 @@ const MAX_NAME: i32 = 250;
 
 /// Size of the letters, pixels.
 const LETTERS: u32 = 13;
-/// From a mark's middle to its sides, pixels.
-const MARK: i32 = 5;
 
 /// The same measures of each value of a setting.
 #[derive(Clone, Debug, PartialEq)]
@@ -56,7 +56,7 @@ pub enum Layout {
 /// One measure of all values.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Series {
-    /// As in the legend.
+    /// As in the legend, if it has a point.
     pub name: String,
     /// One for each value; none where nothing was measured.
     pub points: Vec<Option<Point>>,
@@ -73,7 +73,8 @@ pub struct Point {
 
 /// Draws a mark for each point, with its interval, as an SVG file.
 ///
-/// Series differ in shape, dashes and lightness as well as in colour.
+/// Series differ in shape, dashes and lightness as well as in colour, by their place: one without points takes
+/// its place, so that charts of the same series look alike.
 /// The axis shows the range of the points, so that it need not begin at zero.
 /// Points that are not finite are left out.
 ///
@@ -97,7 +98,7 @@ pub fn ablation_svg(path: &Path, ablation: &Ablation) -> Result<(), ReportError>
     let legend = Legend::new(&ablation.series);
     let body = match ablation.layout {
         Layout::Lines => LINES,
-        Layout::Rows => 50 + values as u32 * (12 + 14 * ablation.series.len().max(1) as u32),
+        Layout::Rows => 58 + values as u32 * (12 + 14 * ablation.series.len().max(1) as u32),
     };
     let height = legend.bottom + body;
     let mut svg = String::new();
@@ -120,6 +121,8 @@ fn draw(svg: &mut String, ablation: &Ablation, legend: &Legend, height: u32) -> 
     let mut builder = ChartBuilder::on(&body);
     builder
         .margin_right(units(MARGIN as u32))
+        .margin_left(units(10))
+        .margin_bottom(units(8))
         .x_label_area_size(units(44));
     let (x, y, names_width) = match ablation.layout {
         Layout::Lines => {
@@ -221,100 +224,10 @@ impl Point {
     }
 }
 
-/// What tells a series from another.
-#[derive(Clone, Copy)]
-struct Style {
-    shape: Shape,
-    /// Apart in lightness, too.
-    color: RGBColor,
-    /// A dash and the gap after it, pixels; none for a whole line.
-    dash: Option<(u32, u32)>,
-    /// With more series than shapes, marks are open.
-    open: bool,
-}
-
-#[derive(Clone, Copy)]
-enum Shape {
-    Circle,
-    Square,
-    Triangle,
-    Diamond,
-}
-
-impl Style {
-    fn of(index: usize) -> Self {
-        let kinds = [
-            (Shape::Circle, BLUE, None),
-            (Shape::Square, ORANGE, Some((8, 4))),
-            (Shape::Triangle, GREEN, Some((3, 3))),
-            (Shape::Diamond, INK, Some((12, 3))),
-        ];
-        let (shape, color, dash) = kinds[index % kinds.len()];
-        Self {
-            shape,
-            color,
-            dash,
-            open: index >= kinds.len(),
-        }
-    }
-
-    fn line(&self, area: &Canvas, points: Vec<(i32, i32)>) -> DrawResult {
-        let stroke = self.color.stroke_width(units(2));
-        match self.dash {
-            None => area.draw(&PathElement::new(points, stroke))?,
-            Some((dash, gap)) => area.draw(&DashedPathElement::new(
-                points.into_iter(),
-                units(dash),
-                units(gap),
-                stroke,
-            ))?,
-        }
-        Ok(())
-    }
-
-    /// A line with a short stroke across both of its ends.
-    fn interval(&self, area: &Canvas, low: (i32, i32), high: (i32, i32)) -> DrawResult {
-        let stroke = self.color.stroke_width(units(3) / 2);
-        let upright = low.0 == high.0;
-        let across = |(x, y): (i32, i32)| match at((MARK - 1, MARK - 1)) {
-            (half, _) if upright => vec![(x - half, y), (x + half, y)],
-            (_, half) => vec![(x, y - half), (x, y + half)],
-        };
-        for line in [vec![low, high], across(low), across(high)] {
-            area.draw(&PathElement::new(line, stroke))?;
-        }
-        Ok(())
-    }
-
-    fn mark(&self, area: &Canvas, (x, y): (i32, i32)) -> DrawResult {
-        // A white rim keeps marks apart that lie on each other.
-        for (half, color) in [(MARK + 1, WHITE), (MARK, self.color), (MARK - 2, WHITE)] {
-            if half < MARK && !self.open {
-                break;
-            }
-            let half = half * UNITS as i32;
-            let corners: &[(i32, i32)] = match self.shape {
-                Shape::Circle => {
-                    area.draw(&Circle::new((x, y), half, color.filled()))?;
-                    continue;
-                }
-                Shape::Square => &[(-9, -9), (9, -9), (9, 9), (-9, 9)],
-                Shape::Triangle => &[(0, -12), (11, 8), (-11, 8)],
-                Shape::Diamond => &[(0, -13), (13, 0), (0, 13), (-13, 0)],
-            };
-            let corner = |&(dx, dy): &(i32, i32)| (x + dx * half / 10, y + dy * half / 10);
-            let corners: Vec<_> = corners.iter().map(corner).collect();
-            area.draw(&Polygon::new(corners, color.filled()))?;
-        }
-        Ok(())
-    }
-}
-
 /// The names of the series, in as many lines as they need.
 struct Legend {
-    /// Where each name begins, pixels.
-    places: Vec<(i32, i32)>,
-    names: Vec<String>,
+    /// The look and the name of each, and where it begins, pixels.
+    entries: Vec<(Style, String, (i32, i32))>,
     /// Pixels from the top of the picture.
     bottom: u32,
 }
@@ -324,29 +237,28 @@ impl Legend {
     const LINE: i32 = 22;
 
     fn new(series: &[Series]) -> Self {
-        let names: Vec<_> = (series.iter().map(|series| &series.name))
-            .map(|name| shortened(name, 60))
-            .collect();
         let (mut x, mut y) = (MARGIN, 46);
-        let mut places = Vec::new();
-        for name in &names {
-            let width = Self::SAMPLE + 8 + text_width(name, LETTERS);
+        let mut entries = Vec::new();
+        for (index, series) in series.iter().enumerate() {
+            if series.points.iter().all(Option::is_none) {
+                continue;
+            }
+            let name = shortened(&series.name, 60);
+            let width = Self::SAMPLE + 8 + text_width(&name, LETTERS);
             if x > MARGIN && x + width > WIDTH as i32 - MARGIN {
                 (x, y) = (MARGIN, y + Self::LINE);
             }
-            places.push((x, y));
+            entries.push((Style::of(index), name, (x, y)));
             x += width + 16;
         }
         Self {
-            places,
-            names,
+            entries,
             bottom: (y + Self::LINE) as u32,
         }
     }
 
     fn draw(&self, root: &Canvas) -> DrawResult {
-        for (index, (&(x, y), name)) in self.places.iter().zip(&self.names).enumerate() {
-            let style = Style::of(index);
+        for &(style, ref name, (x, y)) in &self.entries {
             style.line(root, vec![at((x, y)), at((x + Self::SAMPLE, y))])?;
             style.mark(root, at((x + Self::SAMPLE / 2, y)))?;
             let place = (x + Self::SAMPLE + 8, y);
@@ -463,6 +375,16 @@ mod tests {
         assert_eq!(svg.matches("<circle").count(), 2 * 3);
         assert_eq!(svg.matches("<polygon").count(), 3 * 2 * 3);
         assert!(!svg.contains("<script>") && !svg.contains('\u{1}'));
+    }
+
+    #[test]
+    fn a_series_without_points_takes_its_place_only() {
+        let mut knn = series("knn", &[1.0; 2], None);
+        knn.points = vec![None; 2];
+        let linear = series("linear", &[1.0, 2.0], None);
+        let svg = plot(&ablation(&["a", "b"], Layout::Lines, vec![knn, linear]));
+        assert!(!svg.contains("knn") && svg.contains("linear"));
+        assert!(!svg.contains("<circle") && svg.contains("<polygon"));
     }
 
     #[test]

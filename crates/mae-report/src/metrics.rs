@@ -89,15 +89,32 @@ pub enum Record {
         /// Share of the images whose class was among the first five, 0 to 1.
         top5: f64,
     },
+
+    /// How a tokenizer does after an epoch, on images that it encoded and decoded.
+    Tokens {
+        /// The finished epoch, counted from 1.
+        epoch: u64,
+        /// Optimizer steps done so far.
+        step: u64,
+        /// Mean squared error of normalised pixels.
+        #[serde(with = "float")]
+        mse: f64,
+        /// Different tokens among those of the images.
+        used: u64,
+        /// Exponential of the entropy of the tokens' frequencies: how many tokens that are equally frequent would
+        /// be as diverse.
+        perplexity: f64,
+    },
 }
 
 impl Record {
     /// The number of optimizer steps done when the record was made.
     pub fn step(&self) -> u64 {
         match *self {
-            Self::Step { step, .. } | Self::Epoch { step, .. } | Self::Accuracy { step, .. } => {
-                step
-            }
+            Self::Step { step, .. }
+            | Self::Epoch { step, .. }
+            | Self::Accuracy { step, .. }
+            | Self::Tokens { step, .. } => step,
         }
     }
 }

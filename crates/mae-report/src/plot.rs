@@ -110,6 +110,7 @@ impl Curves {
                     let points = curves.accuracy.entry(protocol.clone()).or_default();
                     points.push((x, 100.0 * top1));
                 }
+                Record::Tokens { .. } => {}
             }
         }
         if let Some(record) = records.last() {

@@ -7,10 +7,12 @@ use std::collections::{BTreeMap, HashMap};
 use std::fs::File;
 use std::path::{Path, PathBuf};
 
-use anyhow::{Context, Result, anyhow};
+use anyhow::{Context, Result, anyhow, ensure};
 use mae_model::checkpoint::{check_keys, read_tensors, write_tensors};
 use serde::{Deserialize, Serialize};
 use tch::{Tensor, no_grad};
+
+use crate::run_dir::RunDir;
 
 /// What a checkpoint is made of.
 pub trait Saved {
@@ -94,6 +96,31 @@ pub fn save(
 /// If the folder cannot be read.
 pub fn latest(folder: &Path) -> Result<Option<PathBuf>> {
     Ok(list(folder)?.pop().map(|(_, path)| path))
+}
+
+/// The model at `path`: a file, or of the latest checkpoint in a run's folder, or in a checkpoint's folder.
+///
+/// # Errors
+/// If there is none.
+pub fn find_model(path: &Path) -> Result<PathBuf> {
+    if path.join(MODEL).exists() {
+        return Ok(path.join(MODEL));
+    }
+    if path.is_dir() {
+        let latest = latest(&RunDir::checkpoints_of(path))?.with_context(|| {
+            format!(
+                "{} has no checkpoints: give a run's folder or a model.safetensors",
+                path.display()
+            )
+        })?;
+        return Ok(latest.join(MODEL));
+    }
+    ensure!(
+        path.exists(),
+        "{}: there is no such file or folder",
+        path.display()
+    );
+    Ok(path.into())
 }
 
 /// Deletes what an interrupted [`save`] left behind.

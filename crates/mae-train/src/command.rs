@@ -1,8 +1,11 @@
 //! One module a command, and what they share.
 
+pub mod config;
 pub mod eval;
 pub mod pack;
 pub mod pretrain;
+mod run;
+pub mod tokenizer;
 
 use std::path::{Path, PathBuf};
 

@@ -5,10 +5,11 @@
 
 mod data;
 mod read;
+mod tokenizer;
 
 use anyhow::{Context, Result, anyhow, bail, ensure};
 use mae_data::{MaskSampler, PatchGrid, Transform};
-use mae_model::{Kernels, LossRegion, MaeConfig, Normalization, Target};
+use mae_model::{Kernels, LossRegion, MaeConfig, Target, TokenizerConfig};
 use serde::{Deserialize, Serialize};
 use tch::Device;
 
@@ -17,7 +18,7 @@ use crate::precision::Precision;
 use crate::schedule::Schedule;
 
 pub use data::{AugmentationKind, DataSection, DataSource, NormalizationSource};
-pub use read::{Source, read, read_as};
+pub use read::{Source, read, read_as, read_run};
 
 /// What the user wrote: sections and keys of a TOML file. Absent keys take the defaults given here.
 #[derive(Clone, Debug, Default, PartialEq, Deserialize)]
@@ -69,14 +70,19 @@ pub struct ModelSection {
     pub mlp_ratio: Option<f64>,
     /// Added to variances in layer norms. Default 1e-6.
     pub layer_norm_eps: Option<f64>,
-    /// Predict patches normalised by their own mean and variance. Default true.
+    /// Predict patches normalised by their own mean and variance. Default true; false if `target` is not pixels.
     pub norm_pix_loss: Option<bool>,
-    /// What the decoder predicts of a patch: `pixels`, the default.
+    /// What the decoder predicts of a patch: `pixels`, the default; `pca`, its coefficients of the principal components
+    /// of 1024 images' patches; `tokens`, its token of `data.tokenizer`.
     pub target: Option<Target>,
     /// Which patches the loss is over: `masked`, the default, or `all`.
     pub loss_region: Option<LossRegion>,
     /// Give the encoder a mask token for each hidden patch, and the decoder none of its own. Default false.
     pub encoder_mask_tokens: Option<bool>,
+    /// Principal components for `target = "pca"`, at most the numbers of a patch. Default 96.
+    pub pca_components: Option<usize>,
+    /// Filled in from the file of `data.tokenizer`.
+    pub tokenizer: Option<TokenizerConfig>,
 }
 
 /// `[mask]`: what is hidden of an image.
@@ -216,32 +222,20 @@ impl TrainConfig {
     ///
     /// # Errors
     /// With the key, its value, and what it can be.
-    pub fn resolve(self) -> Result<RunConfig> {
-        let model = self.model.resolve()?;
+    pub fn resolve(mut self) -> Result<RunConfig> {
+        let (tokenizer, normalization) =
+            tokenizer::find_tokenizer(&self.model, &self.data)?.unzip();
+        let model = self.model.resolve(tokenizer)?;
         let grid = model.grid().context("`model` makes no grid of patches")?;
         (self.mask.sampler.kept(&grid, self.mask.ratio))
             .context("`mask` does not fit the patches of an image")?;
         self.data.check(grid.channels())?;
-        self.optim.check()?;
+        if let Some(normalization) = normalization.flatten() {
+            self.data.share_normalization(normalization)?;
+        }
+        self.optim.check_as("optim")?;
 
-        let device = device::find(&self.run.device)?;
-        let precision = match self.run.precision {
-            Some(precision) => precision,
-            None => Precision::default_for(device)?,
-        };
-        ensure!(
-            self.run.log_every >= 1,
-            "`run.log_every` is 0, expected at least 1 step"
-        );
-        ensure!(
-            self.run.keep_checkpoints >= 1,
-            "`run.keep_checkpoints` is 0, expected at least 1"
-        );
-        number(
-            "run.checkpoint_minutes",
-            self.run.checkpoint_minutes,
-            0.0..=1e6,
-        )?;
+        let (device, precision) = self.run.check()?;
         let run = RunSection {
             device: device::name(device),
             precision: Some(precision),
@@ -276,45 +270,27 @@ impl RunConfig {
     pub fn transform(&self) -> Transform {
         self.data.transform(self.grid.height(), self.grid.width())
     }
-
-    /// The channel statistics, unless they must be measured first.
-    pub fn normalization(&self) -> Option<Normalization> {
-        match self.data.normalization {
-            NormalizationSource::Auto => None,
-            NormalizationSource::Imagenet => Some(Normalization::IMAGENET),
-            NormalizationSource::Given => Some(Normalization::new(
-                self.data.mean.clone()?,
-                self.data.std.clone()?,
-            )),
-        }
-    }
 }
 
 impl ModelSection {
-    fn resolve(&self) -> Result<MaeConfig> {
+    fn resolve(&self, tokenizer: Option<TokenizerConfig>) -> Result<MaeConfig> {
         let name = self.preset.as_deref().unwrap_or("tiny");
-        let size = self.image_size.unwrap_or(224);
-        let preset = MaeConfig::preset(name, size).ok_or_else(|| {
+        let (image_height, image_width) =
+            image_sides(self.image_size, self.image_height, self.image_width)?;
+        let preset = MaeConfig::preset(name, image_height).ok_or_else(|| {
             anyhow!("`model.preset` is {name:?}, expected \"tiny\", \"small\", \"base\", \"large\" or \"huge\"")
         })?;
-        if self.image_size.is_some() && (self.image_height.is_some() || self.image_width.is_some())
-        {
-            bail!(
-                "`model.image_size` is for square images: give it, or `image_height` and `image_width`"
-            );
-        }
-        ensure!(
-            self.image_height.is_some() == self.image_width.is_some(),
-            "`model.image_height` and `model.image_width` go together: one is missing"
-        );
         let channels = self.channels.unwrap_or(preset.channels);
-        ensure!(
-            channels == 1 || channels == 3,
-            "`model.channels` is {channels}, expected 3 (colour) or 1 (grey)"
-        );
+        check_channels(channels)?;
+        let target = self.target.unwrap_or(preset.target);
+        let norm_pix_loss = preset.norm_pix_loss && target == Target::Pixels;
+        let pca_components = match target {
+            Target::Pca => Some(self.pca_components.unwrap_or(96)),
+            Target::Pixels | Target::Tokens => self.pca_components,
+        };
         let model = MaeConfig {
-            image_height: self.image_height.unwrap_or(preset.image_height),
-            image_width: self.image_width.unwrap_or(preset.image_width),
+            image_height,
+            image_width,
             patch_size: self.patch_size.unwrap_or(preset.patch_size),
             channels,
             embed_dim: self.embed_dim.unwrap_or(preset.embed_dim),
@@ -325,13 +301,65 @@ impl ModelSection {
             decoder_num_heads: self.decoder_num_heads.unwrap_or(preset.decoder_num_heads),
             mlp_ratio: self.mlp_ratio.unwrap_or(preset.mlp_ratio),
             layer_norm_eps: self.layer_norm_eps.unwrap_or(preset.layer_norm_eps),
-            norm_pix_loss: self.norm_pix_loss.unwrap_or(preset.norm_pix_loss),
-            target: self.target.unwrap_or(preset.target),
+            norm_pix_loss: self.norm_pix_loss.unwrap_or(norm_pix_loss),
+            target,
             loss_region: self.loss_region.unwrap_or(preset.loss_region),
             encoder_mask_tokens: (self.encoder_mask_tokens).unwrap_or(preset.encoder_mask_tokens),
+            pca_components,
+            tokenizer,
         };
         model.validate().context("`model` cannot be built")?;
         Ok(model)
+    }
+}
+
+/// Height and width of images, by default 224: from the side of a square, or from both.
+pub(crate) fn image_sides(
+    size: Option<usize>,
+    height: Option<usize>,
+    width: Option<usize>,
+) -> Result<(usize, usize)> {
+    match (size, height, width) {
+        (size, None, None) => Ok((size.unwrap_or(224), size.unwrap_or(224))),
+        (None, Some(height), Some(width)) => Ok((height, width)),
+        (Some(_), ..) => bail!(
+            "`model.image_size` is for square images: give it, or `image_height` and `image_width`"
+        ),
+        (None, ..) => {
+            bail!("`model.image_height` and `model.image_width` go together: one is missing")
+        }
+    }
+}
+
+pub(crate) fn check_channels(channels: usize) -> Result<()> {
+    ensure!(
+        channels == 1 || channels == 3,
+        "`model.channels` is {channels}, expected 3 (colour) or 1 (grey)"
+    );
+    Ok(())
+}
+
+impl RunSection {
+    /// Checks every key. Returns the device and the precision that it names.
+    ///
+    /// # Errors
+    /// With the key, its value, and what it can be.
+    pub(crate) fn check(&self) -> Result<(Device, Precision)> {
+        let device = device::find(&self.device)?;
+        let precision = match self.precision {
+            Some(precision) => precision,
+            None => Precision::default_for(device)?,
+        };
+        ensure!(
+            self.log_every >= 1,
+            "`run.log_every` is 0, expected at least 1 step"
+        );
+        ensure!(
+            self.keep_checkpoints >= 1,
+            "`run.keep_checkpoints` is 0, expected at least 1"
+        );
+        number("run.checkpoint_minutes", self.checkpoint_minutes, 0.0..=1e6)?;
+        Ok((device, precision))
     }
 }
 
@@ -351,10 +379,6 @@ impl OptimSection {
             warmup_steps: self.warmup_epochs * steps_per_epoch as f64,
             total_steps: (self.epochs * steps_per_epoch) as f64,
         }
-    }
-
-    fn check(&self) -> Result<()> {
-        self.check_as("optim")
     }
 
     /// Checks every key, named as in `section`.

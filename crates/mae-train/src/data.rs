@@ -5,22 +5,21 @@ use std::sync::Arc;
 
 use anyhow::{Context, Result};
 use mae_data::{
-    Cifar, CifarDataset, Dataset, FolderDataset, Loader, LoaderConfig, Order, PackedDataset, Split,
-    SyntheticDataset, TarDataset, Transform, channel_mean_std,
+    Cifar, CifarDataset, Dataset, FolderDataset, Loader, LoaderConfig, Order, PackedDataset,
+    PatchGrid, Split, SyntheticDataset, TarDataset, Transform, channel_mean_std,
 };
 use mae_model::Normalization;
 
-use crate::config::{DataSource, NormalizationSource, RunConfig};
+use crate::config::{DataSection, DataSource, NormalizationSource, RunConfig};
 
 /// Images whose pixels are looked at for `data.normalization = "auto"`.
 const STATISTICS_SAMPLE: usize = 1024;
 
-/// Opens the images that `config.data` describes.
+/// Opens the images that `data` describes; drawn ones are of the size of `grid` and depend on `seed`.
 ///
 /// # Errors
 /// With the path and what was found there.
-pub fn open(config: &RunConfig) -> Result<Arc<dyn Dataset>> {
-    let (data, grid) = (&config.data, &config.grid);
+pub fn open(data: &DataSection, grid: &PatchGrid, seed: u64) -> Result<Arc<dyn Dataset>> {
     let path = data.path.as_deref().unwrap_or_else(|| ".".as_ref());
     match data.source {
         DataSource::Synthetic => Ok(Arc::new(SyntheticDataset::new(
@@ -28,7 +27,7 @@ pub fn open(config: &RunConfig) -> Result<Arc<dyn Dataset>> {
             grid.height(),
             grid.width(),
             grid.channels(),
-            config.seed,
+            seed,
         )?)),
         source => open_files(source, path, Split::Train, grid.channels()),
     }
@@ -59,24 +58,26 @@ fn open_files(
     })
 }
 
-/// Settles the channel statistics, measuring them if need be, and writes them into `config`.
+/// Settles the channel statistics, measuring them if need be, and writes them into `data`.
 ///
 /// # Errors
 /// If no image of the sample can be read.
 pub fn settle_normalization(
-    config: &mut RunConfig,
+    data: &mut DataSection,
+    grid: &PatchGrid,
+    seed: u64,
     dataset: &dyn Dataset,
 ) -> Result<Normalization> {
-    if let Some(normalization) = config.normalization() {
+    if let Some(normalization) = data.normalization() {
         return Ok(normalization);
     }
     // Of plain crops, so that the same images give the same numbers under any augmentation.
-    let crop = Transform::center_crop(config.grid.height(), config.grid.width());
-    let stats = channel_mean_std(dataset, &crop, STATISTICS_SAMPLE, config.seed)
+    let crop = Transform::center_crop(grid.height(), grid.width());
+    let stats = channel_mean_std(dataset, &crop, STATISTICS_SAMPLE, seed)
         .context("measuring the channels' mean and standard deviation")?;
-    config.data.normalization = NormalizationSource::Given;
-    config.data.mean = Some(stats.mean.clone());
-    config.data.std = Some(stats.std.clone());
+    data.normalization = NormalizationSource::Given;
+    data.mean = Some(stats.mean.clone());
+    data.std = Some(stats.std.clone());
     Ok(Normalization::new(stats.mean, stats.std))
 }
 

@@ -236,7 +236,7 @@ pub fn evaluate_frozen(eval: &Evaluation) -> Result<Vec<(String, Score)>> {
 impl Evaluation<'_> {
     /// The encoder's dimensions for the images that it is judged by.
     fn encoder(&self) -> MaeConfig {
-        let mut encoder = self.encoder.clone();
+        let mut encoder = self.encoder.clone().without_target();
         if let Some(size) = self.config.data.image_size {
             (encoder.image_height, encoder.image_width) = (size, size);
         }

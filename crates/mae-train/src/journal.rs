@@ -79,6 +79,16 @@ impl<'a> Journal<'a> {
                 named.push((format!("{protocol}/top5"), top5));
                 Vec::new()
             }
+            Record::Tokens {
+                mse,
+                used,
+                perplexity,
+                ..
+            } => vec![
+                ("tokens/mse", mse),
+                ("tokens/used", used as f64),
+                ("tokens/perplexity", perplexity),
+            ],
         };
         for (tag, value) in &named {
             self.events.scalar(tag, step, *value)?;

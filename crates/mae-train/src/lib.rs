@@ -15,7 +15,7 @@
 //! ```
 //!
 //! [`pretrain`](mod@pretrain) is what happens around the [`train_loop`], [`state`] what it changes,
-//! [`config`] what it is told; [`eval`] judges the encoder.
+//! [`config`] what it is told; [`eval`] judges the encoder; [`tokenizer`] learns tokens of images.
 
 pub mod checkpoint;
 pub mod config;
@@ -34,4 +34,6 @@ pub mod reconstruct;
 pub mod run_dir;
 pub mod schedule;
 pub mod state;
+pub mod target;
+pub mod tokenizer;
 pub mod train_loop;

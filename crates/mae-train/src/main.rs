@@ -29,13 +29,16 @@ enum Command {
     /// Measures what an encoder learned: kNN, linear probe, partial and full fine-tuning
     #[command(after_help = command::eval::EXAMPLES)]
     Eval(Box<command::eval::EvalArgs>),
+    /// Trains a tokenizer on your images: each patch becomes one token of a vocabulary
+    #[command(after_help = command::tokenizer::EXAMPLES)]
+    Tokenizer(command::tokenizer::TokenizerArgs),
     /// Makes images ready for training once: one file, at the size that is needed
     #[command(after_help = command::pack::EXAMPLES)]
     Pack(command::pack::PackArgs),
     /// Lists the recipes
     Recipes,
     /// Prints the complete configuration that a run would have
-    Config(command::pretrain::ConfigArgs),
+    Config(command::config::ConfigArgs),
 }
 
 fn main() -> ExitCode {
@@ -44,9 +47,14 @@ fn main() -> ExitCode {
         None => cli.pretrain.run(),
         Some(Command::Pretrain(args)) => args.run(),
         Some(Command::Eval(args)) => args.run(),
+        Some(Command::Tokenizer(args)) => args.run(),
         Some(Command::Pack(args)) => args.run(),
         Some(Command::Recipes) => {
-            for (command, recipes) in [("pretrain", recipes::PRETRAIN), ("eval", recipes::EVAL)] {
+            for (command, recipes) in [
+                ("pretrain", recipes::PRETRAIN),
+                ("eval", recipes::EVAL),
+                ("tokenizer", recipes::TOKENIZER),
+            ] {
                 for recipe in recipes {
                     println!("{:9} {:18} {}", command, recipe.name, recipe.summary());
                 }

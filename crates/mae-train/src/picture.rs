@@ -14,7 +14,61 @@ use image::imageops::{self, FilterType};
 use image::{GrayImage, ImageFormat, Rgb, RgbImage};
 
 /// Height of a line of words, pixels.
-pub const LINE: u32 = 17;
+const LINE: u32 = 17;
+
+/// Images in several versions, side by side.
+#[derive(Clone, Copy, Debug)]
+pub struct Comparison<const VERSIONS: usize> {
+    /// What each version is.
+    pub titles: [&'static str; VERSIONS],
+    /// Words below the titles.
+    pub note: Option<&'static str>,
+    /// Images side by side.
+    pub columns: usize,
+    /// Of an image, pixels.
+    pub height: u32,
+    /// Of an image, pixels.
+    pub width: u32,
+}
+
+/// Tiles are enlarged by whole factors up to about this side, pixels.
+const TILE: u32 = 128;
+const GAP: u32 = 4;
+
+impl<const VERSIONS: usize> Comparison<VERSIONS> {
+    /// Draws `images`, each version `[height, width, channels]` u8.
+    pub fn draw(&self, images: &[[Vec<u8>; VERSIONS]]) -> Picture {
+        let (height, width) = (self.height, self.width);
+        let scale = (TILE / height.max(width)).max(1);
+        let (tile_width, tile_height) = (width * scale + GAP, height * scale + GAP);
+        let image_width = VERSIONS as u32 * tile_width + 2 * GAP;
+        let words_height = LINE * (1 + self.note.is_some() as u32);
+        let columns = images.len().min(self.columns) as u32;
+        let rows = images.len().div_ceil(self.columns) as u32;
+        let mut picture = Picture::new(
+            columns * image_width,
+            words_height + rows * tile_height + GAP,
+        );
+        for column in 0..columns {
+            for (i, title) in self.titles.iter().enumerate() {
+                let x = column * image_width + GAP + i as u32 * tile_width;
+                picture.words(title, (x, 2));
+            }
+        }
+        if let Some(note) = self.note {
+            picture.words(note, (GAP, 2 + LINE));
+        }
+        for (i, versions) in images.iter().enumerate() {
+            let (column, row) = ((i % self.columns) as u32, (i / self.columns) as u32);
+            for (j, tile) in versions.iter().enumerate() {
+                let x = column * image_width + GAP + j as u32 * tile_width;
+                let y = words_height + row * tile_height;
+                picture.tile(tile, (height, width), scale, (x, y));
+            }
+        }
+        picture
+    }
+}
 
 /// An RGB picture on a white ground.
 #[derive(Clone, Debug)]
@@ -22,7 +76,7 @@ pub struct Picture(RgbImage);
 
 impl Picture {
     /// A white picture.
-    pub fn new(width: u32, height: u32) -> Self {
+    fn new(width: u32, height: u32) -> Self {
         Self(RgbImage::from_pixel(width, height, Rgb([255, 255, 255])))
     }
 
@@ -37,7 +91,7 @@ impl Picture {
     }
 
     /// Puts an image of `[height, width, channels]` u8 with 1 or 3 channels at `(x, y)`, `scale` times as large.
-    pub fn tile(&mut self, pixels: &[u8], size: (u32, u32), scale: u32, (x, y): (u32, u32)) {
+    fn tile(&mut self, pixels: &[u8], size: (u32, u32), scale: u32, (x, y): (u32, u32)) {
         let (height, width) = size;
         let tile = match pixels.len() as u32 / (height * width) {
             1 => GrayImage::from_raw(width, height, pixels.to_vec())
@@ -51,7 +105,7 @@ impl Picture {
     }
 
     /// Writes words with their top left corner at `(x, y)`; beyond the right edge they are cut off.
-    pub fn words(&mut self, words: &str, (x, y): (u32, u32)) {
+    fn words(&mut self, words: &str, (x, y): (u32, u32)) {
         let style = MonoTextStyle::new(&FONT_6X13, Rgb888::new(40, 40, 40));
         let Ok(_) =
             Text::with_baseline(words, Point::new(x as i32, y as i32), style, Baseline::Top)

@@ -9,7 +9,7 @@ use mae_data::{Dataset, MaskedBatch, hold_out, shared_classes};
 use mae_report::Record;
 use tch::{Device, Tensor};
 
-use crate::checkpoint::Saved;
+use crate::checkpoint::{self, Saved};
 use crate::config::{RunConfig, Source, read_as};
 use crate::eval::config::EvalConfig;
 use crate::eval::score::Score;
@@ -20,7 +20,7 @@ use crate::progress::Progress;
 use crate::run_dir::RunDir;
 use crate::state::{TrainState, Trainer};
 use crate::train_loop::{Batches, Outcome, Task, is_due, train};
-use crate::{data, recipes, reconstruct};
+use crate::{data, recipes, reconstruct, target};
 
 /// Trains from the latest checkpoint in `run_dir`, or from the start if there is none.
 ///
@@ -36,8 +36,10 @@ pub fn pretrain(
         // TF32 where products are in f32 at all; 10 bits of mantissa are the norm for training on CUDA.
         torch_ext::set_float32_matmul_precision(torch_ext::MatmulPrecision::High)?;
     }
-    let dataset = data::open(&config)?;
-    let normalization = data::settle_normalization(&mut config, dataset.as_ref())?;
+    let (grid, seed) = (config.grid, config.seed);
+    let dataset = data::open(&config.data, &grid, seed)?;
+    let normalization =
+        data::settle_normalization(&mut config.data, &grid, seed, dataset.as_ref())?;
     let loader = data::loader(&config, dataset.clone())?;
     let samples = reconstruct::pick(&config, dataset.clone())?;
     let probing = match config.run.eval_every {
@@ -45,13 +47,18 @@ pub fn pretrain(
         _ => Some(Probing::new(&dataset, &config)?),
     };
     if !run_dir.config().exists() {
-        run_dir.write_config(&config)?;
+        run_dir.write_config("pretrain", &config.to_toml())?;
+    }
+
+    let state = TrainState::new(&config, &normalization)?;
+    if checkpoint::latest(&run_dir.checkpoints())?.is_none() {
+        target::prepare(&config, &dataset, &state.model, progress)?;
     }
 
     let mut task = Pretraining {
         probing,
         run_dir,
-        state: TrainState::new(&config, &normalization)?,
+        state,
         samples,
         config: &config,
     };

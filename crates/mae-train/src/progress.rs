@@ -44,6 +44,17 @@ impl Progress {
         self.bars.clone()
     }
 
+    /// A line that stays.
+    pub fn line(&self, line: &str) {
+        match self.plain {
+            Some(_) => eprintln!("{line}"),
+            None => {
+                // Fails only if the terminal is gone, and then nobody reads it.
+                let _ = self.bars.println(line);
+            }
+        }
+    }
+
     /// Starts a bar of `steps`, of which `done` are behind.
     pub fn start(&self, done: u64, steps: u64) -> Steps<'_> {
         let style =
@@ -106,13 +117,7 @@ impl Steps<'_> {
 
     /// A line that stays.
     pub fn line(&self, line: &str) {
-        match self.progress.plain {
-            Some(_) => eprintln!("{line}"),
-            None => {
-                // Fails only if the terminal is gone, and then nobody reads it.
-                let _ = self.progress.bars.println(line);
-            }
-        }
+        self.progress.line(line);
     }
 
     fn length(&self) -> u64 {

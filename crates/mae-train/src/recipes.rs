@@ -38,6 +38,9 @@ pub const PRETRAIN: &[Recipe] = recipes![
     "imagenet_vit_h14"
 ];
 
+/// Recipes of a tokenizer.
+pub const TOKENIZER: &[Recipe] = recipes!["tokenizer"];
+
 /// Recipes of evaluation, small ones first.
 pub const EVAL: &[Recipe] = recipes![
     "finetune_cifar10",

@@ -7,21 +7,16 @@ use mae_data::{
     Dataset, Loader, LoaderConfig, Mask, MaskedBatch, Order, PatchGrid, Transform, unpatchify,
     unshuffle,
 };
-use mae_model::MaskedAutoencoderViT;
+use mae_model::{MaskedAutoencoderViT, Target};
 use tch::{Kind, Tensor, no_grad};
 
 use crate::config::RunConfig;
-use crate::picture::LINE;
+use crate::picture::Comparison;
 pub use crate::picture::Picture;
 use crate::state::to_device;
 
 /// Images in a picture.
 const IMAGES: usize = 8;
-/// Images side by side.
-const COLUMNS: usize = 2;
-/// Tiles are enlarged by whole factors up to about this side, pixels.
-const TILE: u32 = 128;
-const GAP: u32 = 4;
 
 /// The same few images with the same masks for a whole run, uncropped by chance.
 ///
@@ -54,54 +49,35 @@ pub fn pick(config: &RunConfig, dataset: Arc<dyn Dataset>) -> Result<MaskedBatch
 
 /// Draws `original | masked | prediction | prediction with visible patches` for each image of `batch`.
 ///
-/// Under `norm_pix_loss` predictions are un-normalised with each true patch's statistics; the picture says so.
+/// Under `norm_pix_loss` predictions are un-normalised with each true patch's statistics, and tokens are decoded beside
+/// those of the visible patches; the picture says so.
 ///
 /// # Errors
 /// If the batch does not fit the model.
 pub fn draw(model: &MaskedAutoencoderViT, batch: &MaskedBatch) -> Result<Picture> {
     let grid = model.config().grid()?;
     let predicted = predict(model, batch)?;
-    let (height, width) = (grid.height() as u32, grid.width() as u32);
-    let scale = (TILE / height.max(width)).max(1);
-    let (tile_width, tile_height) = (width * scale + GAP, height * scale + GAP);
-
-    let rows = batch.len().div_ceil(COLUMNS) as u32;
-    let image_width = 4 * tile_width + 2 * GAP;
-    let columns = batch.len().min(COLUMNS) as u32;
-    let note = model.config().norm_pix_loss.then_some(
-        "predictions are normalised patches, shown with the mean and deviation of the true ones",
-    );
-    let words_height = LINE * (1 + note.is_some() as u32);
-    let mut picture = Picture::new(
-        columns * image_width,
-        words_height + rows * tile_height + GAP,
-    );
-    for column in 0..columns {
-        let titles = ["original", "masked", "prediction", "+ visible"];
-        for (i, title) in titles.iter().enumerate() {
-            picture.words(
-                title,
-                (column * image_width + GAP + i as u32 * tile_width, 2),
-            );
+    let config = model.config();
+    let note = match config.target {
+        Target::Pixels if config.norm_pix_loss => Some(
+            "predictions are normalised patches, shown with the mean and deviation of the true ones",
+        ),
+        Target::Tokens => {
+            Some("predictions are tokens, decoded beside the tokens of the true visible patches")
         }
+        Target::Pixels | Target::Pca => None,
+    };
+    let tiles: Vec<_> = (0..batch.len())
+        .map(|i| tiles(&grid, batch, &predicted, i))
+        .collect::<Result<_>>()?;
+    Ok(Comparison {
+        titles: ["original", "masked", "prediction", "+ visible"],
+        note,
+        columns: 2,
+        height: grid.height() as u32,
+        width: grid.width() as u32,
     }
-    if let Some(note) = note {
-        picture.words(note, (GAP, 2 + LINE));
-    }
-    for i in 0..batch.len() {
-        let tiles = tiles(&grid, batch, &predicted, i)?;
-        let (column, row) = ((i % COLUMNS) as u32, (i / COLUMNS) as u32);
-        for (j, tile) in tiles.iter().enumerate() {
-            let x = column * image_width + GAP + j as u32 * tile_width;
-            picture.tile(
-                tile,
-                (height, width),
-                scale,
-                (x, words_height + row * tile_height),
-            );
-        }
-    }
-    Ok(picture)
+    .draw(&tiles))
 }
 
 /// Predicted pixels of every patch, u8, in shuffled order: `[batch, patches, patch_dim]`.
@@ -110,8 +86,11 @@ fn predict(model: &MaskedAutoencoderViT, batch: &MaskedBatch) -> Result<Vec<u8>>
     no_grad(|| {
         let latent = model.forward_encoder(&visible, &ids_shuffle)?;
         let pred = model.predict(&latent, &ids_shuffle)?;
-        let pred = pred.gather(1, &ids_shuffle.unsqueeze(-1).expand_as(&pred), false);
-        let pixels = model.to_pixels(&pred, &Tensor::cat(&[visible, masked], 1));
+        let patches = mae_model::unshuffle(&Tensor::cat(&[visible, masked], 1), &ids_shuffle);
+        let ids_keep = ids_shuffle.narrow(1, 0, batch.kept as i64);
+        let pixels = model.to_pixels(&pred, &patches, &ids_keep)?;
+        let shuffled = ids_shuffle.unsqueeze(-1).expand_as(&pixels);
+        let pixels = pixels.gather(1, &shuffled, false);
         let pixels = pixels
             .round()
             .clamp(0.0, 255.0)

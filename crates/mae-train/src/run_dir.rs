@@ -5,8 +5,6 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, bail};
 
-use crate::config::RunConfig;
-
 /// The folder that one run writes into; locked against a second process while this value lives.
 #[derive(Debug)]
 pub struct RunDir {
@@ -128,20 +126,20 @@ impl RunDir {
         path.join("checkpoints")
     }
 
-    /// Writes the configuration, with the versions that it ran on.
+    /// Writes the configuration, a TOML file, with the command that repeats the run and the versions that it ran on.
     ///
     /// # Errors
     /// If the folder cannot be written to.
-    pub fn write_config(&self, config: &RunConfig) -> Result<()> {
+    pub fn write_config(&self, command: &str, config: &str) -> Result<()> {
         let header = format!(
             "# Written by mae-train {} (revision {}, libtorch {}).\n\
-             # Repeat the run with: mae-train pretrain --config {}\n\n",
+             # Repeat the run with: mae-train {command} --config {}\n\n",
             env!("CARGO_PKG_VERSION"),
             env!("MAE_REVISION"),
             LIBTORCH_VERSION,
             self.config().display(),
         );
-        mae_report::write_atomic(&self.config(), (header + &config.to_toml()).as_bytes())?;
+        mae_report::write_atomic(&self.config(), (header + config).as_bytes())?;
         Ok(())
     }
 }

@@ -3,6 +3,7 @@
 // Every function returns nullptr on success, or a message allocated with malloc
 // which the caller gives back to ext_free. No exception leaves this file.
 
+#include <ATen/CPUGeneratorImpl.h>
 #include <ATen/Context.h>
 #include <ATen/autocast_mode.h>
 #include <ATen/core/Tensor.h>
@@ -11,6 +12,7 @@
 #include <ATen/ops/_foreach_norm.h>
 #include <ATen/ops/_foreach_sub.h>
 #include <ATen/ops/_fused_adamw.h>
+#include <ATen/ops/empty_like.h>
 #include <ATen/ops/linalg_vector_norm.h>
 #include <ATen/ops/stack.h>
 #include <c10/core/GradMode.h>
@@ -235,6 +237,19 @@ char *ext_total_norm(at::Tensor *const *tensors, size_t count, at::Tensor **resu
     TORCH_CHECK_VALUE(count > 0, "the norm of no tensors is undefined");
     at::NoGradGuard no_grad;
     *result = new at::Tensor(at::linalg_vector_norm(at::stack(at::_foreach_norm(list(tensors, count), 2))));
+  });
+}
+
+// A generator of its own, so that no other draw depends on this one, nor this one on any other.
+char *ext_exponential(const at::Tensor *like, uint64_t seed, at::Tensor **result) {
+  return guarded([&] {
+    const at::Device device = like->device();
+    at::Generator generator =
+        device.is_cpu() ? at::Generator(at::detail::createCPUGenerator(seed))
+                        : at::globalContext().getAcceleratorHooksInterface(device.type()).getNewGenerator(device.index());
+    generator.set_current_seed(seed);
+    at::NoGradGuard no_grad;
+    *result = new at::Tensor(at::empty_like(*like).exponential_(1.0, generator));
   });
 }
 

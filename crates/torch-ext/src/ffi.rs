@@ -59,6 +59,11 @@ unsafe extern "C" {
         count: usize,
         result: *mut *mut C_tensor,
     ) -> *mut c_char;
+    pub fn ext_exponential(
+        like: *mut C_tensor,
+        seed: u64,
+        result: *mut *mut C_tensor,
+    ) -> *mut c_char;
     pub fn ext_clear_grads(params: *const *mut C_tensor, count: usize) -> *mut c_char;
     pub fn ext_set_float32_matmul_precision(precision: *const c_char) -> *mut c_char;
     pub fn ext_cuda_compute_capability(

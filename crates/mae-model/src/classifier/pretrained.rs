@@ -40,8 +40,8 @@ impl VitClassifier {
 
     /// Replaces the encoder's weights by those of a Masked Autoencoder's checkpoint.
     ///
-    /// The decoder's and the mask token are skipped, and the encoder's `norm` where the pooling has one of its own;
-    /// the head stays.
+    /// The decoder's, the target's and the mask token are skipped, and the encoder's `norm` where the pooling has one
+    /// of its own; the head stays.
     /// If the checkpoint's grid of patches is another, sine-cosine positions are computed for the grid here,
     /// and learned ones are interpolated.
     ///
@@ -63,7 +63,8 @@ impl VitClassifier {
         found.retain(|key, _| {
             let unused_norm = key.starts_with("norm.") && !expected.contains_key(key);
             let is_mask_token = matches!(key.as_str(), "mask_token" | "encoder_mask_token");
-            !(key.starts_with("decoder_") || is_mask_token || unused_norm)
+            let is_pretraining = key.starts_with("decoder_") || key.starts_with("target.");
+            !(is_pretraining || is_mask_token || unused_norm)
         });
         if let Some(pos_embed) = found.remove("pos_embed") {
             let resized = resize_positions(pos_embed, &pretrained, &self.config.encoder)?;

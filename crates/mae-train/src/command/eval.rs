@@ -16,7 +16,6 @@ use mae_train::eval::features::cache_folder;
 use mae_train::eval::{Evaluation, Protocol, Start, evaluate};
 use mae_train::interrupt::Interrupt;
 use mae_train::recipes;
-use mae_train::run_dir::RunDir;
 
 use super::{free_folder, start_progress};
 
@@ -96,7 +95,7 @@ impl EvalArgs {
         let progress = start_progress()?;
         let mut config = self.config()?;
         let (device, precision) = config.resolve()?;
-        let weights = self.weights()?;
+        let weights = checkpoint::find_model(&self.from).context("--from")?;
         let (encoder, normalization) = read_config(&weights)?;
         let (train, val) = self.images(&config, encoder.channels)?;
         let out = self.folder()?;
@@ -155,28 +154,6 @@ impl EvalArgs {
         Ok(config)
     }
 
-    fn weights(&self) -> Result<PathBuf> {
-        if self.from.join("model.safetensors").exists() {
-            return Ok(self.from.join("model.safetensors"));
-        }
-        if self.from.is_dir() {
-            let run = RunDir::checkpoints_of(&self.from);
-            let latest = checkpoint::latest(&run)?.with_context(|| {
-                format!(
-                    "{} has no checkpoints: give a run's folder or a model.safetensors",
-                    self.from.display()
-                )
-            })?;
-            return Ok(latest.join("model.safetensors"));
-        }
-        ensure!(
-            self.from.exists(),
-            "--from {}: there is no such file or folder",
-            self.from.display()
-        );
-        Ok(self.from.clone())
-    }
-
     /// Images to learn from and to judge by.
     fn images(
         &self,
@@ -195,7 +172,7 @@ impl EvalArgs {
             let run = self.from.join("config.toml");
             ensure!(run.exists(), "--data is missing: give labelled images");
             let run = read(&Source::File(run), None, &[])?.resolve()?;
-            return held_out(mae_train::data::open(&run)?);
+            return held_out(mae_train::data::open(&run.data, &run.grid, run.seed)?);
         };
         let train = open_path(data, Split::Train, channels)?;
         match (&self.val, DataSource::of(data)) {

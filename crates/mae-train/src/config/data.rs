@@ -4,6 +4,7 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Result, bail, ensure};
 use mae_data::{Augmentation, ColorJitter, Transform};
+use mae_model::Normalization;
 use serde::{Deserialize, Serialize};
 
 use super::number;
@@ -115,6 +116,10 @@ pub struct DataSection {
     /// Channel standard deviations for `given`.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub std: Option<Vec<f32>>,
+    /// The tokenizer whose tokens `model.target = "tokens"` predicts: a run's folder of `mae-train tokenizer`, or its
+    /// model.safetensors. `normalization = "auto"` then takes its statistics.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub tokenizer: Option<PathBuf>,
     /// Leave out an epoch's last batch if it is not full. Default true.
     pub drop_last: bool,
     /// Share of broken images to skip before giving up. Default 0.01.
@@ -136,6 +141,7 @@ impl Default for DataSection {
             normalization: NormalizationSource::Auto,
             mean: None,
             std: None,
+            tokenizer: None,
             drop_last: true,
             max_broken_share: 0.01,
         }
@@ -144,7 +150,7 @@ impl Default for DataSection {
 
 impl DataSection {
     /// What is done to an image before it is cut into patches, to make it `height` times `width` pixels.
-    pub(super) fn transform(&self, height: usize, width: usize) -> Transform {
+    pub(crate) fn transform(&self, height: usize, width: usize) -> Transform {
         let augmentation = match self.augmentation {
             AugmentationKind::None => Augmentation::None,
             AugmentationKind::RandomCrop => Augmentation::RandomCrop {
@@ -163,7 +169,18 @@ impl DataSection {
         }
     }
 
-    pub(super) fn check(&self, channels: usize) -> Result<()> {
+    /// The channel statistics, unless they must be measured first.
+    pub fn normalization(&self) -> Option<Normalization> {
+        match self.normalization {
+            NormalizationSource::Auto => None,
+            NormalizationSource::Imagenet => Some(Normalization::IMAGENET),
+            NormalizationSource::Given => {
+                Some(Normalization::new(self.mean.clone()?, self.std.clone()?))
+            }
+        }
+    }
+
+    pub(crate) fn check(&self, channels: usize) -> Result<()> {
         match (self.source, &self.path) {
             (DataSource::Synthetic, Some(path)) => bail!(
                 "`data.path` is {}, but `data.source` is \"synthetic\", which reads no files; \

@@ -23,7 +23,20 @@ pub enum Source {
 /// # Errors
 /// With the file and the key: unknown ones with the nearest that exists, wrong types with both types.
 pub fn read(source: &Source, data: Option<&Path>, overrides: &[String]) -> Result<TrainConfig> {
-    read_as(source, recipes::PRETRAIN, overrides, |table| match data {
+    read_run(source, recipes::PRETRAIN, data, overrides)
+}
+
+/// Reads the configuration of any kind of run that has a `[data]`, as [`read`] does.
+///
+/// # Errors
+/// As [`read`].
+pub fn read_run<T: DeserializeOwned>(
+    source: &Source,
+    recipes: &[Recipe],
+    data: Option<&Path>,
+    overrides: &[String],
+) -> Result<T> {
+    read_as(source, recipes, overrides, |table| match data {
         Some(path) => set_data(table, path),
         None => Ok(()),
     })

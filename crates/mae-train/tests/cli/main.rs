@@ -4,4 +4,5 @@ mod eval;
 mod pack;
 mod pretrain;
 mod program;
+mod tokenizer;
 mod variants;

@@ -7,84 +7,25 @@ use mae_report::{Record, read_metrics};
 use tempfile::TempDir;
 
 use crate::program::{
-    checkpoints, fail, latest_step, numbers, program, small, succeed, text, wait_for_checkpoint,
+    Interruption, check_resume, checkpoints, fail, numbers, program, small, succeed, text,
+    wait_for_checkpoint,
 };
-
-/// Interrupts a run several times, resumes it each time, and compares it with one that was left alone.
-pub fn check_resume(signal: &str, exit_code: Option<i32>, threads: &str, more: &[&str]) {
-    let folder = tempfile::tempdir().unwrap();
-    let (whole, broken) = (folder.path().join("whole"), folder.path().join("broken"));
-    // Enough epochs that three interruptions find it running, and a checkpoint every 30 ms.
-    let keys = [
-        &[
-            "optim.epochs=12",
-            "run.checkpoint_minutes=0.0005",
-            "run.reconstruct_every=0",
-        ],
-        more,
-    ]
-    .concat();
-    let start = |run: &Path| {
-        let mut command = small(run, &keys);
-        command.arg("--resume").env("OMP_NUM_THREADS", threads);
-        command
-    };
-    succeed(start(&whole));
-
-    for after in [0, 40, 90] {
-        // A checkpoint of this process, so that it has begun to catch signals.
-        let after = latest_step(&broken).max(after);
-        let mut child = start(&broken)
-            .stdout(Stdio::piped())
-            .stderr(Stdio::piped())
-            .spawn()
-            .unwrap();
-        wait_for_checkpoint(&mut child, &broken, after);
-        let status = Command::new("kill")
-            .args([signal, &child.id().to_string()])
-            .status()
-            .unwrap();
-        assert!(status.success());
-        let output = child.wait_with_output().unwrap();
-        assert_eq!(
-            output.status.code(),
-            exit_code,
-            "{}{}",
-            text(&output.stdout),
-            text(&output.stderr)
-        );
-        if exit_code.is_some() {
-            assert!(text(&output.stdout).contains("go on with: mae-train pretrain --resume --out"));
-        }
-    }
-    succeed(start(&broken));
-
-    assert_eq!(numbers(&whole), numbers(&broken));
-    let model = |run: &Path| {
-        std::fs::read(checkpoints(run).last().unwrap().join("model.safetensors")).unwrap()
-    };
-    // The order of a file's header is free: compare the tensors after it.
-    let tensors = |run: &Path| {
-        model(run)[8 + u64::from_le_bytes(model(run)[..8].try_into().unwrap()) as usize..].to_vec()
-    };
-    assert!(tensors(&whole) == tensors(&broken), "the weights differ");
-}
 
 #[test]
 fn kill_9_and_resume_gives_identical_losses() {
-    check_resume("-KILL", None, "2", &[]);
+    check_resume(small, &Interruption::Kill, "2", &[]);
 }
 
 #[test]
 fn ctrl_c_and_resume_gives_identical_losses() {
-    check_resume("-INT", Some(130), "1", &[]);
+    check_resume(small, &Interruption::CtrlC, "1", &[]);
 }
 
 #[test]
 fn sigterm_and_resume_gives_identical_losses_with_accumulation_and_fp16() {
     check_resume(
-        "-TERM",
-        Some(143),
+        small,
+        &Interruption::Term,
         "1",
         &[
             "optim.accumulate=3",

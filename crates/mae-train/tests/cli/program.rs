@@ -2,7 +2,7 @@
 
 use std::io::Read;
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Output};
+use std::process::{Child, Command, Output, Stdio};
 use std::time::{Duration, Instant};
 
 use mae_report::{Record, read_metrics};
@@ -120,6 +120,85 @@ pub fn wait_for_checkpoint(child: &mut Child, run: &Path, after: u64) {
     }
 }
 
+/// How a run is stopped.
+pub enum Interruption {
+    Kill,
+    CtrlC,
+    Term,
+}
+
+/// Interrupts a run several times, resumes it each time, and compares it with one that was left alone.
+///
+/// `command` makes a short run into a folder, with more keys set.
+pub fn check_resume(
+    command: impl Fn(&Path, &[&str]) -> Command,
+    interruption: &Interruption,
+    threads: &str,
+    more: &[&str],
+) {
+    let (signal, exit_code) = match interruption {
+        Interruption::Kill => ("-KILL", None),
+        Interruption::CtrlC => ("-INT", Some(130)),
+        Interruption::Term => ("-TERM", Some(143)),
+    };
+    let folder = tempfile::tempdir().unwrap();
+    let (whole, broken) = (folder.path().join("whole"), folder.path().join("broken"));
+    // Enough epochs that three interruptions find it running, and a checkpoint every 30 ms.
+    let keys = [
+        &[
+            "optim.epochs=12",
+            "run.checkpoint_minutes=0.0005",
+            "run.reconstruct_every=0",
+        ],
+        more,
+    ]
+    .concat();
+    let start = |run: &Path| {
+        let mut command = command(run, &keys);
+        command.arg("--resume").env("OMP_NUM_THREADS", threads);
+        command
+    };
+    succeed(start(&whole));
+
+    for after in [0, 40, 90] {
+        // A checkpoint of this process, so that it has begun to catch signals.
+        let after = latest_step(&broken).max(after);
+        let mut child = start(&broken)
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped())
+            .spawn()
+            .unwrap();
+        wait_for_checkpoint(&mut child, &broken, after);
+        let status = Command::new("kill")
+            .args([signal, &child.id().to_string()])
+            .status()
+            .unwrap();
+        assert!(status.success());
+        let output = child.wait_with_output().unwrap();
+        assert_eq!(
+            output.status.code(),
+            exit_code,
+            "{}{}",
+            text(&output.stdout),
+            text(&output.stderr)
+        );
+        if exit_code.is_some() {
+            assert!(text(&output.stdout).contains(" --resume --out"));
+        }
+    }
+    succeed(start(&broken));
+
+    assert_eq!(numbers(&whole), numbers(&broken));
+    let model = |run: &Path| {
+        std::fs::read(checkpoints(run).last().unwrap().join("model.safetensors")).unwrap()
+    };
+    // The order of a file's header is free: compare the tensors after it.
+    let tensors = |run: &Path| {
+        model(run)[8 + u64::from_le_bytes(model(run)[..8].try_into().unwrap()) as usize..].to_vec()
+    };
+    assert!(tensors(&whole) == tensors(&broken), "the weights differ");
+}
+
 /// What must be equal between two runs: all but times.
 pub fn numbers(run: &Path) -> Vec<(u64, [u64; 3])> {
     let records = read_metrics(&run.join("metrics.jsonl")).unwrap();
@@ -137,6 +216,13 @@ pub fn numbers(run: &Path) -> Vec<(u64, [u64; 3])> {
             Record::Accuracy {
                 epoch, top1, top5, ..
             } => (epoch, [top1.to_bits(), top5.to_bits(), 0]),
+            Record::Tokens {
+                epoch,
+                mse,
+                used,
+                perplexity,
+                ..
+            } => (epoch, [mse.to_bits(), used, perplexity.to_bits()]),
         })
         .collect()
 }

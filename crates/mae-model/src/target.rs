@@ -1,0 +1,205 @@
+//! What the decoder predicts of a patch, how far off it is, and how that becomes pixels again.
+
+use std::collections::BTreeMap;
+
+use tch::{Device, Kind, Reduction, Tensor};
+
+use crate::config::invalid;
+use crate::pca::{self, Pca};
+use crate::{LossRegion, MaeConfig, Normalization, Result, Target, Tokenizer};
+
+/// A target and what it needs to know. Patches here are normalised f32.
+#[derive(Debug)]
+pub(crate) enum Objective {
+    /// Pixels, under `norm_pix_loss` normalised by their patch.
+    Pixels { norm_pix_loss: bool },
+    /// Coefficients of principal components.
+    Pca(Pca),
+    /// Tokens of a vocabulary.
+    Tokens(Box<Tokenizer>),
+}
+
+impl Objective {
+    /// The target of a valid `config`; what a target learned beforehand is still to be filled in.
+    pub fn new(config: &MaeConfig, normalization: &Normalization, device: Device) -> Result<Self> {
+        Ok(match (config.target, &config.tokenizer) {
+            (Target::Pixels, _) => Self::Pixels {
+                norm_pix_loss: config.norm_pix_loss,
+            },
+            (Target::Pca, _) => {
+                let (k, dim) = (config.target_dim() as i64, config.patch_dim() as i64);
+                let zeros = |size: &[i64]| Tensor::zeros(size, (Kind::Float, device));
+                Self::Pca(Pca {
+                    mean: zeros(&[dim]),
+                    components: zeros(&[k, dim]),
+                })
+            }
+            (Target::Tokens, Some(tokenizer)) => {
+                let mut tokenizer = Tokenizer::new(tokenizer, normalization, device, 0)?;
+                tokenizer.freeze();
+                Self::Tokens(Box::new(tokenizer))
+            }
+            (Target::Tokens, None) => unreachable!("a valid configuration has a tokenizer"),
+        })
+    }
+
+    /// What a target learned beforehand, by the keys of a checkpoint. The tensors are shared, and do not train.
+    pub fn tensors(&self) -> BTreeMap<String, Tensor> {
+        let tensors: Vec<(String, Tensor)> = match self {
+            Self::Pixels { .. } => Vec::new(),
+            Self::Pca(Pca { mean, components }) => vec![
+                ("mean".into(), mean.shallow_clone()),
+                ("components".into(), components.shallow_clone()),
+            ],
+            Self::Tokens(tokenizer) => tokenizer.parameters().into_iter().collect(),
+        };
+        (tensors.into_iter())
+            .map(|(key, tensor)| (format!("target.{key}"), tensor))
+            .collect()
+    }
+
+    /// Fills in the principal components.
+    pub fn set_pca(&self, config: &MaeConfig, found: &Pca) -> Result<()> {
+        let Self::Pca(own) = self else {
+            let expected = "\"pca\" for principal components to be set".into();
+            return Err(invalid("target", name(config.target), expected));
+        };
+        pca::check(found, config.target_dim(), config.patch_dim())?;
+        own.mean.shallow_clone().copy_(&found.mean);
+        own.components.shallow_clone().copy_(&found.components);
+        Ok(())
+    }
+
+    /// Fills in the tokenizer's weights.
+    pub fn set_tokenizer(&self, config: &MaeConfig, found: &Tokenizer) -> Result<()> {
+        let Self::Tokens(own) = self else {
+            let expected = "\"tokens\" for a tokenizer to be set".into();
+            return Err(invalid("target", name(config.target), expected));
+        };
+        if found.config() != own.config() {
+            let expected = format!("{:?}, as the model's", own.config());
+            return Err(invalid(
+                "tokenizer",
+                format!("{:?}", found.config()),
+                expected,
+            ));
+        }
+        if found.normalization() != own.normalization() {
+            let found = format!("{:?}", found.normalization());
+            let expected = format!("{:?}, as the model's", own.normalization());
+            return Err(invalid("tokenizer's normalization", found, expected));
+        }
+        let weights = found.parameters();
+        tch::no_grad(|| {
+            for (key, mut weight) in own.parameters() {
+                weight.copy_(&weights[&key]);
+            }
+        });
+        Ok(())
+    }
+
+    /// What should be predicted of the patches of `region`, in shuffled order.
+    ///
+    /// # Shapes
+    /// - `visible`: `[batch, kept, patch_dim]`, `masked`: `[batch, patches - kept, patch_dim]`
+    /// - `ids_shuffle`: `[batch, patches]`
+    /// - returns `[batch, n, width]` in f32, or token ids `[batch, n]`; `n` is `patches - kept` or `patches`
+    pub fn target(
+        &self,
+        visible: &Tensor,
+        masked: &Tensor,
+        ids_shuffle: &Tensor,
+        region: LossRegion,
+    ) -> Result<Tensor> {
+        let all = || Tensor::cat(&[visible, masked], 1);
+        let patches = || match region {
+            LossRegion::Masked => masked.shallow_clone(),
+            LossRegion::All => all(),
+        };
+        match self {
+            Self::Pixels { norm_pix_loss } => Ok(normalize_patches(patches(), *norm_pix_loss).0),
+            Self::Pca(pca) => pca.project(&patches()),
+            Self::Tokens(tokenizer) => {
+                // A tokenizer sees whole images.
+                let tokens = tokenizer.encode_patches(&unshuffle(&all(), ids_shuffle))?;
+                let ids = match region {
+                    LossRegion::Masked => {
+                        ids_shuffle.narrow(1, visible.size()[1], masked.size()[1])
+                    }
+                    LossRegion::All => ids_shuffle.shallow_clone(),
+                };
+                Ok(tokens.gather(1, &ids, false))
+            }
+        }
+    }
+
+    /// The mean squared error, or for tokens the cross-entropy; in f32 whatever autocast does.
+    pub fn loss(&self, pred: &Tensor, target: &Tensor) -> Tensor {
+        let pred = pred.to_kind(Kind::Float);
+        match self {
+            Self::Pixels { .. } | Self::Pca(_) => (pred - target).square().mean(Kind::Float),
+            Self::Tokens(_) => pred.flatten(0, 1).cross_entropy_loss::<&Tensor>(
+                &target.flatten(0, 1),
+                None,
+                Reduction::Mean,
+                -100,
+                0.0,
+            ),
+        }
+    }
+
+    /// Predictions as normalised pixels.
+    ///
+    /// # Shapes
+    /// - `pred`: `[batch, patches, width]`, in the image's order; `patches`: `[batch, patches, patch_dim]`, likewise
+    /// - `ids_keep`: `[batch, kept]`
+    /// - returns the shape of `patches`
+    pub fn to_pixels(&self, pred: &Tensor, patches: &Tensor, ids_keep: &Tensor) -> Result<Tensor> {
+        let pred = pred.to_kind(Kind::Float);
+        match self {
+            Self::Pixels { norm_pix_loss } => {
+                let statistics = normalize_patches(patches.shallow_clone(), *norm_pix_loss).1;
+                Ok(match statistics {
+                    Some((mean, std)) => pred * std + mean,
+                    None => pred,
+                })
+            }
+            Self::Pca(pca) => pca.restore(&pred),
+            Self::Tokens(tokenizer) => {
+                let seen = tokenizer
+                    .encode_patches(patches)?
+                    .gather(1, ids_keep, false);
+                let ids = pred.argmax(-1, false).scatter(1, ids_keep, &seen);
+                tokenizer.patches_of(&tokenizer.decode(&ids)?)
+            }
+        }
+    }
+}
+
+/// Patches from shuffled order back into the image's.
+///
+/// # Shapes
+/// - `patches`: `[batch, patches, n]`; `ids_shuffle`: `[batch, patches]`, i64
+/// - returns the shape of `patches`
+pub fn unshuffle(patches: &Tensor, ids_shuffle: &Tensor) -> Tensor {
+    let ids_restore = ids_shuffle.argsort(1, false).unsqueeze(-1);
+    patches.gather(1, &ids_restore.expand_as(patches), false)
+}
+
+/// Pixels as they are to be predicted, and under `norm_pix_loss` the mean and deviation taken out.
+fn normalize_patches(pixels: Tensor, norm_pix_loss: bool) -> (Tensor, Option<(Tensor, Tensor)>) {
+    if !norm_pix_loss {
+        return (pixels, None);
+    }
+    let mean = pixels.mean_dim(-1i64, true, Kind::Float);
+    let std = (pixels.var_dim(-1i64, true, true) + 1e-6).sqrt();
+    ((pixels - &mean) / &std, Some((mean, std)))
+}
+
+fn name(target: Target) -> &'static str {
+    match target {
+        Target::Pixels => "\"pixels\"",
+        Target::Pca => "\"pca\"",
+        Target::Tokens => "\"tokens\"",
+    }
+}

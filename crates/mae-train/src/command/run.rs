@@ -1,0 +1,202 @@
+//! What the commands that train have in common: arguments to a configuration and a folder, outcomes to words.
+
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+
+use anyhow::{Result, ensure};
+use clap::Args;
+use mae_train::config::{DataSection, NormalizationSource, Source};
+use mae_train::precision::Precision;
+use mae_train::run_dir::RunDir;
+use mae_train::train_loop::Outcome;
+use tch::Device;
+
+use super::free_folder;
+
+/// What to train on and how.
+#[derive(Args)]
+pub struct TrainingArgs {
+    /// An embedded recipe: see `mae-train recipes` [default: the command's first]
+    #[arg(long, value_name = "NAME", conflicts_with = "config")]
+    pub recipe: Option<String>,
+    /// A TOML file: see `mae-train config` for its keys
+    #[arg(long, value_name = "FILE")]
+    pub config: Option<PathBuf>,
+    /// Your images: a folder (or CIFAR's binary files), a file of `mae-train pack`, or tar shards
+    #[arg(long, value_name = "PATH")]
+    pub data: Option<PathBuf>,
+    /// Changes one key, for example `optim.epochs=20`; repeatable
+    #[arg(long, value_name = "KEY=VALUE")]
+    pub set: Vec<String>,
+}
+
+/// A run to start or to go on with.
+#[derive(Args)]
+pub struct RunArgs {
+    #[command(flatten)]
+    training: TrainingArgs,
+    /// The folder to write the run into [default: the first free one of runs/NAME, runs/NAME-2, ...]
+    #[arg(long, value_name = "DIR")]
+    out: Option<PathBuf>,
+    /// Goes on from the latest checkpoint in --out, or starts there if there is no run yet
+    #[arg(long, requires = "out")]
+    resume: bool,
+}
+
+/// The resolved configuration of a command that trains.
+pub trait RunConfiguration: Sized + Clone {
+    /// The command's name.
+    const COMMAND: &'static str;
+    /// What it runs where nothing else is said.
+    const RECIPE: &'static str;
+
+    /// Reads and resolves it.
+    fn read(source: &Source, data: Option<&Path>, overrides: &[String]) -> Result<Self>;
+
+    /// As a TOML file.
+    fn to_toml(&self) -> String;
+
+    /// Its images.
+    fn data(&mut self) -> &mut DataSection;
+
+    /// Takes over `[run]`, of which no number depends, but for its precision.
+    fn copy_run(&mut self, from: &Self);
+
+    /// Where it computes, and in what.
+    fn device(&self) -> (Device, Precision);
+}
+
+impl TrainingArgs {
+    /// Where the configuration starts from, if it is said.
+    pub fn source(&self) -> Option<Source> {
+        match (&self.recipe, &self.config) {
+            (Some(name), _) => Some(Source::Recipe(name.clone())),
+            (None, Some(path)) => Some(Source::File(path.clone())),
+            (None, None) => None,
+        }
+    }
+
+    /// The complete configuration.
+    pub fn resolve<C: RunConfiguration>(&self) -> Result<C> {
+        let default = || Source::Recipe(C::RECIPE.into());
+        self.resolve_from(&self.source().unwrap_or_else(default))
+    }
+
+    fn resolve_from<C: RunConfiguration>(&self, source: &Source) -> Result<C> {
+        C::read(source, self.data.as_deref(), &self.set)
+    }
+
+    /// What a run is called where nothing else is said.
+    fn name<C: RunConfiguration>(&self) -> &str {
+        match (&self.config, &self.recipe) {
+            (Some(path), _) => path
+                .file_stem()
+                .and_then(|stem| stem.to_str())
+                .unwrap_or("run"),
+            (None, Some(name)) => name,
+            (None, None) => C::RECIPE,
+        }
+    }
+}
+
+impl RunArgs {
+    /// The configuration and folder of the run to start or to go on with; says which.
+    pub fn start<C: RunConfiguration>(&self) -> Result<(C, RunDir)> {
+        let (mut config, run_dir) = self.find::<C>()?;
+        let images = match &config.data().path {
+            Some(path) => path.display().to_string(),
+            None => "drawn scenes".into(),
+        };
+        let (device, precision) = config.device();
+        eprintln!(
+            "{} in {}, of {images}, on {} in {}",
+            match (run_dir.checkpoints().exists(), self.resume) {
+                (true, _) => "resuming the run",
+                (false, true) => "no checkpoint to resume from: a new run",
+                (false, false) => "a new run",
+            },
+            run_dir.path().display(),
+            mae_train::device::name(device),
+            precision.name(),
+        );
+        Ok((config, run_dir))
+    }
+
+    fn find<C: RunConfiguration>(&self) -> Result<(C, RunDir)> {
+        let training = &self.training;
+        let Some(out) = &self.out else {
+            let config = training.resolve()?;
+            return Ok((config, RunDir::create(&free_folder(training.name::<C>()))?));
+        };
+        if !(self.resume && out.join("config.toml").exists()) {
+            let config = training.resolve()?;
+            return Ok((config, RunDir::create(out)?));
+        }
+        let run_dir = RunDir::open(out)?;
+        let stored = Source::File(run_dir.config());
+        let mut config: C = training.resolve_from(training.source().as_ref().unwrap_or(&stored))?;
+        continue_exactly(&mut config, &C::read(&stored, None, &[])?, &run_dir)?;
+        Ok((config, run_dir))
+    }
+}
+
+/// Says how a run ended.
+pub fn report<C: RunConfiguration>(outcome: Outcome, run_dir: &RunDir) -> ExitCode {
+    match outcome {
+        Outcome::Finished { loss, checkpoint } => {
+            if let Some(loss) = loss {
+                println!("finished, loss {loss:.4} in the last epoch");
+            }
+            println!(
+                "pictures: {}/  curves: {}  checkpoint: {}",
+                run_dir.reconstructions().display(),
+                run_dir.curves().display(),
+                checkpoint.join("model.safetensors").display()
+            );
+            ExitCode::SUCCESS
+        }
+        Outcome::Interrupted { signal, checkpoint } => {
+            println!(
+                "stopped and saved as {}; go on with: mae-train {} --resume --out {}",
+                checkpoint.display(),
+                C::COMMAND,
+                run_dir.path().display()
+            );
+            ExitCode::from(128 + signal as u8)
+        }
+    }
+}
+
+/// Makes sure that going on under `config` continues the run that began under `stored`.
+///
+/// Only `[run]` may differ, and where the images lie.
+fn continue_exactly<C: RunConfiguration>(
+    config: &mut C,
+    stored: &C,
+    run_dir: &RunDir,
+) -> Result<()> {
+    let mut stored = stored.clone();
+    if config.data().normalization == NormalizationSource::Auto {
+        let measured = stored.data().clone();
+        let data = config.data();
+        (data.normalization, data.mean, data.std) =
+            (measured.normalization, measured.mean, measured.std);
+    }
+    let mut comparable = config.clone();
+    comparable.data().path.clone_from(&stored.data().path);
+    comparable.copy_run(&stored);
+    let (asked, stored) = (comparable.to_toml(), stored.to_toml());
+    let differences: Vec<String> = asked
+        .lines()
+        .zip(stored.lines())
+        .filter(|(asked, stored)| asked != stored)
+        .map(|(asked, stored)| format!("{asked} (the run has {stored})"))
+        .collect();
+    ensure!(
+        differences.is_empty() && asked.lines().count() == stored.lines().count(),
+        "{} cannot go on under another configuration: {}; leave these out, or start a new run with another --out",
+        run_dir.path().display(),
+        differences.join("; ")
+    );
+    Ok(())
+}

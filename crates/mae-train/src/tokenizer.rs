@@ -1,0 +1,265 @@
+//! Training of a tokenizer: what happens around the loop.
+//!
+//! The picture of an epoch shows images after they were nothing but tokens, and the epoch's line says how much of
+//! the vocabulary they use: a tokenizer that fails uses a few tokens for everything.
+
+pub mod config;
+
+use std::collections::BTreeMap;
+use std::path::Path;
+use std::sync::Arc;
+
+use anyhow::{Context, Result};
+use mae_data::{Dataset, ImageBatch, ImageLoader, ImageLoaderConfig, Order, Transform};
+use mae_model::Tokenizer;
+use mae_model::tokenizer::gumbel_noise;
+use mae_report::Record;
+use tch::{Device, Kind, Tensor};
+
+use crate::checkpoint::Saved;
+use crate::data;
+use crate::eval::features::images_to_device;
+use crate::interrupt::Interrupt;
+use crate::journal::Journal;
+use crate::optim::Optimizer;
+use crate::picture::{Comparison, Picture};
+use crate::progress::Progress;
+use crate::run_dir::RunDir;
+use crate::state::Trainer;
+use crate::train_loop::{Batches, Outcome, Task, is_due, train};
+use config::TokenizerRun;
+
+/// Images that each epoch is judged by.
+const JUDGED: usize = 256;
+/// Those of them in the picture.
+const SHOWN: usize = 24;
+
+/// Trains from the latest checkpoint in `run_dir`, or from the start if there is none.
+///
+/// # Errors
+/// If the data or the run's files cannot be read or written, or training diverges.
+pub fn train_tokenizer(
+    mut config: TokenizerRun,
+    run_dir: &RunDir,
+    interrupt: &Interrupt,
+    progress: &Progress,
+) -> Result<Outcome> {
+    if let Device::Cuda(_) = config.device {
+        // TF32 where products are in f32 at all; 10 bits of mantissa are the norm for training on CUDA.
+        torch_ext::set_float32_matmul_precision(torch_ext::MatmulPrecision::High)?;
+    }
+    let (grid, seed) = (config.grid, config.seed);
+    let dataset = data::open(&config.data, &grid, seed)?;
+    let normalization =
+        data::settle_normalization(&mut config.data, &grid, seed, dataset.as_ref())?;
+    let images = dataset.len();
+    let judged = pick(&config, Arc::clone(&dataset))?;
+    let loader = ImageLoader::new(
+        dataset,
+        ImageLoaderConfig {
+            workers: config.run.workers,
+            prefetch: 2 * config.optim.accumulate,
+            drop_last: config.data.drop_last,
+            order: Order::Shuffled,
+            seed,
+            max_broken_share: config.data.max_broken_share,
+            ..ImageLoaderConfig::new(config.transform(), config.optim.batch_size)
+        },
+    )?;
+    if !run_dir.config().exists() {
+        run_dir.write_config("tokenizer", &config.to_toml())?;
+    }
+
+    let tokenizer = Tokenizer::new(&config.model, &normalization, config.device, seed)?;
+    let optim = &config.optim;
+    let optimizer = Optimizer::new(&tokenizer.parameters(), optim.weight_decay, optim.betas);
+    let updates = loader.batches_per_epoch().div_ceil(optim.accumulate) as u64 * optim.epochs;
+    let mut task = Training {
+        trainer: Trainer::new(optimizer, config.precision, optim.clip_grad, config.device),
+        transform: config.transform(),
+        config: &config,
+        tokenizer,
+        judged,
+        updates,
+    };
+    let batches = Batches {
+        per_epoch: loader.batches_per_epoch(),
+        images,
+        epoch: &|epoch, first_batch| loader.epoch(epoch, first_batch),
+        broken: &|| loader.broken().len(),
+    };
+    let run = config.run.for_loop();
+    train(
+        &mut task, &batches, optim, &run, run_dir, interrupt, progress,
+    )
+}
+
+/// The same images for a whole run, uncropped by chance.
+fn pick(config: &TokenizerRun, dataset: Arc<dyn Dataset>) -> Result<ImageBatch> {
+    let transform = Transform::center_crop(config.grid.height(), config.grid.width());
+    let images = JUDGED.min(dataset.len());
+    let loader = ImageLoader::new(
+        dataset,
+        ImageLoaderConfig {
+            workers: config.run.workers,
+            prefetch: 1,
+            order: Order::Shuffled,
+            seed: config.seed,
+            max_broken_share: 1.0,
+            ..ImageLoaderConfig::new(transform, images)
+        },
+    )?;
+    let first = loader.epoch(u64::MAX, 0).next();
+    Ok(first.context("no image for the picture of reconstructions can be read")??)
+}
+
+struct Training<'a> {
+    config: &'a TokenizerRun,
+    tokenizer: Tokenizer,
+    trainer: Trainer,
+    /// What is done to a training image.
+    transform: Transform,
+    /// What each epoch is judged by.
+    judged: ImageBatch,
+    /// Updates of the whole run.
+    updates: u64,
+}
+
+/// What images are after they were nothing but tokens.
+struct Judgement {
+    /// `[batch, height, width, channels]`, u8 on the CPU.
+    pixels: Tensor,
+    /// Mean squared error of normalised pixels.
+    mse: f64,
+    /// Different tokens.
+    used: u64,
+    /// Exponential of the entropy of the tokens' frequencies.
+    perplexity: f64,
+}
+
+impl Training<'_> {
+    fn judge(&self) -> Result<Judgement> {
+        let config = &self.config.model;
+        let transform = Transform::center_crop(config.image_height, config.image_width);
+        let pixels = images_to_device(&self.judged, &transform, self.config.device);
+        let (mut decoded, mut counts) = (Vec::new(), Tensor::from(0i64));
+        let mut squared_error = 0.0;
+        for pixels in pixels.split(self.config.optim.batch_size as i64, 0) {
+            let images = self.tokenizer.normalize(&pixels)?;
+            let ids = self.tokenizer.encode(&images)?;
+            let reconstruction = self.tokenizer.decode(&ids)?;
+            let difference = &reconstruction - images;
+            squared_error += difference.square().sum(Kind::Double).double_value(&[]);
+            counts = ids
+                .flatten(0, -1)
+                .bincount::<Tensor>(None, config.vocabulary as i64)
+                .to_device(Device::Cpu)
+                + counts;
+            decoded.push(
+                self.tokenizer
+                    .to_pixels(&reconstruction)
+                    .to_device(Device::Cpu),
+            );
+        }
+        let counts = counts.to_kind(Kind::Double);
+        let frequencies = &counts / counts.sum(Kind::Double);
+        let entropy = -frequencies.xlogy(&frequencies).sum(Kind::Double);
+        Ok(Judgement {
+            pixels: Tensor::cat(&decoded, 0),
+            mse: squared_error / pixels.numel() as f64,
+            used: counts.count_nonzero(None).int64_value(&[]) as u64,
+            perplexity: entropy.exp().double_value(&[]),
+        })
+    }
+
+    /// `original | from tokens` for the first images that are judged.
+    fn draw(&self, pixels: &Tensor) -> Result<Picture> {
+        let grid = &self.config.grid;
+        let image_len = grid.image_len();
+        let decoded = Vec::<u8>::try_from(pixels.flatten(0, -1))?;
+        let images = self.judged.pixels.chunks_exact(image_len);
+        let pairs: Vec<_> = images
+            .zip(decoded.chunks_exact(image_len))
+            .take(SHOWN)
+            .map(|(original, decoded)| [original.to_vec(), decoded.to_vec()])
+            .collect();
+        Ok(Comparison {
+            titles: ["original", "from tokens"],
+            note: None,
+            columns: 4,
+            height: grid.height() as u32,
+            width: grid.width() as u32,
+        }
+        .draw(&pairs))
+    }
+}
+
+impl Saved for Training<'_> {
+    fn save_model(&self, path: &Path) -> mae_model::Result<()> {
+        self.tokenizer.save(path)
+    }
+
+    fn load_model(&self, path: &Path) -> mae_model::Result<()> {
+        self.tokenizer.load_weights(path)
+    }
+
+    fn trainer_tensors(&self) -> BTreeMap<String, Tensor> {
+        self.trainer.tensors()
+    }
+}
+
+impl Task for Training<'_> {
+    type Batch = ImageBatch;
+
+    fn update(&mut self, group: &[ImageBatch], lr: f64, step: u64) -> Result<()> {
+        let config = self.config;
+        let relaxation = config.relaxation.at(step as f64 / self.updates as f64);
+        let first_pass = step * config.optim.accumulate as u64;
+        let images: Vec<usize> = group.iter().map(ImageBatch::len).collect();
+        let (tokenizer, transform) = (&self.tokenizer, &self.transform);
+        self.trainer.update(&images, lr, |batch| {
+            let pixels = images_to_device(&group[batch], transform, config.device);
+            let images = tokenizer.normalize(&pixels)?;
+            let tokens = [
+                images.size()[0],
+                config.grid.patches() as i64,
+                config.model.vocabulary as i64,
+            ];
+            let pass = first_pass + batch as u64;
+            let noise = gumbel_noise(&tokens, config.seed, pass, config.device)?;
+            Ok(tokenizer.forward(&images, &noise, relaxation)?.loss)
+        })
+    }
+
+    fn trainer(&mut self) -> &mut Trainer {
+        &mut self.trainer
+    }
+
+    fn flops_per_image(&self) -> Result<u64> {
+        Ok(self.config.model.training_flops())
+    }
+
+    fn end_epoch(&mut self, epoch: u64, step: u64, journal: &mut Journal) -> Result<String> {
+        let Judgement {
+            pixels,
+            mse,
+            used,
+            perplexity,
+        } = self.judge()?;
+        journal.record(&Record::Tokens {
+            epoch,
+            step,
+            mse,
+            used,
+            perplexity,
+        })?;
+        let every = self.config.run.reconstruct_every;
+        if is_due(every, epoch, self.config.optim.epochs) {
+            journal.picture(&self.draw(&pixels)?, epoch, step)?;
+        }
+        let vocabulary = self.config.model.vocabulary;
+        Ok(format!(
+            "  from tokens: mse {mse:.4}, {used} of {vocabulary} used, perplexity {perplexity:.0}"
+        ))
+    }
+}
