@@ -201,6 +201,7 @@ impl Ablation {
 
         let settings = self.settings();
         let base_config = settings.resolve(&program, &[])?;
+        settings.check_images(&base_config)?;
         let base = Base::of(&base_config)?;
         let mut studies = self.studies(&base)?;
         let tokenizer = self.tokenizer(&settings, &studies, &base_config, &program)?;

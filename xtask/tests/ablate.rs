@@ -18,18 +18,24 @@ use tempfile::TempDir;
 /// A pre-training resumes: what it has done is in `begun`.
 const MAE_TRAIN: &str = r#"
 command="$1"; shift
-ratio=0.75 depth=2 out= config= protocols= from=
+ratio=0.75 data= width=32 heads=2 epochs=4 others= out= config= protocols= from=
 while [ $# -gt 0 ]; do
     case "$1" in
     --out) out="$2"; shift ;;
     --config) config="$2"; shift ;;
     --protocols) protocols="$2"; shift ;;
     --from) from="$2"; shift ;;
+    --data) data="[data]
+source = \"folder\"
+path = \"$2\""; shift ;;
     --set)
         case "$2" in
+        "$REFUSED") echo "error: this is too much" >&2; exit 1 ;;
         mask.ratio=*) ratio="${2#*=}" ;;
-        model.decoder_depth=12) echo "error: 12 blocks are too many" >&2; exit 1 ;;
-        model.decoder_depth=*) depth="${2#*=}" ;;
+        model.decoder_embed_dim=*) width="${2#*=}" ;;
+        model.decoder_num_heads=*) heads="${2#*=}" ;;
+        optim.epochs=*) epochs="${2#*=}" ;;
+        *) others="$others$2 " ;;
         esac
         shift ;;
     esac
@@ -38,19 +44,20 @@ done
 case "$command" in
 config)
     echo "seed = 0
+$data
 [model]
 embed_dim = 64
 depth = 4
 num_heads = 2
-decoder_embed_dim = 32
-decoder_num_heads = 2
-decoder_depth = $depth
+decoder_embed_dim = $width
+decoder_num_heads = $heads
+others = \"$others\"
 patch_size = 4
 channels = 3
 [mask]
 ratio = $ratio
 [optim]
-epochs = 4" ;;
+epochs = $epochs" ;;
 pretrain)
     ratio=$(grep ratio "$config")
     mkdir -p "$out/reconstructions"
@@ -259,6 +266,28 @@ fn cells_run_once_and_are_kept() {
     }
 }
 
+/// The settings of every study, which mae-train's own tests resolve; of the model in [`MAE_TRAIN`].
+const SETTINGS: &str = include_str!("fixtures/studies.txt");
+
+#[test]
+fn the_studies_set_what_mae_train_is_tested_with() {
+    let world = World::new();
+    let mut found = String::new();
+    let (listing, _) = succeeds(&world.run(&["list"]));
+    let names: Vec<&str> = (listing.lines())
+        .filter_map(|line| line.split(' ').next())
+        .collect();
+    for name in names {
+        let (said, _) = succeeds(&world.run(&[name, "--dry-run"]));
+        for line in said.lines().filter(|line| line.contains("  [")) {
+            let (settings, _) = line.trim().split_once("  [").unwrap();
+            let (label, settings) = settings.split_at(22);
+            found += &format!("{name}\t{}\t{}\n", label.trim(), settings.trim());
+        }
+    }
+    assert_eq!(found, SETTINGS, "see xtask/tests/fixtures/studies.txt");
+}
+
 #[test]
 fn nothing_is_started_by_a_dry_run_or_where_a_value_is_refused() {
     let world = World::new();
@@ -270,18 +299,25 @@ fn nothing_is_started_by_a_dry_run_or_where_a_value_is_refused() {
     ] {
         assert!(said.contains(words), "no {words:?} in {said}");
     }
+    let refused = (world.command(&["decoder-depth"]))
+        .env("REFUSED", "model.decoder_depth=12")
+        .output();
     fails(
-        &world.run(&["decoder-depth"]),
-        &[
-            "nothing was started",
-            "decoder-depth 12: 12 blocks are too many",
-        ],
+        &refused.unwrap(),
+        &["nothing was started", "decoder-depth 12: this is too much"],
     );
     fails(
         &world.run(&["decoder-length"]),
         &["decoder-length", "mask-ratio"],
     );
     fails(&world.run(&["schedule", "schedule"]), &["given twice"]);
+    let cell =
+        |label: &str| format!("[[cell]]\nlabel = {label:?}\nset = {{ \"mask.ratio\" = 0.5 }}\n");
+    fs::write(world.path("same.toml"), cell("one") + &cell("other")).unwrap();
+    fails(
+        &world.run(&["same.toml"]),
+        &["same one and other", "the same configuration"],
+    );
     fails(
         &world.run(&["report"]),
         &["runs/ablation holds no ablation"],

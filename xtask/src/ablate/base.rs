@@ -5,7 +5,7 @@ use std::{
     process::Command,
 };
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Result, bail, ensure};
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 use toml::{Table, Value};
@@ -105,12 +105,35 @@ impl Settings {
             .context("the program printed a configuration that is not TOML")
     }
 
+    /// Looks for labelled images where the resolved configuration and `--val` say they are.
+    ///
+    /// Only folders are looked into; other files say themselves what they lack.
+    ///
+    /// # Errors
+    /// If there is nothing, or no classes.
+    pub fn check_images(&self, config: &Table) -> Result<()> {
+        let data = config.get("data");
+        let source = data.and_then(|data| data.get("source")?.as_str());
+        let path = data.and_then(|data| data.get("path")?.as_str());
+        if let (Some("folder"), Some(path)) = (source, path) {
+            check_classes(Path::new(path))?;
+        }
+        match &self.val {
+            Some(val) if val.is_dir() => check_classes(val),
+            Some(val) if !val.exists() && !val.to_string_lossy().contains('{') => {
+                bail!("--val {}: there is no such file or folder", val.display())
+            }
+            _ => Ok(()),
+        }
+    }
+
     /// The arguments of `mae-train eval` that all cells share.
     pub fn eval_arguments(&self) -> Vec<String> {
         let mut arguments = Vec::new();
-        if let (Some(data), Some(val)) = (&self.data, &self.val) {
-            arguments.extend(["--data".into(), data.display().to_string()]);
-            arguments.extend(["--val".into(), val.display().to_string()]);
+        for (option, path) in [("--data", &self.data), ("--val", &self.val)] {
+            if let Some(path) = path {
+                arguments.extend([option.into(), path.display().to_string()]);
+            }
         }
         for pair in &self.eval_set {
             arguments.extend(["--set".into(), pair.clone()]);
@@ -135,6 +158,22 @@ impl Settings {
             .filter_map(|(name, differs)| differs.then_some(name))
             .collect()
     }
+}
+
+/// Makes sure that a folder has a sub-folder for each of two classes, at least.
+fn check_classes(folder: &Path) -> Result<()> {
+    let entries = (folder.read_dir())
+        .with_context(|| format!("looking for images in {}", folder.display()))?;
+    let classes = (entries.flatten())
+        .filter(|entry| entry.path().is_dir())
+        .count();
+    ensure!(
+        classes >= 2,
+        "{} has {classes} sub-folders, expected one for each class: an ablation compares by labels, which pre-training \
+         itself does not need",
+        folder.display()
+    );
+    Ok(())
 }
 
 /// What a command that must succeed prints.

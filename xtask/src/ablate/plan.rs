@@ -205,6 +205,19 @@ pub fn resolve(
     if !refused.is_empty() {
         bail!("these values do not fit the configuration; nothing was started:{refused}");
     }
+    for (i, (variant, keys)) in study.variants.iter().zip(&cells).enumerate() {
+        let same = (0..i).find(|&other| {
+            cells[other] == *keys && study.variants[other].protocol == variant.protocol
+        });
+        if let Some(other) = same {
+            bail!(
+                "{} {} and {} resolve to the same configuration: there is nothing to compare; nothing was started",
+                study.name,
+                study.variants[other].label,
+                variant.label
+            );
+        }
+    }
     Ok(cells)
 }
 

@@ -1,8 +1,9 @@
 //! What ablations found: a page and a text to read, and lines to compute with.
 //!
-//! [`table`] turns runs into cells and sentences once, [`page`] adds charts and pictures, and [`html`] and
+//! [`table`] and [`findings`] turn runs into cells and sentences once, [`page`] adds charts and pictures, and [`html`] and
 //! [`markdown`] show the same page.
 
+mod findings;
 mod html;
 mod lines;
 mod markdown;

@@ -199,7 +199,9 @@ fn decoder_width(base: &Base) -> Study {
 fn width_and_heads(width: f64, head: f64) -> (usize, usize) {
     let width = 4 * ((width / 4.0).round() as usize).max(1);
     let wanted = ((width as f64 / head).round() as usize).max(1);
-    let heads = (1..=wanted).rev().find(|heads| width % heads == 0);
+    let heads = (1..=wanted)
+        .rev()
+        .find(|heads| width.is_multiple_of(*heads));
     (width, heads.unwrap_or(1))
 }
 

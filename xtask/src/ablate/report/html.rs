@@ -32,7 +32,7 @@ pub fn render(page: &Page) -> String {
          <nav aria-label=\"Contents\">\n<h2>Contents</h2>\n<ul>\n\
          <li><a href=\"#overview\">Overview</a></li>\n{links}\
          <li><a href=\"#base\">Base configuration</a></li>\n</ul>\n</nav>\n\
-         <main>\n<section id=\"overview\">\n<h2>Overview</h2>\n{overview}{reading}</section>\n\
+         <main>\n<section id=\"overview\" class=\"words\">\n<h2>Overview</h2>\n{overview}{reading}</section>\n\
          {sections}\
          <section id=\"base\">\n<h2>Base configuration</h2>\n\
          <p>Each value begins from it. The lines behind all numbers are in <code>results.jsonl</code>.</p>\n\

@@ -7,9 +7,10 @@ use mae_report::{Ablation, Layout, Point, Series, ablation_svg, write_atomic};
 
 use super::{
     Report, StudyReport,
+    findings::sentences,
     picture::{self, Part},
     statistics::Estimate,
-    table::{Table, protocols, scores, sentences},
+    table::{PAPER, Table, protocols, scores},
 };
 
 /// A report, ready to be shown.
@@ -133,25 +134,32 @@ fn measured(study: &StudyReport) -> Option<Drawing> {
     (!series.is_empty()).then(|| ("", caption, ablation(study, "measured here", series)))
 }
 
-/// The paper's values, beside those measured here, if there are two.
+/// The paper's values, if there are two, in the colours of those measured here.
 fn papers(study: &StudyReport) -> Option<Drawing> {
     let source = study.paper.as_ref()?;
-    let series = [("linear", "linear"), ("finetune", "fine-tuning")].map(|(protocol, name)| {
-        let points = study.values.iter().map(|value| {
-            value.paper.get(protocol).map(|&mean| Point {
-                mean,
-                half_width: None,
-            })
-        });
-        Series {
-            name: name.to_owned(),
-            points: points.collect(),
+    let mut names = protocols(study);
+    for protocol in PAPER {
+        if !names.iter().any(|name| name == protocol) {
+            names.push(protocol.to_owned());
         }
-    });
+    }
+    let series: Vec<Series> = (names.into_iter())
+        .map(|name| {
+            let points = study.values.iter().map(|value| {
+                value.paper.get(&name).map(|&mean| Point {
+                    mean,
+                    half_width: None,
+                })
+            });
+            Series {
+                points: points.collect(),
+                name,
+            }
+        })
+        .collect();
     let drawn = |series: &Series| series.points.iter().flatten().count() > 1;
-    let series: Vec<_> = series.into_iter().filter(drawn).collect();
     let caption = format!("The paper's, not measured here: {source}.");
-    (!series.is_empty()).then(|| ("-paper", caption, ablation(study, "the paper's", series)))
+    (series.iter().any(drawn)).then(|| ("-paper", caption, ablation(study, "the paper's", series)))
 }
 
 fn ablation(study: &StudyReport, whose: &str, series: Vec<Series>) -> Ablation {

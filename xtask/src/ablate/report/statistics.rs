@@ -37,17 +37,19 @@ impl Estimate {
 pub struct Order {
     /// Indices, the highest first.
     pub ranked: Vec<usize>,
+    /// Those of one seed, which have no interval.
+    pub single: Vec<usize>,
     pub verdict: Verdict,
 }
 
 /// What can be said of the highest value.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Verdict {
-    /// Its interval overlaps none of the others'.
+    /// Its interval overlaps no other.
     Clear,
     /// Its interval overlaps those of these others, the highest first.
     Overlaps(Vec<usize>),
-    /// It or another has one seed, and so no interval.
+    /// It has no interval, or no other has.
     Unknown,
 }
 
@@ -58,28 +60,34 @@ impl Order {
             .filter_map(|(index, estimate)| Some((index, (*estimate)?)))
             .collect();
         known.sort_by(|a, b| b.1.mean.total_cmp(&a.1.mean));
-        let [(_, best), others @ ..] = &known[..] else {
-            return None;
-        };
-        if others.is_empty() {
+        if known.len() < 2 {
             return None;
         }
-        let verdict = if known.iter().any(|(_, one)| one.half_width.is_none()) {
-            Verdict::Unknown
-        } else {
-            let rivals: Vec<usize> = (others.iter())
-                .filter(|(_, other)| best.overlaps(other))
-                .map(|(index, _)| *index)
-                .collect();
-            match rivals.is_empty() {
-                true => Verdict::Clear,
-                false => Verdict::Overlaps(rivals),
+        let indices = |of: &[(usize, Estimate)]| of.iter().map(|(index, _)| *index).collect();
+        let ranked: Vec<usize> = indices(&known);
+        let (repeated, single): (Vec<_>, Vec<_>) =
+            (known.into_iter()).partition(|(_, estimate)| estimate.half_width.is_some());
+        let verdict = match &repeated[..] {
+            [(index, best), others @ ..] if *index == ranked[0] && !others.is_empty() => {
+                let rivals = others.iter().filter(|(_, other)| best.overlaps(other));
+                let rivals: Vec<usize> = rivals.map(|(index, _)| *index).collect();
+                match rivals.is_empty() {
+                    true => Verdict::Clear,
+                    false => Verdict::Overlaps(rivals),
+                }
             }
+            _ => Verdict::Unknown,
         };
         Some(Self {
-            ranked: known.iter().map(|(index, _)| *index).collect(),
+            ranked,
+            single: indices(&single),
             verdict,
         })
+    }
+
+    /// The value that is higher than every other by more than the intervals.
+    pub fn clear(&self) -> Option<usize> {
+        (self.verdict == Verdict::Clear && self.single.is_empty()).then_some(self.ranked[0])
     }
 }
 
@@ -151,18 +159,31 @@ mod tests {
     #[test]
     fn only_what_overlaps_nothing_is_clear() {
         let estimate = |mean, half_width| Some(Estimate { mean, half_width });
-        let check = |estimates: &[Option<Estimate>], verdict, ranked: &[usize]| {
-            let ranked = ranked.to_vec();
-            assert_eq!(Order::of(estimates), Some(Order { ranked, verdict }));
+        let check = |estimates: &[Option<Estimate>], ranked: &[usize], verdict| {
+            let order = Order::of(estimates).unwrap();
+            assert_eq!((&order.ranked[..], &order.verdict), (ranked, &verdict));
+            order
         };
         let (low, high) = (estimate(50.0, Some(1.0)), estimate(53.0, Some(1.5)));
-        check(&[low, None, high], Verdict::Clear, &[2, 0]);
+        let order = check(&[low, None, high], &[2, 0], Verdict::Clear);
+        assert_eq!(order.clear(), Some(2));
         // The next below it is clear of it, and a wide one further down is not.
         let wide = estimate(49.0, Some(4.0));
-        check(&[wide, low, high], Verdict::Overlaps(vec![0]), &[2, 1, 0]);
-        check(&[high, estimate(1.0, None)], Verdict::Unknown, &[0, 1]);
+        let order = check(&[wide, low, high], &[2, 1, 0], Verdict::Overlaps(vec![0]));
+        assert_eq!(order.clear(), None);
         let same = estimate(50.0, Some(0.0));
-        check(&[same, same], Verdict::Overlaps(vec![1]), &[0, 1]);
+        check(&[same, same], &[0, 1], Verdict::Overlaps(vec![1]));
+        // Values of one seed.
+        let single = estimate(1.0, None);
+        let order = check(&[high, single, low], &[0, 2, 1], Verdict::Clear);
+        assert_eq!((order.clear(), order.single), (None, vec![1]));
+        check(&[high, single], &[0, 1], Verdict::Unknown);
+        check(
+            &[low, high, estimate(60.0, None)],
+            &[2, 1, 0],
+            Verdict::Unknown,
+        );
+        check(&[single, single], &[0, 1], Verdict::Unknown);
         assert_eq!(Order::of(&[high, None]), None);
         assert_eq!(Order::of(&[]), None);
     }

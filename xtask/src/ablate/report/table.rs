@@ -1,10 +1,10 @@
-//! A study in a table, and what can be said of it in words.
+//! A study in a table.
 
 use std::collections::BTreeSet;
 
 use super::{
     Outcome, Report, RunReport, StudyReport, ValueReport,
-    statistics::{Estimate, Order, Verdict},
+    statistics::{Estimate, Order},
 };
 
 /// A table, the same for every way to show it.
@@ -63,20 +63,19 @@ impl Table {
         for protocol in protocols(study) {
             let estimates = scores(study, &protocol);
             let order = Order::of(&estimates);
+            let clear = order.and_then(|order| order.clear());
             let cells = estimates.iter().enumerate().map(|(index, estimate)| Cell {
                 text: estimate.map_or_else(missing, percent),
-                clear: order.as_ref().is_some_and(|order| {
-                    order.verdict == Verdict::Clear && order.ranked[0] == index
-                }),
+                clear: clear == Some(index),
             });
             table.push(format!("{protocol}, %"), Kind::Measured, cells.collect());
         }
-        for (protocol, name) in PAPER {
+        for protocol in PAPER {
             let numbers = study.values.iter().map(|value| value.paper.get(protocol));
             if numbers.clone().any(|number| number.is_some()) {
                 let cells =
                     numbers.map(|number| number.map_or_else(missing, |n| format!("{n:.1}")).into());
-                table.push(format!("{name}, %"), Kind::Paper, cells.collect());
+                table.push(format!("{protocol}, %"), Kind::Paper, cells.collect());
             }
         }
 
@@ -84,15 +83,7 @@ impl Table {
             true => "loss",
             false => "loss (not comparable)",
         };
-        table.push_quantity(
-            study,
-            loss,
-            |run| run.loss,
-            |loss| match loss.half_width {
-                Some(half_width) => format!("{:.4} ± {half_width:.4}", loss.mean),
-                None => format!("{:.4}", loss.mean),
-            },
-        );
+        table.push_quantity(study, loss, |run| run.loss, |loss| with_interval(loss, 4));
         let mean = |show: fn(f64) -> String| move |estimate: Estimate| show(estimate.mean);
         table.push_relative(study, "pre-training", |run| run.pretrain_s, mean(duration));
         table.push_relative(study, "images/s", |run| run.images_per_s, mean(significant));
@@ -131,13 +122,13 @@ impl Table {
                 let score = estimates[best].map_or_else(missing, percent);
                 Cell {
                     text: format!("{} ({score})", study.values[best].label),
-                    clear: order.verdict == Verdict::Clear,
+                    clear: order.clear().is_some(),
                 }
             });
             let name = format!("highest {protocol}, %");
             table.push(name, Kind::Measured, cells.collect());
         }
-        for (protocol, name) in PAPER {
+        for protocol in PAPER {
             let best = |study: &StudyReport| {
                 (study.values.iter())
                     .filter_map(|value| Some((value, *value.paper.get(protocol)?)))
@@ -146,7 +137,7 @@ impl Table {
             };
             if studies().any(|study| best(study).is_some()) {
                 let cells = studies().map(|study| best(study).unwrap_or_else(missing).into());
-                let name = format!("highest {name}, %");
+                let name = format!("highest {protocol}, %");
                 table.push(name, Kind::Paper, cells.collect());
             }
         }
@@ -199,76 +190,8 @@ impl Table {
     }
 }
 
-/// What can be said of `study` from its runs, a sentence or two each.
-pub fn sentences(study: &StudyReport) -> Vec<String> {
-    let label = |index: &usize| quoted(&study.values[*index].label);
-    let mut sentences = Vec::new();
-    for protocol in protocols(study) {
-        let estimates = scores(study, &protocol);
-        let Some(Order { ranked, verdict }) = Order::of(&estimates) else {
-            continue;
-        };
-        let mean = |index: usize| estimates[index].map_or(f64::NAN, |estimate| estimate.mean);
-        let lead = 100.0 * (mean(ranked[0]) - mean(ranked[1]));
-        let (best, next) = (label(&ranked[0]), label(&ranked[1]));
-        let found = format!("{protocol}: {best} is highest, {lead:.1} points above {next}");
-        sentences.push(match verdict {
-            Verdict::Clear => format!(
-                "{found}; that is more than the intervals, which overlap no other value's."
-            ),
-            Verdict::Overlaps(rivals) => {
-                let all = rivals.len() + 1 == ranked.len();
-                let who = if all {
-                    "every other value".to_owned()
-                } else {
-                    list(rivals.iter().map(label))
-                };
-                let rest = if all {
-                    "no difference here is larger than the intervals"
-                } else {
-                    "only the others are lower by more than the intervals"
-                };
-                format!(
-                    "{found}; its interval overlaps that of {who}, so their order may be chance, and {rest}."
-                )
-            }
-            Verdict::Unknown => format!(
-                "{found}; a value of one seed has no interval, so the order may be chance."
-            ),
-        });
-    }
-    let has_loss = estimates(study, |run| run.loss).iter().any(Option::is_some);
-    if has_loss && !study.loss_comparable {
-        sentences.push(
-            "The losses are means over different targets or different patches, so a lower one is no better."
-                .to_owned(),
-        );
-    }
-    if let Some(reference) = study.values.get(study.reference)
-        && study.values.len() > 1
-        && study.runs().any(|run| run.pretrain_s.is_some())
-    {
-        sentences.push(format!(
-            "In brackets: how many times that of {}.",
-            quoted(&reference.label)
-        ));
-    }
-    for value in &study.values {
-        for run in &value.runs {
-            if let Outcome::Failed(reason) = &run.outcome {
-                let (label, seed) = (quoted(&value.label), run.seed);
-                let folder = run.folder.display();
-                sentences.push(format!(
-                    "{label}, seed {seed}, failed: {reason} ({folder})."
-                ));
-            }
-        }
-    }
-    sentences
-}
-
-/// The paper's protocols as [`ValueReport::paper`] has them, and as a reader is told.
-const PAPER: [(&str, &str); 2] = [("linear", "linear"), ("finetune", "fine-tuning")];
+/// The paper's protocols, as [`ValueReport::paper`] has them.
+pub const PAPER: [&str; 2] = ["linear", "finetune"];
 
 /// The protocols that finished runs of `study` were judged by.
 pub fn protocols(study: &StudyReport) -> Vec<String> {
@@ -298,7 +221,7 @@ pub fn scores(study: &StudyReport, protocol: &str) -> Vec<Option<Estimate>> {
 }
 
 /// Over the finished runs of each value.
-fn estimates(
+pub fn estimates(
     study: &StudyReport,
     quantity: impl Fn(&RunReport) -> Option<f64>,
 ) -> Vec<Option<Estimate>> {
@@ -313,7 +236,7 @@ fn estimates(
 }
 
 impl StudyReport {
-    fn runs(&self) -> impl Iterator<Item = &RunReport> {
+    pub fn runs(&self) -> impl Iterator<Item = &RunReport> {
         self.values.iter().flat_map(|value| &value.runs)
     }
 
@@ -348,11 +271,20 @@ fn missing() -> String {
 }
 
 fn percent(share: Estimate) -> String {
-    let mean = 100.0 * share.mean;
-    match share.half_width.map(|half| 100.0 * half) {
-        Some(half) if half < 0.05 => format!("{mean:.1} ± <0.1"),
-        Some(half) => format!("{mean:.1} ± {half:.1}"),
-        None => format!("{mean:.1}"),
+    let percent = Estimate {
+        mean: 100.0 * share.mean,
+        half_width: share.half_width.map(|half| 100.0 * half),
+    };
+    with_interval(percent, 1)
+}
+
+/// With so many digits after the point.
+fn with_interval(Estimate { mean, half_width }: Estimate, digits: usize) -> String {
+    let least = 10_f64.powi(-(digits as i32));
+    match half_width {
+        Some(half) if half < least / 2.0 => format!("{mean:.digits$} ± <{least}"),
+        Some(half) => format!("{mean:.digits$} ± {half:.digits$}"),
+        None => format!("{mean:.digits$}"),
     }
 }
 
@@ -368,18 +300,4 @@ fn duration(seconds: f64) -> String {
 fn significant(number: f64) -> String {
     let whole = number.abs().log10().floor() as i32 + 1;
     format!("{number:.*}", (3 - whole).clamp(0, 6) as usize)
-}
-
-fn quoted(label: &str) -> String {
-    format!("“{label}”")
-}
-
-/// `a, b and c`.
-fn list(items: impl Iterator<Item = String>) -> String {
-    let items: Vec<String> = items.collect();
-    match &items[..] {
-        [] => String::new(),
-        [one] => one.clone(),
-        [first @ .., last] => format!("{} and {last}", first.join(", ")),
-    }
 }
