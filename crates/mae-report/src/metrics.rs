@@ -117,6 +117,16 @@ impl Record {
             | Self::Tokens { step, .. } => step,
         }
     }
+
+    /// Whether it was made by the time of a checkpoint at `step`, after `epochs` finished epochs.
+    fn is_before(&self, step: u64, epochs: u64) -> bool {
+        match *self {
+            Self::Step { .. } => self.step() <= step,
+            Self::Epoch { epoch, .. }
+            | Self::Accuracy { epoch, .. }
+            | Self::Tokens { epoch, .. } => epoch <= epochs,
+        }
+    }
 }
 
 /// Appends [`Record`]s to a metrics file.
@@ -139,23 +149,25 @@ impl MetricsWriter {
         })
     }
 
-    /// Continues a metrics file from a checkpoint made at `step`.
+    /// Continues a metrics file from a checkpoint made at `step`, after `epochs` finished epochs.
     ///
-    /// Drops the records of later steps, which the run is about to repeat, and a last line torn by a crash.
+    /// Drops the records of later steps and epochs, which the run is about to repeat, and a last line torn by a crash.
+    /// A checkpoint may lie between an epoch's last step and its end, so the step alone does not say which
+    /// epochs are finished.
     /// Other lines stay byte for byte, unknown fields included.
     /// A missing file counts as an empty one.
     ///
     /// # Errors
     /// - [`ReportError::Io`] if the file cannot be read or replaced.
     /// - [`ReportError::Metrics`] if a line other than a torn last one is not a record.
-    pub fn resume(path: &Path, step: u64) -> Result<Self, ReportError> {
+    pub fn resume(path: &Path, step: u64, epochs: u64) -> Result<Self, ReportError> {
         let bytes = match fs::read(path) {
             Err(error) if error.kind() == io::ErrorKind::NotFound => Vec::new(),
             outcome => outcome.map_err(ReportError::io("read", path))?,
         };
         let mut kept = Vec::with_capacity(bytes.len() + 1);
         for (line, record) in parse(path, &bytes)? {
-            if record.step() <= step {
+            if record.is_before(step, epochs) {
                 kept.extend_from_slice(line);
                 kept.push(b'\n');
             }
@@ -428,7 +440,7 @@ mod tests {
             .unwrap();
         assert_eq!(read_metrics(&path).unwrap().len(), 4);
 
-        let mut writer = MetricsWriter::resume(&path, 40).unwrap();
+        let mut writer = MetricsWriter::resume(&path, 40, 1).unwrap();
         writer.write(&step(60, 0.6, None)).unwrap();
         let expected = [
             step(20, 0.9, None),
@@ -441,13 +453,30 @@ mod tests {
     }
 
     #[test]
+    fn an_epoch_that_the_checkpoint_had_not_finished_is_dropped() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("metrics.jsonl");
+        let mut writer = MetricsWriter::create(&path).unwrap();
+        // Killed after the end of the second epoch, the latest checkpoint being that of its last step.
+        for record in [epoch(1, 20), step(40, 0.8, None), epoch(2, 40)] {
+            writer.write(&record).unwrap();
+        }
+        MetricsWriter::resume(&path, 40, 1)
+            .unwrap()
+            .write(&epoch(2, 40))
+            .unwrap();
+        let expected = [epoch(1, 20), step(40, 0.8, None), epoch(2, 40)];
+        assert_eq!(read_metrics(&path).unwrap(), expected);
+    }
+
+    #[test]
     fn resume_keeps_lines_as_they_are() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("metrics.jsonl");
         // A field of a later version, and a last line that lacks only its end.
         let line = r#"{"kind":"epoch","epoch":1,"step":4,"loss":1,"seconds":2,"broken_images":0,"new":[1]}"#;
         fs::write(&path, line).unwrap();
-        MetricsWriter::resume(&path, 4)
+        MetricsWriter::resume(&path, 4, 1)
             .unwrap()
             .write(&epoch(2, 8))
             .unwrap();
@@ -460,7 +489,7 @@ mod tests {
     fn resume_without_a_file_starts_one() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("metrics.jsonl");
-        MetricsWriter::resume(&path, 7)
+        MetricsWriter::resume(&path, 7, 1)
             .unwrap()
             .write(&epoch(1, 8))
             .unwrap();
@@ -482,7 +511,7 @@ mod tests {
             fs::write(&path, &text).unwrap();
             for error in [
                 read_metrics(&path).unwrap_err(),
-                MetricsWriter::resume(&path, 0).unwrap_err(),
+                MetricsWriter::resume(&path, 0, 0).unwrap_err(),
             ] {
                 assert!(
                     matches!(error, ReportError::Metrics { line: 2, .. }),

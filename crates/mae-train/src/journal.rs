@@ -15,14 +15,14 @@ pub struct Journal<'a> {
 }
 
 impl<'a> Journal<'a> {
-    /// Opens the records of a run that stands at `step`; what was written of later steps is dropped.
+    /// Opens the records of a run that stands at `step` with `epochs` finished; what was written later is dropped.
     ///
     /// # Errors
     /// If a file cannot be written, or the metrics so far are damaged.
-    pub fn open(run_dir: &'a RunDir, step: u64) -> Result<Self> {
+    pub fn open(run_dir: &'a RunDir, step: u64, epochs: u64) -> Result<Self> {
         Ok(Self {
             run_dir,
-            metrics: MetricsWriter::resume(&run_dir.metrics(), step)?,
+            metrics: MetricsWriter::resume(&run_dir.metrics(), step, epochs)?,
             events: EventWriter::create(&run_dir.tensorboard(), step)?,
         })
     }

@@ -141,7 +141,7 @@ pub fn train<T: Task>(
     let flops_per_image = task.flops_per_image()?;
     let steps_per_epoch = batches.per_epoch.div_ceil(optim.accumulate) as u64;
     let mut run = Run {
-        journal: Journal::open(run_dir, position.step)?,
+        journal: Journal::open(run_dir, position.step, position.epoch)?,
         bar: progress.start(position.step, steps_per_epoch * optim.epochs),
         clock: Clock::start(&position),
         schedule: optim.schedule(steps_per_epoch),

@@ -146,7 +146,7 @@ pub fn check_resume(
     // Enough epochs that three interruptions find it running, and a checkpoint every 30 ms.
     let keys = [
         &[
-            "optim.epochs=12",
+            "optim.epochs=40",
             "run.checkpoint_minutes=0.0005",
             "run.reconstruct_every=0",
         ],
