@@ -202,8 +202,14 @@ impl Ablation {
         let settings = self.settings();
         let base_config = settings.resolve(&program, &[])?;
         settings.check_images(&base_config)?;
+        settings.check_keys(&program)?;
         let base = Base::of(&base_config)?;
         let mut studies = self.studies(&base)?;
+        let earlier = Plan::open(&self.out)?;
+        let base_text = toml::to_string(&base_config)?;
+        if let Some(earlier) = &earlier {
+            earlier.admit(&settings, &base_text, &studies, &self.out)?;
+        }
         let tokenizer = self.tokenizer(&settings, &studies, &base_config, &program)?;
         for variant in studies.iter_mut().flat_map(|study| &mut study.variants) {
             if let (true, Some(path)) = (variant.needs_tokenizer, &tokenizer) {
@@ -238,7 +244,7 @@ impl Ablation {
             .collect::<Result<_>>()?;
         let mut plan = Plan {
             settings,
-            base_config: toml::to_string(&base_config)?,
+            base_config: base_text,
             machine: Machine::this(),
             revision: machine::revision(&cargo::workspace_root()),
             studies: planned,
@@ -248,8 +254,8 @@ impl Ablation {
             return Ok(ExitCode::SUCCESS);
         }
 
-        if let Some(earlier) = Plan::open(&self.out)? {
-            plan.join(earlier, &self.out)?;
+        if let Some(earlier) = earlier {
+            plan.join(earlier);
         }
         for (hash, config) in &configs {
             let folder = cell::Folder::new(&self.out, hash, &plan.settings);

@@ -436,6 +436,25 @@ fn other_settings_need_another_folder() {
             "another --out",
         ],
     );
+    assert_eq!(count(&world.take_log(), "tokenizer"), 0);
+    fails(
+        &world.run(&[
+            "target",
+            "--seeds",
+            "1",
+            "--set",
+            "optim.epochs=3",
+            "--dry-run",
+        ]),
+        &["other settings (--set)", "delete it"],
+    );
+    fails(
+        &(world.command(&["target", "--out", "x", "--eval-set", "linear.epoch=1"]))
+            .env("REFUSED", "linear.epoch=1")
+            .output()
+            .unwrap(),
+        &["--eval-set (nothing was started): this is too much"],
+    );
     // More seeds are no other settings.
     world.take_log();
     succeeds(&world.run(&["ratios.toml", "--seeds", "2"]));

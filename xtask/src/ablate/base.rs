@@ -105,6 +105,27 @@ impl Settings {
             .context("the program printed a configuration that is not TOML")
     }
 
+    /// Checks the keys of evaluations and of the tokenizer, which no cell's configuration has.
+    ///
+    /// # Errors
+    /// With the option and the program's own words if it refuses one.
+    pub fn check_keys(&self, program: &Path) -> Result<()> {
+        for (option, recipe, keys) in [
+            ("--eval-set", "finetune_cifar10", &self.eval_set),
+            ("--tokenizer-set", "tokenizer", &self.tokenizer_set),
+        ] {
+            let mut command = Command::new(program);
+            command.args(["config", "--recipe", recipe]);
+            keys.iter().for_each(|pair| {
+                command.args(["--set", pair]);
+            });
+            if !keys.is_empty() {
+                output(&mut command).with_context(|| format!("{option} (nothing was started)"))?;
+            }
+        }
+        Ok(())
+    }
+
     /// Looks for labelled images where the resolved configuration and `--val` say they are.
     ///
     /// Only folders are looked into; other files say themselves what they lack.
@@ -141,8 +162,9 @@ impl Settings {
         arguments
     }
 
-    /// In which of the two a difference lies, in the words of the command line.
-    pub fn differences(&self, other: &Self) -> Vec<&'static str> {
+    /// In which of the two a difference lies, in the words of the command line; how the tokenizer is made counts
+    /// where `tokens` are needed.
+    pub fn differences(&self, other: &Self, tokens: bool) -> Vec<&'static str> {
         let differs = [
             ("--recipe", self.recipe != other.recipe),
             ("--config", self.config != other.config),
@@ -151,8 +173,11 @@ impl Settings {
             ("--set", self.set != other.set),
             ("--eval-set", self.eval_set != other.eval_set),
             ("--finetune", self.finetune != other.finetune),
-            ("--tokenizer", self.tokenizer != other.tokenizer),
-            ("--tokenizer-set", self.tokenizer_set != other.tokenizer_set),
+            ("--tokenizer", tokens && self.tokenizer != other.tokenizer),
+            (
+                "--tokenizer-set",
+                tokens && self.tokenizer_set != other.tokenizer_set,
+            ),
         ];
         (differs.into_iter())
             .filter_map(|(name, differs)| differs.then_some(name))

@@ -95,16 +95,13 @@ fn commands(plan: &Plan, variant: &Variant, folder: &Folder) -> String {
         Some(protocol) => protocol.clone(),
         None => plan.protocols().join(","),
     };
-    let run = folder.run();
     let mut eval = plan.settings.eval_arguments();
     eval.iter_mut()
         .filter(|word| word.contains([' ', '[', '{']))
         .for_each(|word| *word = format!("'{word}'"));
     format!(
-        "mae-train pretrain --config {} --out {}\nmae-train eval --from {} {}{}--protocols {protocols}",
+        "mae-train pretrain --config {} --out runs/repeated\nmae-train eval --from runs/repeated {}{}--protocols {protocols}",
         folder.config().display(),
-        run.display(),
-        run.display(),
         eval.join(" "),
         if eval.is_empty() { "" } else { " " },
     )

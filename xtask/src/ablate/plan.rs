@@ -97,21 +97,38 @@ impl Plan {
         Ok(())
     }
 
-    /// Adds studies to those that were planned before, in place of those of the same name.
+    /// Makes sure that studies under `settings` can be added to this ablation, which is in `out`.
     ///
     /// # Errors
-    /// If `out` holds studies of other settings.
-    pub fn join(&mut self, earlier: Self, out: &Path) -> Result<()> {
-        let differences = earlier.settings.differences(&self.settings);
+    /// If its own settings are others.
+    pub fn admit(
+        &self,
+        settings: &Settings,
+        base_config: &str,
+        studies: &[Study],
+        out: &Path,
+    ) -> Result<()> {
+        let needs_tokens = |study: &Study| study.variants.iter().any(|v| v.needs_tokenizer);
+        let tokens = studies.iter().any(needs_tokens)
+            && self
+                .studies
+                .iter()
+                .any(|planned| needs_tokens(&planned.study));
+        let differences = self.settings.differences(settings, tokens);
         ensure!(
-            differences.is_empty() && earlier.base_config == self.base_config,
-            "{} holds an ablation of other settings ({}): repeat those, or give another --out",
+            differences.is_empty() && self.base_config == base_config,
+            "{} holds an ablation of other settings ({}): repeat those, delete it, or give another --out",
             out.display(),
             match differences[..] {
                 [] => "the same options resolve to another configuration now".to_string(),
                 _ => differences.join(", "),
             }
         );
+        Ok(())
+    }
+
+    /// Adds studies to those that were planned before, in place of those of the same name.
+    pub fn join(&mut self, earlier: Self) {
         let mut studies = earlier.studies;
         for planned in self.studies.drain(..) {
             match (studies.iter_mut()).find(|other| other.study.name == planned.study.name) {
@@ -120,7 +137,6 @@ impl Plan {
             }
         }
         self.studies = studies;
-        Ok(())
     }
 
     /// Every cell once, in the order of the studies; a cell of several has all their protocols.

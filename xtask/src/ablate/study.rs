@@ -87,7 +87,7 @@ pub const STUDIES: &[(&str, &str)] = &[
     ),
     (
         "loss-region",
-        "the loss on masked patches, or on all (section 4.1)",
+        "the loss on masked patches, or on all (section 3)",
     ),
 ];
 
