@@ -175,11 +175,9 @@ fn report_only(out: &Path) -> Result<ExitCode> {
         )
     })?;
     write_report(&plan, out)?;
-    let cells = plan.cells();
-    let finished = (cells.iter())
-        .filter(|cell| cell::Folder::new(out, &cell.hash, &plan.settings).is_finished(cell))
-        .count();
-    println!("{finished} of {} cells are finished", cells.len());
+    let cells = plan.cells().len();
+    let finished = cells - plan.unfinished(out).len();
+    println!("{finished} of {cells} cells are finished");
     println!("report: {}", out.join("report.html").display());
     Ok(ExitCode::SUCCESS)
 }
@@ -391,15 +389,11 @@ impl Ablation {
                 println!("  {:22} {settings}  [{}]", variant.label, hashes.join(" "));
             }
         }
-        let cells = plan.cells();
-        let finished = (cells.iter())
-            .filter(|cell| {
-                cell::Folder::new(&self.out, &cell.hash, &plan.settings).is_finished(cell)
-            })
-            .count();
+        let cells = plan.cells().len();
+        let finished = cells - plan.unfinished(&self.out).len();
         println!(
-            "{} cells of {} seeds, of which {finished} are finished; a cell's folder is named by what stands in brackets",
-            cells.len(),
+            "{cells} cells of {} seeds, of which {finished} are finished; a cell's folder is named by what stands in \
+             brackets",
             self.seeds
         );
     }

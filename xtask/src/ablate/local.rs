@@ -59,13 +59,11 @@ pub fn run(
     interrupt: &Interrupt,
     report: impl Fn() -> Result<()> + Sync,
 ) -> Result<Ended> {
-    let cells = plan.cells();
+    let cells = plan.cells().len();
+    let unfinished = plan.unfinished(out);
     let folder = |cell: &Cell| Folder::new(out, &cell.hash, &plan.settings);
-    let waiting: Vec<&Cell> = (cells.iter())
-        .filter(|cell| !folder(cell).is_finished(cell))
-        .collect();
-    let display = Display::start(cells.len(), cells.len() - waiting.len(), slots.len());
-    let queue = Mutex::new(waiting.into_iter());
+    let display = Display::start(cells, cells - unfinished.len(), slots.len());
+    let queue = Mutex::new(unfinished.iter());
     let ended = Mutex::new(Ended {
         failed: Vec::new(),
         interrupted: false,

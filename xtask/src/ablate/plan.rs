@@ -13,6 +13,7 @@ use toml::{Table, Value};
 
 use super::{
     base::{Settings, hash, seed},
+    cell::Folder,
     study::Study,
 };
 use crate::machine::Machine;
@@ -172,6 +173,13 @@ impl Plan {
                 }
             }
         }
+        cells
+    }
+
+    /// The cells that are not finished in `out`.
+    pub fn unfinished(&self, out: &Path) -> Vec<Cell> {
+        let mut cells = self.cells();
+        cells.retain(|cell| !Folder::new(out, &cell.hash, &self.settings).is_finished(cell));
         cells
     }
 

@@ -51,8 +51,7 @@ pub fn submit(
     arguments: &[String],
 ) -> Result<ExitCode> {
     let out = &std::path::absolute(out)?;
-    let hashes: Vec<String> = (plan.cells().into_iter())
-        .filter(|cell| !Folder::new(out, &cell.hash, &plan.settings).is_finished(cell))
+    let hashes: Vec<String> = (plan.unfinished(out).into_iter())
         .map(|cell| cell.hash)
         .collect();
     if hashes.is_empty() {

@@ -40,8 +40,12 @@ pub fn sentences(study: &StudyReport) -> Vec<String> {
                 list(single.iter().map(label))
             ),
         };
+        let lead = match lead < 0.05 {
+            true => "less than 0.05".to_owned(),
+            false => format!("{lead:.1}"),
+        };
         sentences.push(format!(
-            "{protocol}: {best} is highest, {lead:.1} points above {next}; {verdict}{single}."
+            "{protocol}: {best} is highest, {lead} points above {next}; {verdict}{single}."
         ));
     }
     let has_loss = estimates(study, |run| run.loss).iter().any(Option::is_some);
