@@ -22,6 +22,12 @@ use self::{page::Page, python::Python, record::Results};
 use crate::process::Interrupt;
 use crate::{cargo, libtorch::cache::Cache};
 
+const EXAMPLES: &str = "Examples:
+  cargo xtask bench                                 ours alone, minutes
+  cargo xtask bench all --peers                     in turn with PIL, torchvision, DALI and Hugging Face
+  cargo xtask bench loader --photos photos --workers 2
+  cargo xtask bench step --rounds 11";
+
 /// Measure our loader and training step, with --peers in turn with other systems'
 ///
 /// Prints a table, keeps every single measurement in docs/results/bench.json, and puts the table into
@@ -33,6 +39,7 @@ use crate::{cargo, libtorch::cache::Cache};
 ///
 /// Close other programs first: whatever else runs is measured, too.
 #[derive(Args)]
+#[command(after_help = EXAMPLES)]
 pub struct Arguments {
     /// What to measure
     #[arg(value_enum, default_value_t = What::All)]

@@ -58,4 +58,15 @@ mod tests {
     fn the_command_line_is_consistent() {
         super::Cli::command().debug_assert();
     }
+
+    #[test]
+    fn every_command_of_its_own_has_examples() {
+        for command in super::Cli::command().get_subcommands() {
+            // All that comes after these two is for another program.
+            let passes_on = ["train", "test"].contains(&command.get_name());
+            let help = command.get_after_help().map(ToString::to_string);
+            let has_examples = help.is_some_and(|help| help.starts_with("Examples:"));
+            assert_eq!(has_examples, !passes_on, "{}", command.get_name());
+        }
+    }
 }

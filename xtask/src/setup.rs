@@ -19,6 +19,11 @@ use crate::{
     },
 };
 
+const EXAMPLES: &str = "Examples:
+  cargo xtask setup                                 what this machine needs
+  cargo xtask setup --cuda                          on a machine without a driver, for one with a GPU
+  LIBTORCH=/opt/libtorch cargo xtask setup          the libtorch that is there already";
+
 /// Find or install libtorch, and tell cargo where it is
 ///
 /// Takes the first of:
@@ -37,6 +42,7 @@ use crate::{
 /// A set-up that was killed leaves nothing but temporary files, which the next one removes.
 /// macOS, Windows and Linux on aarch64 are supported in principle but have not been tried.
 #[derive(Args)]
+#[command(after_help = EXAMPLES)]
 pub struct Arguments {
     /// Install the build for NVIDIA GPUs (2.5 GB to download, 7 GB with the temporary files);
     /// without --cuda or --cpu, that is what a machine with an NVIDIA driver gets

@@ -1,13 +1,18 @@
 //! One module a command, and what they share.
 
+pub mod completions;
 pub mod config;
 pub mod eval;
+pub mod man;
 pub mod pack;
 pub mod pretrain;
+pub mod recipes;
 mod run;
 pub mod tokenizer;
 
+use std::io::{self, ErrorKind, Write};
 use std::path::{Path, PathBuf};
+use std::process::ExitCode;
 
 use anyhow::Result;
 use mae_train::progress::Progress;
@@ -30,4 +35,13 @@ fn free_folder(name: &str) -> PathBuf {
         .chain((2..).map(|number| folder(format!("-{number}"))))
         .find(|path| !path.exists())
         .expect("numbers do not end")
+}
+
+/// Writes to standard output; a reader that has seen enough, as `head`, is no error.
+fn write_stdout(write: impl FnOnce(&mut dyn Write) -> io::Result<()>) -> Result<ExitCode> {
+    let mut stdout = io::stdout().lock();
+    match write(&mut stdout).and_then(|()| stdout.flush()) {
+        Err(error) if error.kind() != ErrorKind::BrokenPipe => Err(error.into()),
+        _ => Ok(ExitCode::SUCCESS),
+    }
 }

@@ -6,14 +6,17 @@ mod command;
 
 use std::process::ExitCode;
 
-use clap::{Parser, Subcommand};
-use mae_train::recipes;
+use clap::{CommandFactory, Parser, Subcommand};
 
 /// Pre-trains a Masked Autoencoder on your own images, and measures what it learned.
 ///
 /// Without a command it pre-trains; without any argument it pre-trains the quickstart recipe on drawn scenes.
 #[derive(Parser)]
-#[command(version, args_conflicts_with_subcommands = true)]
+#[command(
+    version,
+    args_conflicts_with_subcommands = true,
+    after_help = command::pretrain::EXAMPLES
+)]
 struct Cli {
     #[command(subcommand)]
     command: Option<Command>,
@@ -36,9 +39,17 @@ enum Command {
     #[command(after_help = command::pack::EXAMPLES)]
     Pack(command::pack::PackArgs),
     /// Lists the recipes
+    #[command(after_help = command::recipes::EXAMPLES)]
     Recipes,
     /// Prints the complete configuration that a run would have
+    #[command(after_help = command::config::EXAMPLES)]
     Config(command::config::ConfigArgs),
+    /// Prints a script that completes commands and options in your shell
+    #[command(after_help = command::completions::EXAMPLES)]
+    Completions(command::completions::CompletionsArgs),
+    /// Writes manual pages
+    #[command(after_help = command::man::EXAMPLES)]
+    Man(command::man::ManArgs),
 }
 
 fn main() -> ExitCode {
@@ -49,25 +60,51 @@ fn main() -> ExitCode {
         Some(Command::Eval(args)) => args.run(),
         Some(Command::Tokenizer(args)) => args.run(),
         Some(Command::Pack(args)) => args.run(),
-        Some(Command::Recipes) => {
-            for (command, recipes) in [
-                ("pretrain", recipes::PRETRAIN),
-                ("eval", recipes::EVAL),
-                ("tokenizer", recipes::TOKENIZER),
-            ] {
-                for recipe in recipes {
-                    println!("{:9} {:18} {}", command, recipe.name, recipe.summary());
-                }
-            }
-            Ok(ExitCode::SUCCESS)
-        }
-        Some(Command::Config(args)) => args.to_toml().map(|config| {
-            print!("{config}");
-            ExitCode::SUCCESS
-        }),
+        Some(Command::Recipes) => command::recipes::run(),
+        Some(Command::Config(args)) => args.run(),
+        Some(Command::Completions(args)) => args.run(Cli::command()),
+        Some(Command::Man(args)) => args.run(Cli::command()),
     };
     result.unwrap_or_else(|error| {
         eprintln!("error: {error:#}");
         ExitCode::FAILURE
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// The command lines among the examples of a command, without the words that explain them.
+    fn examples(command: &clap::Command) -> Vec<String> {
+        let help = command.get_after_help().map(ToString::to_string);
+        let help = help.unwrap_or_default();
+        let lines = help.lines().filter_map(|line| line.strip_prefix("  "));
+        let commands = lines.map(|line| line.split("  ").next().unwrap_or(line));
+        commands
+            .map(|line| line.split(" > ").next().unwrap_or(line).to_owned())
+            .filter(|line| line.starts_with("mae-train"))
+            .collect()
+    }
+
+    #[test]
+    fn every_command_has_examples_that_parse() {
+        let mut program = Cli::command();
+        program.build();
+        program.clone().debug_assert();
+        let commands = program.get_subcommands().filter(|c| c.get_name() != "help");
+        for command in commands.chain([&program]) {
+            let name = command.get_name();
+            let examples = examples(command);
+            assert!(!examples.is_empty(), "{name} has no examples");
+            let own = |example: &String| example.split(' ').nth(1) == Some(name);
+            assert!(name == "mae-train" || examples.iter().any(own), "{name}");
+            for example in examples {
+                let words = shlex::split(&example).expect("balanced quotes");
+                if let Err(error) = Cli::try_parse_from(words) {
+                    panic!("{name}: {example}\n{error}");
+                }
+            }
+        }
+    }
 }

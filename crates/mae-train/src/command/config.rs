@@ -1,5 +1,7 @@
 //! `mae-train config`.
 
+use std::process::ExitCode;
+
 use anyhow::Result;
 use clap::Args;
 use mae_train::config::{RunConfig, Source, read_as};
@@ -8,6 +10,14 @@ use mae_train::recipes::{self, Recipe};
 use mae_train::tokenizer::config::TokenizerRun;
 
 use super::run::TrainingArgs;
+use super::write_stdout;
+
+/// What `--help` ends with.
+pub const EXAMPLES: &str = "Examples:
+  mae-train config                                        the quickstart's
+  mae-train config --recipe cifar10 --data DIR > my.toml  a file to start from: mae-train --config my.toml
+  mae-train config --config my.toml --set optim.epochs=20
+  mae-train config --recipe finetune_cifar10              of an evaluation";
 
 /// What to train on and how.
 #[derive(Args)]
@@ -17,8 +27,14 @@ pub struct ConfigArgs {
 }
 
 impl ConfigArgs {
+    /// Prints it.
+    pub fn run(&self) -> Result<ExitCode> {
+        let config = self.to_toml()?;
+        write_stdout(|out| out.write_all(config.as_bytes()))
+    }
+
     /// The complete configuration of what the recipe is for; of pre-training without a recipe.
-    pub fn to_toml(&self) -> Result<String> {
+    fn to_toml(&self) -> Result<String> {
         let training = &self.training;
         let is_of = |recipes: &[Recipe]| {
             let name = training.recipe.as_deref();

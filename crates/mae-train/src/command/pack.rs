@@ -19,11 +19,11 @@ use super::start_progress;
 
 /// What `--help` ends with.
 pub const EXAMPLES: &str = "Examples:
-  mae-train pack photos photos.mae                        pixels, the shorter side reduced to 256
+  mae-train pack photos photos.mae                         pixels, the shorter side reduced to 256
   mae-train pack photos photos.mae --size 224 --overwrite
-  mae-train pack imagenet/train imagenet.mae --quality 95 as JPEG, for a data set too large for pixels
+  mae-train pack imagenet/train imagenet.mae --quality 95  as JPEG, for a data set too large for pixels
   mae-train pack 'shards-{0000..0012}.tar' shards.mae
-  mae-train pretrain --data photos.mae                    uses it
+  mae-train pretrain --data photos.mae                     uses it
 
 Pixels are read at the speed of memory and take 3 bytes each: a photo of 256 x 341 takes 262 kB. As a JPEG of quality 95
 it takes about a sixth, and decoding it takes most of the time that loading takes. Labels and names are kept.";

@@ -4,5 +4,6 @@ mod eval;
 mod pack;
 mod pretrain;
 mod program;
+mod shell;
 mod tokenizer;
 mod variants;
