@@ -19,8 +19,9 @@ fn main() -> Result<ExitCode, Box<dyn std::error::Error>> {
     let side = |tiles: usize| (tiles * (SIDE + GAP) + GAP) as u32;
     let mut sheet = image::RgbImage::from_pixel(side(COLUMNS), side(ROWS), image::Rgb([255; 3]));
     for index in 0..scenes.len() {
-        let pixels = scenes.image(index)?.into_pixels();
-        let tile = image::RgbImage::from_raw(SIDE as u32, SIDE as u32, pixels)
+        let scene = scenes.image(index)?;
+        let pixels = scene.pixels().as_u8().ok_or("a scene is of bytes")?;
+        let tile = image::RgbImage::from_raw(SIDE as u32, SIDE as u32, pixels.to_vec())
             .ok_or("a scene has another size than it was asked for")?;
         let place = |tile: usize| (tile * (SIDE + GAP) + GAP) as i64;
         image::imageops::replace(

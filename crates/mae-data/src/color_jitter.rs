@@ -3,7 +3,7 @@
 use serde::{Deserialize, Serialize};
 
 use crate::error::DataError;
-use crate::image::Image;
+use crate::image::{Image, check_colours};
 use crate::pixel;
 use crate::rng::{Rng, SampleKey, Stream};
 
@@ -74,9 +74,11 @@ impl ColorJitter {
     /// - returns `[image.height(), image.width(), image.channels()]`
     ///
     /// # Errors
-    /// [`DataError::Config`] if the settings are not [valid](ColorJitter::validate).
+    /// [`DataError::Config`] if the settings are not [valid](ColorJitter::validate), or if the image is not of
+    /// bytes in grey or RGB.
     pub fn apply(&self, image: Image, key: SampleKey) -> Result<Image, DataError> {
         self.validate()?;
+        check_colours("color_jitter", image.channels(), image.kind())?;
         let changes = self.draw(&mut Rng::new(key, Stream::ColorJitter));
         let changes = changes.into_iter().flatten();
         Ok(changes.fold(image, |image, change| change.apply(image)))

@@ -3,6 +3,7 @@
 mod cifar;
 mod classes;
 mod folder;
+mod kind;
 mod mapped;
 mod packed;
 mod subset;
@@ -22,9 +23,10 @@ use std::hash::Hasher;
 
 use crate::error::DataError;
 use crate::image::Image;
+use crate::pixels::PixelKind;
 
 /// One image as a [`Dataset`] stores it.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq)]
 pub enum Content<'a> {
     /// Pixels, of the data set's number of channels.
     Pixels(Image),
@@ -44,8 +46,15 @@ pub trait Dataset: Send + Sync {
         self.len() == 0
     }
 
-    /// Values per pixel of every image: 1 (luma) or 3 (RGB).
+    /// Values per pixel of every image: 1 (luma), 3 (RGB), or another number.
     fn channels(&self) -> usize;
+
+    /// What the values of the pixels are; bytes by default.
+    ///
+    /// Where it is numbers, single images may be of bytes: a loader widens them.
+    fn kind(&self) -> PixelKind {
+        PixelKind::U8
+    }
 
     /// Reads one image, of any size.
     ///

@@ -38,6 +38,7 @@ mod loader;
 mod mask;
 mod patch;
 mod pixel;
+mod pixels;
 mod rand_augment;
 mod rng;
 mod shuffle;
@@ -57,6 +58,7 @@ pub use crate::loader::{
 };
 pub use crate::mask::{Mask, MaskSampler, kept_patches};
 pub use crate::patch::{PatchGrid, patchify, patchify_into, unpatchify, unpatchify_into};
+pub use crate::pixels::{PixelKind, Pixels};
 pub use crate::rand_augment::RandAugment;
 pub use crate::rng::SampleKey;
 pub use crate::shuffle::{patchify_shuffled_into, shuffle, unshuffle};

@@ -75,7 +75,7 @@ pub(crate) fn solarize_add(image: Image, add: u8) -> Image {
 /// Moves each pixel away from its luma (`factor` above 1) or towards it; luma images stay.
 pub(crate) fn color(mut image: Image, factor: f32) -> Image {
     if image.channels() == 3 {
-        for pixel in image.pixels_mut().chunks_exact_mut(3) {
+        for pixel in image.bytes_mut().chunks_exact_mut(3) {
             let grey = luma([pixel[0], pixel[1], pixel[2]]);
             for value in pixel {
                 *value = blend(grey, *value, factor);
@@ -88,8 +88,8 @@ pub(crate) fn color(mut image: Image, factor: f32) -> Image {
 /// Moves the values away from the mean luma of the image (`factor` above 1) or towards it.
 pub(crate) fn contrast(image: Image, factor: f32) -> Image {
     let sum: u64 = match image.channels() {
-        1 => image.pixels().iter().copied().map(u64::from).sum(),
-        _ => (image.pixels().chunks_exact(3))
+        1 => image.bytes().iter().copied().map(u64::from).sum(),
+        _ => (image.bytes().chunks_exact(3))
             .map(|pixel| u64::from(luma([pixel[0], pixel[1], pixel[2]])))
             .sum(),
     };
@@ -109,7 +109,7 @@ pub(crate) fn sharpness(image: Image, factor: f32) -> Image {
     let mut result = image.clone();
     let (height, width, channels) = (image.height(), image.width(), image.channels());
     let row_len = width * channels;
-    let source = image.pixels();
+    let source = image.bytes();
     for y in 1..height.saturating_sub(1) {
         for at in y * row_len + channels..((y + 1) * row_len).saturating_sub(channels) {
             let row = |at: usize| {
@@ -122,7 +122,7 @@ pub(crate) fn sharpness(image: Image, factor: f32) -> Image {
             let around = row(at - row_len) + row(at) + row(at + row_len);
             let sum = around + 4 * u32::from(source[at]);
             let smooth = (sum as f32 / 13.0 + 0.5) as u8;
-            result.pixels_mut()[at] = blend(smooth, source[at], factor);
+            result.bytes_mut()[at] = blend(smooth, source[at], factor);
         }
     }
     result
@@ -153,7 +153,7 @@ fn table(mut new: impl FnMut(usize) -> u8) -> [u8; 256] {
 }
 
 fn map_values(mut image: Image, new: impl Fn(u8) -> u8) -> Image {
-    for value in image.pixels_mut() {
+    for value in image.bytes_mut() {
         *value = new(*value);
     }
     image
@@ -164,16 +164,11 @@ fn map_channels(mut image: Image, table_of: impl Fn(&[usize; 256]) -> [u8; 256])
     let channels = image.channels();
     for channel in 0..channels {
         let mut histogram = [0; 256];
-        for &value in image.pixels().iter().skip(channel).step_by(channels) {
+        for &value in image.bytes().iter().skip(channel).step_by(channels) {
             histogram[usize::from(value)] += 1;
         }
         let table = table_of(&histogram);
-        for value in image
-            .pixels_mut()
-            .iter_mut()
-            .skip(channel)
-            .step_by(channels)
-        {
+        for value in image.bytes_mut().iter_mut().skip(channel).step_by(channels) {
             *value = table[usize::from(*value)];
         }
     }

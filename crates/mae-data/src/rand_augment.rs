@@ -6,7 +6,7 @@ use serde::{Deserialize, Serialize};
 
 use self::warp::Affine;
 use crate::error::DataError;
-use crate::image::Image;
+use crate::image::{Image, check_colours};
 use crate::pixel;
 use crate::rng::{Rng, SampleKey, Stream};
 
@@ -92,9 +92,11 @@ impl RandAugment {
     /// - returns `[image.height(), image.width(), image.channels()]`
     ///
     /// # Errors
-    /// [`DataError::Config`] if the settings are not [valid](RandAugment::validate).
+    /// [`DataError::Config`] if the settings are not [valid](RandAugment::validate), or if the image is not of
+    /// bytes in grey or RGB.
     pub fn apply(&self, image: Image, key: SampleKey) -> Result<Image, DataError> {
         self.validate()?;
+        check_colours("rand_augment", image.channels(), image.kind())?;
         let mut rng = Rng::new(key, Stream::RandAugment);
         let mut image = image;
         for _ in 0..self.ops {

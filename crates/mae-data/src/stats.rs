@@ -5,6 +5,7 @@ use rayon::prelude::*;
 use crate::dataset::Dataset;
 use crate::error::DataError;
 use crate::image::Image;
+use crate::pixels::{PixelKind, Pixels};
 use crate::rng::{Rng, SampleKey, Stream};
 use crate::transform::Transform;
 
@@ -14,21 +15,28 @@ pub const IMAGENET_MEAN: [f32; 3] = [0.485, 0.456, 0.406];
 /// Source: torchvision.
 pub const IMAGENET_STD: [f32; 3] = [0.229, 0.224, 0.225];
 
-/// Smallest standard deviation that is reported: one grey level, so that dividing by it is safe.
+/// Smallest standard deviation that is reported of bytes: one grey level, so that dividing by it is safe.
 const MIN_STD: f64 = 1.0 / 255.0;
+/// The same of numbers, as a share of their root mean square: far above the rounding of 32 bits.
+const MIN_RELATIVE_STD: f64 = 1e-4;
 
-/// Mean and standard deviation of each channel, in units of the value range `[0, 1]`.
+/// Mean and standard deviation of each channel.
+///
+/// In units of the value range `[0, 1]` for bytes and for numbers in that range, else in the numbers'
+/// own units.
 #[derive(Clone, Debug, PartialEq)]
 pub struct ChannelStats {
     /// Mean, `[channels]`.
     pub mean: Vec<f32>,
-    /// Standard deviation, `[channels]`; at least 1/255.
+    /// Standard deviation, `[channels]`; above 0, though all values be the same: for bytes at least
+    /// 1/255, for numbers at least 1/10,000 of their root mean square, and 1 if all are 0.
     pub std: Vec<f32>,
 }
 
 /// Measures the pixels of at most `sample` random images after `transform`.
 ///
-/// Sums are integers, so the result is the same for any number of threads.
+/// Sums of bytes are integers, and those of numbers are put together in the order of the images, so
+/// the result is the same for any number of threads.
 /// Broken images are left out.
 ///
 /// # Errors
@@ -54,7 +62,7 @@ pub fn channel_mean_std(
             Ok(Sums::of(&image))
         })
         .collect::<Vec<Result<Sums, DataError>>>();
-    let mut total = Sums::new(dataset.channels());
+    let mut total = Sums::new(dataset.kind(), dataset.channels());
     let mut first_error = None;
     for sums in sums {
         match sums {
@@ -66,7 +74,7 @@ pub fn channel_mean_std(
         }
     }
     match first_error {
-        Some(error) if total.pixels == 0 => Err(error),
+        Some(error) if total.is_empty() => Err(error),
         _ => Ok(total.stats()),
     }
 }
@@ -93,26 +101,70 @@ fn sample_indices(len: usize, sample: usize, seed: u64) -> Result<Vec<usize>, Da
     Ok(indices)
 }
 
+/// What mean and standard deviation follow from.
+enum Sums {
+    Bytes(ByteSums),
+    Numbers(Moments),
+}
+
+impl Sums {
+    fn new(kind: PixelKind, channels: usize) -> Sums {
+        match kind {
+            PixelKind::U8 => Sums::Bytes(ByteSums::new(channels)),
+            PixelKind::F32 => Sums::Numbers(Moments::new(channels)),
+        }
+    }
+
+    fn of(image: &Image) -> Sums {
+        match image.pixels() {
+            Pixels::U8(values) => Sums::Bytes(ByteSums::of(values, image.channels())),
+            Pixels::F32(values) => Sums::Numbers(Moments::of(values, image.channels())),
+        }
+    }
+
+    fn add(&mut self, other: &Sums) {
+        match (self, other) {
+            (Sums::Bytes(own), Sums::Bytes(other)) => own.add(other),
+            (Sums::Numbers(own), Sums::Numbers(other)) => own.add(other),
+            _ => unreachable!("transformed images are of the data set's kind"),
+        }
+    }
+
+    fn is_empty(&self) -> bool {
+        match self {
+            Sums::Bytes(sums) => sums.pixels == 0,
+            Sums::Numbers(moments) => moments.pixels == 0.0,
+        }
+    }
+
+    fn stats(&self) -> ChannelStats {
+        match self {
+            Sums::Bytes(sums) => sums.stats(),
+            Sums::Numbers(moments) => moments.stats(),
+        }
+    }
+}
+
 /// Sums over pixels of the values of each channel and of their squares.
-struct Sums {
+struct ByteSums {
     pixels: u64,
     values: Vec<u64>,
     squares: Vec<u64>,
 }
 
-impl Sums {
-    fn new(channels: usize) -> Sums {
-        Sums {
+impl ByteSums {
+    fn new(channels: usize) -> ByteSums {
+        ByteSums {
             pixels: 0,
             values: vec![0; channels],
             squares: vec![0; channels],
         }
     }
 
-    fn of(image: &Image) -> Sums {
-        let mut sums = Sums::new(image.channels());
-        sums.pixels = (image.height() * image.width()) as u64;
-        for pixel in image.pixels().chunks_exact(image.channels()) {
+    fn of(values: &[u8], channels: usize) -> ByteSums {
+        let mut sums = ByteSums::new(channels);
+        sums.pixels = (values.len() / channels) as u64;
+        for pixel in values.chunks_exact(channels) {
             for (channel, &value) in pixel.iter().enumerate() {
                 sums.values[channel] += u64::from(value);
                 sums.squares[channel] += u64::from(value) * u64::from(value);
@@ -121,7 +173,7 @@ impl Sums {
         sums
     }
 
-    fn add(&mut self, other: &Sums) {
+    fn add(&mut self, other: &ByteSums) {
         self.pixels += other.pixels;
         for (sum, value) in self.values.iter_mut().zip(&other.values) {
             *sum += value;
@@ -143,6 +195,67 @@ impl Sums {
                 let std = variance.max(0.0).sqrt() / 255.0;
                 ((mean / 255.0) as f32, std.max(MIN_STD) as f32)
             });
+        let (mean, std) = moments.unzip();
+        ChannelStats { mean, std }
+    }
+}
+
+/// Mean of each channel, and the sum of squared distances from it, which loses no digits to a mean far
+/// from 0.
+struct Moments {
+    pixels: f64,
+    means: Vec<f64>,
+    squares: Vec<f64>,
+}
+
+impl Moments {
+    fn new(channels: usize) -> Moments {
+        Moments {
+            pixels: 0.0,
+            means: vec![0.0; channels],
+            squares: vec![0.0; channels],
+        }
+    }
+
+    fn of(values: &[f32], channels: usize) -> Moments {
+        let mut moments = Moments::new(channels);
+        moments.pixels = (values.len() / channels) as f64;
+        for pixel in values.chunks_exact(channels) {
+            for (mean, &value) in moments.means.iter_mut().zip(pixel) {
+                *mean += f64::from(value);
+            }
+        }
+        for mean in &mut moments.means {
+            *mean /= moments.pixels;
+        }
+        for pixel in values.chunks_exact(channels) {
+            let distances = pixel.iter().zip(&moments.means);
+            for (sum, (&value, &mean)) in moments.squares.iter_mut().zip(distances) {
+                *sum += (f64::from(value) - mean).powi(2);
+            }
+        }
+        moments
+    }
+
+    /// Source: Chan, Golub and LeVeque 1983, "Algorithms for Computing the Sample Variance".
+    fn add(&mut self, other: &Moments) {
+        let pixels = self.pixels + other.pixels;
+        for channel in 0..self.means.len() {
+            let distance = other.means[channel] - self.means[channel];
+            self.means[channel] += distance * other.pixels / pixels;
+            self.squares[channel] +=
+                other.squares[channel] + distance * distance * self.pixels * other.pixels / pixels;
+        }
+        self.pixels = pixels;
+    }
+
+    fn stats(&self) -> ChannelStats {
+        let moments = self.means.iter().zip(&self.squares).map(|(&mean, &sum)| {
+            let variance = sum / self.pixels;
+            let root_mean_square = (variance + mean * mean).sqrt();
+            let std = variance.sqrt().max(MIN_RELATIVE_STD * root_mean_square) as f32;
+            (mean as f32, if std > 0.0 { std } else { 1.0 })
+        });
         let (mean, std) = moments.unzip();
         ChannelStats { mean, std }
     }

@@ -7,8 +7,9 @@ use serde::{Deserialize, Serialize};
 use crate::color_jitter::ColorJitter;
 use crate::dataset::{Content, Dataset};
 use crate::error::DataError;
-use crate::image::{CropBox, Image, check_channels, check_sides};
+use crate::image::{CropBox, Image, check_channels, check_colours, check_sides};
 use crate::jpeg::{self, View};
+use crate::pixels::PixelKind;
 use crate::rand_augment::RandAugment;
 use crate::rng::{Rng, SampleKey, Stream};
 
@@ -226,24 +227,51 @@ impl Transform {
         self.validate()?;
         check_channels(channels)?;
         let choose = |height, width| self.view(height, width, key);
-        match jpeg::decode_view(content, channels, choose) {
+        let view = match channels {
+            1 | 3 => jpeg::decode_view(content, channels, choose),
+            _ => None,
+        };
+        match view {
             Some(image) => self.distort(image, key),
             None => self.apply(Image::decode(content, channels, name)?, key),
         }
     }
 
-    /// Transforms an image as a data set hands it over.
+    /// Checks the settings, and that they can be applied to images of `channels` values of `kind`.
+    ///
+    /// # Errors
+    /// As [`Transform::validate`]; [`DataError::Config`], too, if colours are to be changed of what has
+    /// none.
+    pub fn validate_for(&self, channels: usize, kind: PixelKind) -> Result<(), DataError> {
+        self.validate()?;
+        let operations = [
+            ("color_jitter", self.color_jitter.is_some()),
+            ("rand_augment", self.rand_augment.is_some()),
+        ];
+        for (key, is_set) in operations {
+            if is_set {
+                check_colours(key, channels, kind)?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Transforms an image as a data set hands it over; the result is of the data set's kind.
     pub(crate) fn apply_content(
         &self,
         dataset: &dyn Dataset,
         index: usize,
         key: SampleKey,
     ) -> Result<Image, DataError> {
-        match dataset.content(index)? {
+        let image = match dataset.content(index)? {
             Content::Pixels(image) => self.apply(image, key),
             Content::Encoded(content) => {
                 self.apply_encoded(&content, dataset.channels(), &dataset.name(index), key)
             }
+        }?;
+        match image.kind() == dataset.kind() {
+            true => Ok(image),
+            false => image.into_kind(dataset.kind(), &dataset.name(index)),
         }
     }
 

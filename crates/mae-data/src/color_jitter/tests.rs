@@ -23,7 +23,7 @@ fn check(source: &str, changes: &[Change], expected: &str) {
         .iter()
         .fold(image, |image, change| change.apply(image));
     let expected_image = fixture(expected);
-    let greatest = (found.pixels().iter().zip(expected_image.pixels()))
+    let greatest = (found.bytes().iter().zip(expected_image.bytes()))
         .map(|(a, b)| a.abs_diff(*b))
         .max();
     assert_eq!(greatest, Some(0), "{expected}");

@@ -159,7 +159,7 @@ impl Dataset for CifarDataset {
             .record(index)
             .map_or(&[][..], |(_, _, record)| &record[self.format.label_bytes..]);
         // The file holds a plane for each colour, an image the colours of each pixel.
-        let pixels = (0..planes.len())
+        let pixels: Vec<u8> = (0..planes.len())
             .map(|at| planes[at % CHANNELS * PLANE + at / CHANNELS])
             .collect();
         Image::new(SIDE, SIDE, CHANNELS, pixels)

@@ -1,21 +1,25 @@
 use std::borrow::Cow;
 use std::collections::BTreeSet;
 use std::ffi::OsStr;
+use std::fs::File;
 use std::hash::Hasher;
+use std::io::BufReader;
 use std::path::{Path, PathBuf};
 use std::time::UNIX_EPOCH;
 
 use walkdir::{DirEntry, WalkDir};
 
-use super::{Content, Dataset, check_index};
+use super::{Content, Dataset, check_index, kind};
 use crate::error::DataError;
 use crate::image::{Image, check_channels};
+use crate::pixels::PixelKind;
 
 /// Extensions that [`FolderDataset`] takes for images, in any case.
 ///
 /// The extension selects the file; the content decides how it is decoded.
-pub const SUPPORTED_EXTENSIONS: [&str; 8] =
-    ["jpg", "jpeg", "png", "webp", "bmp", "tif", "tiff", "gif"];
+pub const SUPPORTED_EXTENSIONS: [&str; 9] = [
+    "jpg", "jpeg", "png", "webp", "bmp", "tif", "tiff", "gif", "npy",
+];
 
 /// All images under a folder.
 ///
@@ -31,10 +35,15 @@ pub struct FolderDataset {
     labels: Vec<u32>,
     classes: Vec<String>,
     channels: usize,
+    kind: PixelKind,
 }
 
 impl FolderDataset {
-    /// Lists the images under `path`; `channels` is 1 to read them as luma, 3 as RGB.
+    /// Lists the images under `path`; `channels` is 1 to read them as luma, 3 as RGB, or their own
+    /// number: see [`Image::decode`].
+    ///
+    /// [`kind`](Dataset::kind) is found from extensions and the headers of a few files that are spread
+    /// over the data set; [`read_as`](FolderDataset::read_as) sets it.
     ///
     /// # Errors
     /// [`DataError::Io`] if `path` or a folder in it cannot be read, [`DataError::Dataset`] if it
@@ -58,13 +67,26 @@ impl FolderDataset {
         }
         images.sort();
         let (classes, labels) = label_by_sub_folder(&images);
+        let kind = kind::find(
+            images.len(),
+            |index| Some(images[index].extension()?.to_str()?.to_owned()),
+            |index| Some(BufReader::new(File::open(root.join(&images[index])).ok()?)),
+        );
         Ok(FolderDataset {
             root: root.to_owned(),
             images,
             labels,
             classes,
             channels,
+            kind,
         })
+    }
+
+    /// The same images as values of `kind`.
+    ///
+    /// As bytes, images of more than 8 bits a value are broken ones; as numbers, bytes are widened.
+    pub fn read_as(self, kind: PixelKind) -> FolderDataset {
+        FolderDataset { kind, ..self }
     }
 
     fn read(&self, index: usize) -> Result<Vec<u8>, DataError> {
@@ -91,8 +113,13 @@ impl Dataset for FolderDataset {
         self.channels
     }
 
+    fn kind(&self) -> PixelKind {
+        self.kind
+    }
+
     fn image(&self, index: usize) -> Result<Image, DataError> {
-        Image::decode(&self.read(index)?, self.channels, &self.name(index))
+        let name = self.name(index);
+        Image::decode(&self.read(index)?, self.channels, &name)?.into_kind(self.kind, &name)
     }
 
     fn content(&self, index: usize) -> Result<Content<'_>, DataError> {
@@ -114,6 +141,7 @@ impl Dataset for FolderDataset {
     /// Path below the root, label, size and date of each file.
     fn identify(&self, hasher: &mut dyn Hasher) {
         hasher.write(&self.channels.to_le_bytes());
+        kind::identify(self.kind, hasher);
         for (index, image) in self.images.iter().enumerate() {
             hasher.write(image.as_os_str().as_encoded_bytes());
             let metadata = std::fs::metadata(self.path(index)).ok();
@@ -321,7 +349,7 @@ mod tests {
         assert!(open(&folder.path().join("notes.txt")).contains("found a file"));
         assert!(open(&folder.path().join("missing")).starts_with("cannot read"));
         assert!(open(tempfile::tempdir().unwrap().path()).contains("found no files"));
-        assert!(FolderDataset::open(folder.path(), 4).is_err());
+        assert!(FolderDataset::open(folder.path(), 0).is_err());
     }
 
     #[test]

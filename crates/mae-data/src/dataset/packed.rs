@@ -10,14 +10,13 @@ use std::io::Read;
 use std::ops::Range;
 use std::path::{Path, PathBuf};
 
-use image::{DynamicImage, GrayImage, RgbImage};
-
 use self::format::{BadHeader, ENTRY_LEN, Encoding, Entry, HEADER_LEN, Header, MAGIC, NO_LABEL};
 pub use self::write::{PackConfig, PackEncoding, PackProgress, PackSummary, pack};
 use super::mapped::MappedFile;
-use super::{Content, Dataset, check_index};
+use super::{Content, Dataset, check_index, kind};
 use crate::error::DataError;
-use crate::image::{Image, check_channels};
+use crate::image::{Image, MAX_CHANNELS, check_channels};
+use crate::pixels::{PixelKind, Pixels, recolour};
 
 const EXPECTED: &str = "a data set packed by mae-train";
 const PACK_AGAIN: &str = "copy it again, or pack the images again with mae-train pack";
@@ -38,9 +37,9 @@ const PACK_AGAIN: &str = "copy it again, or pack the images again with mae-train
 /// | at | bytes | what |
 /// |---|---|---|
 /// | 0 | 8 | `mae-pack` |
-/// | 8 | 4 | version: 1 |
-/// | 12 | 4 | encoding of the records: 0 for pixels `[height, width, channels]`, 1 for image files (JPEG) |
-/// | 16 | 4 | channels: 1 (luma) or 3 (RGB) |
+/// | 8 | 4 | version: 1, or 2 where 1 has not what is used |
+/// | 12 | 4 | encoding of the records: 0 for pixels `[height, width, channels]` of bytes, 1 for image files (JPEG); since version 2, 2 for pixels of 32-bit floating-point numbers |
+/// | 16 | 4 | channels: 1 (luma) or 3 (RGB); since version 2, 1 to 1024 |
 /// | 20 | 4 | classes; 0 if the images have no labels |
 /// | 24 | 8 | images |
 /// | 32 | 8 | where the index begins |
@@ -65,7 +64,7 @@ const PACK_AGAIN: &str = "copy it again, or pack the images again with mae-train
 /// | 32 | 4 | CRC-32C of the record |
 /// | 36 | 4 | 0 |
 ///
-/// In Python, the first image of a file of pixels is:
+/// In Python, the first image of a file of pixels of bytes is:
 ///
 /// ```python
 /// import numpy as np
@@ -84,15 +83,17 @@ pub struct PackedDataset {
     header: Header,
     classes: Vec<String>,
     channels: usize,
+    kind: PixelKind,
 }
 
 impl PackedDataset {
-    /// Opens a packed file; `channels` is 1 to read the images as luma, 3 as RGB.
+    /// Opens a packed file; `channels` is 1 to read the images as luma, 3 as RGB, or the file's own
+    /// number.
     ///
     /// # Errors
     /// [`DataError::Io`] if the file cannot be read; [`DataError::Dataset`] if it is another kind
-    /// of file, of another version, incomplete or damaged; [`DataError::Config`] for other channel
-    /// counts.
+    /// of file, of another version, incomplete or damaged, or has other channels;
+    /// [`DataError::Config`] for channel counts that no image has.
     pub fn open(path: impl AsRef<Path>, channels: usize) -> Result<PackedDataset, DataError> {
         let path = path.as_ref();
         check_channels(channels)?;
@@ -104,13 +105,42 @@ impl PackedDataset {
             found,
             remedy: PACK_AGAIN.to_owned(),
         })?;
+        let own = header.channels as usize;
+        if own != channels && !(matches!(own, 1 | 3) && matches!(channels, 1 | 3)) {
+            return Err(DataError::Dataset {
+                path: path.to_owned(),
+                expected: format!("images of {channels} channels"),
+                found: format!("{own}"),
+                remedy: format!(
+                    "set model.channels={own}, or pack the images again with --channels {channels}"
+                ),
+            });
+        }
         Ok(PackedDataset {
             path: path.to_owned(),
             file,
             header,
             classes: class_names,
             channels,
+            kind: header.encoding.kind(),
         })
+    }
+
+    /// The same images as values of `kind`: bytes may be widened.
+    ///
+    /// # Errors
+    /// [`DataError::Dataset`] if the file holds numbers and `kind` is bytes.
+    pub fn read_as(self, kind: PixelKind) -> Result<PackedDataset, DataError> {
+        let own = self.header.encoding.kind();
+        if own != kind && kind == PixelKind::U8 {
+            return Err(DataError::Dataset {
+                path: self.path,
+                expected: "pixels of 8 bits".to_owned(),
+                found: "floating-point numbers".to_owned(),
+                remedy: "set data.values=\"f32\"".to_owned(),
+            });
+        }
+        Ok(PackedDataset { kind, ..self })
     }
 
     /// Whether a file begins as packed files do, whole or not.
@@ -160,18 +190,30 @@ impl Dataset for PackedDataset {
         self.channels
     }
 
+    fn kind(&self) -> PixelKind {
+        self.kind
+    }
+
     fn image(&self, index: usize) -> Result<Image, DataError> {
         let (entry, record) = self.record(index)?;
-        match self.header.encoding {
-            Encoding::File => Image::decode(record, self.channels, &self.name(index)),
-            Encoding::Raw => {
-                let pixels = match (self.header.channels as usize, self.channels) {
-                    (packed, wanted) if packed == wanted => record.to_vec(),
-                    (_, wanted) => recolour(&entry, record, wanted),
-                };
-                let (height, width) = (entry.height as usize, entry.width as usize);
-                Image::new(height, width, self.channels, pixels)
+        let pixels = match self.header.encoding {
+            Encoding::File => {
+                let name = self.name(index);
+                return Image::decode(record, self.channels, &name)?.into_kind(self.kind, &name);
             }
+            Encoding::Raw => Pixels::U8(record.to_vec()),
+            Encoding::RawF32 => Pixels::F32(
+                (record.as_chunks().0.iter())
+                    .map(|&bytes| f32::from_le_bytes(bytes))
+                    .collect(),
+            ),
+        };
+        let pixels = recolour(pixels, self.header.channels as usize, self.channels);
+        let (height, width) = (entry.height as usize, entry.width as usize);
+        let image = Image::new(height, width, self.channels, pixels)?;
+        match image.kind() == self.kind {
+            true => Ok(image),
+            false => image.into_kind(self.kind, &self.name(index)),
         }
     }
 
@@ -181,7 +223,7 @@ impl Dataset for PackedDataset {
                 let (_, record) = self.record(index)?;
                 Ok(Content::Encoded(Cow::Borrowed(record)))
             }
-            Encoding::Raw => self.image(index).map(Content::Pixels),
+            Encoding::Raw | Encoding::RawF32 => self.image(index).map(Content::Pixels),
         }
     }
 
@@ -213,6 +255,7 @@ impl Dataset for PackedDataset {
     /// The index, in which each image has its checksum: a copy elsewhere is the same data set.
     fn identify(&self, hasher: &mut dyn Hasher) {
         hasher.write(&self.channels.to_le_bytes());
+        kind::identify(self.kind, hasher);
         hasher.write(self.file.range(self.header.index()).unwrap_or_default());
     }
 }
@@ -269,7 +312,7 @@ fn read_header(path: &Path, file: &[u8]) -> Result<Header, DataError> {
         ),
         Err(BadHeader::Version(version)) => refuse(
             format!(
-                "version {version} of the format; this program reads version {}",
+                "version {version} of the format; this program reads versions 1 to {}",
                 format::VERSION
             ),
             "pack the images again with this program, or use the one that packed them",
@@ -286,7 +329,7 @@ fn check_index_of(file: &MappedFile, header: &Header) -> Result<Vec<String>, Str
     if crc32c::crc32c(index) != header.index_checksum {
         return Err("a damaged index: its checksum differs".to_owned());
     }
-    if !matches!(header.channels, 1 | 3) {
+    if !(1..=MAX_CHANNELS).contains(&(header.channels as usize)) {
         return Err(format!("{} channels", header.channels));
     }
     let entries = entries(file, header).ok_or_else(damaged)?;
@@ -295,10 +338,13 @@ fn check_index_of(file: &MappedFile, header: &Header) -> Result<Vec<String>, Str
     for (at, bytes) in entries.chunks_exact(ENTRY_LEN).enumerate() {
         let entry = Entry::read(bytes);
         let pixels = u64::from(entry.height) * u64::from(entry.width);
+        let values = pixels.checked_mul(header.channels.into());
+        let has_len = |size: u64| {
+            pixels > 0 && values.and_then(|len| len.checked_mul(size)) == Some(entry.len.into())
+        };
         let is_whole = match header.encoding {
-            Encoding::Raw => {
-                pixels.checked_mul(header.channels.into()) == Some(entry.len.into()) && pixels > 0
-            }
+            Encoding::Raw => has_len(1),
+            Encoding::RawF32 => has_len(4),
             Encoding::File => true,
         };
         let is_inside = entry.at >= HEADER_LEN as u64
@@ -324,21 +370,6 @@ fn check_index_of(file: &MappedFile, header: &Header) -> Result<Vec<String>, Str
     match rest {
         [] => Ok(classes),
         _ => Err(damaged()),
-    }
-}
-
-/// Pixels with another number of channels than the file has.
-fn recolour(entry: &Entry, record: &[u8], channels: usize) -> Vec<u8> {
-    let pixels = record.to_vec();
-    let image = match channels {
-        1 => RgbImage::from_raw(entry.width, entry.height, pixels).map(DynamicImage::from),
-        _ => GrayImage::from_raw(entry.width, entry.height, pixels).map(DynamicImage::from),
-    };
-    // The sides were compared with the length of the record when the file was opened.
-    let image = image.unwrap_or_default();
-    match channels {
-        1 => image.into_luma8().into_raw(),
-        _ => image.into_rgb8().into_raw(),
     }
 }
 

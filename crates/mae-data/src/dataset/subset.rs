@@ -5,6 +5,7 @@ use std::sync::Arc;
 use super::{Content, Dataset, check_index};
 use crate::error::DataError;
 use crate::image::Image;
+use crate::pixels::PixelKind;
 use crate::rng::{Rng, SampleKey, Stream};
 
 /// Some images of another data set, with the same classes.
@@ -38,6 +39,10 @@ impl Dataset for Subset {
 
     fn channels(&self) -> usize {
         self.inner.channels()
+    }
+
+    fn kind(&self) -> PixelKind {
+        self.inner.kind()
     }
 
     fn image(&self, index: usize) -> Result<Image, DataError> {

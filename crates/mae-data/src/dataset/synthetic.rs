@@ -9,7 +9,7 @@ use self::scene::{Canvas, Scene};
 use self::shape::SHAPES;
 use super::{Dataset, check_index};
 use crate::error::DataError;
-use crate::image::{Image, check_channels, check_sides};
+use crate::image::{Image, check_grey_or_rgb, check_sides};
 use crate::rng::{Rng, SampleKey, Stream};
 
 /// Drawn scenes: a shape of one of ten classes before a textured background.
@@ -48,7 +48,7 @@ impl SyntheticDataset {
         channels: usize,
         seed: u64,
     ) -> Result<SyntheticDataset, DataError> {
-        check_channels(channels)?;
+        check_grey_or_rgb(channels)?;
         check_sides(height, width)?;
         if len == 0 {
             return Err(DataError::Config {

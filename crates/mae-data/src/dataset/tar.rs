@@ -5,6 +5,7 @@ mod index;
 
 use std::borrow::Cow;
 use std::hash::Hasher;
+use std::io::Cursor;
 use std::path::{Path, PathBuf};
 use std::time::SystemTime;
 
@@ -13,9 +14,10 @@ use rayon::prelude::*;
 use self::braces::expand;
 use self::index::{Label, Member, list_members};
 use super::mapped::MappedFile;
-use super::{Content, Dataset, check_index};
+use super::{Content, Dataset, check_index, kind};
 use crate::error::DataError;
 use crate::image::{Image, check_channels};
+use crate::pixels::PixelKind;
 
 /// Images in tar files, as WebDataset and its writers lay them out.
 ///
@@ -38,6 +40,7 @@ pub struct TarDataset {
     labels: Vec<u32>,
     classes: Vec<String>,
     channels: usize,
+    kind: PixelKind,
 }
 
 struct Shard {
@@ -48,7 +51,9 @@ struct Shard {
 
 impl TarDataset {
     /// Lists the images in the shards that `paths` name; `channels` is 1 to read them as luma, 3 as
-    /// RGB.
+    /// RGB, or their own number: see [`Image::decode`].
+    ///
+    /// [`kind`](Dataset::kind) is found as by [`FolderDataset::open`](crate::FolderDataset::open).
     ///
     /// A path may hold `{000..012}` or `{a,b}`, as in a shell: it then stands for several.
     ///
@@ -97,9 +102,24 @@ impl TarDataset {
             labels: Vec::new(),
             classes: Vec::new(),
             channels,
+            kind: PixelKind::U8,
         };
         (dataset.classes, dataset.labels) = dataset.number(labels)?;
+        dataset.kind = kind::find(
+            dataset.len(),
+            |index| {
+                let (_, extension) = dataset.images[index].name.rsplit_once('.')?;
+                Some(extension.to_owned())
+            },
+            |index| dataset.encoded(index).ok().map(Cursor::new),
+        );
         Ok(dataset)
+    }
+
+    /// The same images as values of `kind`: see
+    /// [`FolderDataset::read_as`](crate::FolderDataset::read_as).
+    pub fn read_as(self, kind: PixelKind) -> TarDataset {
+        TarDataset { kind, ..self }
     }
 
     /// Names of the classes, and the label of each image; both empty if no image has a label.
@@ -156,8 +176,13 @@ impl Dataset for TarDataset {
         self.channels
     }
 
+    fn kind(&self) -> PixelKind {
+        self.kind
+    }
+
     fn image(&self, index: usize) -> Result<Image, DataError> {
-        Image::decode(self.encoded(index)?, self.channels, &self.name(index))
+        let name = self.name(index);
+        Image::decode(self.encoded(index)?, self.channels, &name)?.into_kind(self.kind, &name)
     }
 
     fn content(&self, index: usize) -> Result<Content<'_>, DataError> {
@@ -187,6 +212,7 @@ impl Dataset for TarDataset {
     /// Size and date of each shard; name, place and label of each image.
     fn identify(&self, hasher: &mut dyn Hasher) {
         hasher.write(&self.channels.to_le_bytes());
+        kind::identify(self.kind, hasher);
         for shard in &self.shards {
             let since_1970 = (shard.modified)
                 .and_then(|date| date.duration_since(SystemTime::UNIX_EPOCH).ok())

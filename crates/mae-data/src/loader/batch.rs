@@ -7,6 +7,7 @@ use super::Source;
 use super::recipe::Recipe;
 use crate::dataset::Dataset;
 use crate::error::DataError;
+use crate::pixels::Pixels;
 use crate::rng::SampleKey;
 
 /// A batch, and the images that it should have held.
@@ -113,6 +114,14 @@ impl<C: Recipe> Source<C> {
 
 pub(super) fn labels(dataset: &dyn Dataset, indices: &[usize]) -> Vec<Option<u32>> {
     indices.iter().map(|&index| dataset.label(index)).collect()
+}
+
+/// As [`keep_rows`].
+pub(super) fn keep_pixels(pixels: &mut Pixels, is_wanted: &[bool]) {
+    match pixels {
+        Pixels::U8(values) => keep_rows(values, is_wanted),
+        Pixels::F32(values) => keep_rows(values, is_wanted),
+    }
 }
 
 /// Moves the wanted rows to the front and cuts off the rest.

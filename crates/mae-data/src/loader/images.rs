@@ -1,9 +1,10 @@
 use super::Order;
-use super::batch::{keep_rows, labels};
+use super::batch::{keep_pixels, keep_rows, labels};
 use super::recipe::{Recipe, Schedule};
 use crate::dataset::Dataset;
 use crate::error::DataError;
 use crate::image::Image;
+use crate::pixels::{Pixels, PixelsMut};
 use crate::rng::SampleKey;
 use crate::transform::Transform;
 
@@ -48,12 +49,12 @@ impl ImageLoaderConfig {
 }
 
 /// Whole images of one size.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq)]
 pub struct ImageBatch {
     /// The number of the batch in its epoch, from 0.
     pub number: usize,
-    /// Pixels, `[batch, height, width, channels]`.
-    pub pixels: Vec<u8>,
+    /// Pixels, `[batch, height, width, channels]`, of the data set's kind.
+    pub pixels: Pixels,
     /// Index of each image in the data set, `[batch]`.
     pub indices: Vec<usize>,
     /// Class of each image, `[batch]`.
@@ -75,7 +76,7 @@ impl ImageBatch {
 impl Recipe for ImageLoaderConfig {
     type Batch = ImageBatch;
     /// Pixels, `[height, width, channels]`.
-    type Slot<'a> = &'a mut [u8];
+    type Slot<'a> = PixelsMut<'a>;
 
     fn schedule(&self) -> Schedule {
         Schedule {
@@ -89,8 +90,9 @@ impl Recipe for ImageLoaderConfig {
         }
     }
 
-    fn validate(&self, _dataset: &dyn Dataset) -> Result<(), DataError> {
-        self.transform.validate()
+    fn validate(&self, dataset: &dyn Dataset) -> Result<(), DataError> {
+        self.transform
+            .validate_for(dataset.channels(), dataset.kind())
     }
 
     fn blank(
@@ -102,29 +104,31 @@ impl Recipe for ImageLoaderConfig {
         let image_len = self.transform.height * self.transform.width * dataset.channels();
         Ok(ImageBatch {
             number,
-            pixels: vec![0; indices.len() * image_len],
+            pixels: Pixels::zeros(dataset.kind(), indices.len() * image_len),
             indices: indices.to_vec(),
             labels: labels(dataset, indices),
         })
     }
 
-    fn slots<'a>(&self, batch: &'a mut ImageBatch) -> Vec<&'a mut [u8]> {
+    fn slots<'a>(&self, batch: &'a mut ImageBatch) -> Vec<PixelsMut<'a>> {
         let image_len = batch.pixels.len() / batch.indices.len();
-        batch.pixels.chunks_exact_mut(image_len).collect()
+        batch.pixels.chunks_exact_mut(image_len)
     }
 
     fn transform(&self) -> &Transform {
         &self.transform
     }
 
-    fn fill(&self, image: &Image, _key: SampleKey, slot: &mut [u8]) -> Result<(), DataError> {
-        DataError::check_len("image", slot.len(), image.pixels().len())?;
-        slot.copy_from_slice(image.pixels());
-        Ok(())
+    fn fill(&self, image: &Image, _key: SampleKey, slot: PixelsMut) -> Result<(), DataError> {
+        match (image.pixels(), slot) {
+            (Pixels::U8(values), PixelsMut::U8(slot)) => copy(values, slot),
+            (Pixels::F32(values), PixelsMut::F32(slot)) => copy(values, slot),
+            _ => unreachable!("a transformed image is of the data set's kind"),
+        }
     }
 
     fn keep(batch: &mut ImageBatch, is_wanted: &[bool]) {
-        keep_rows(&mut batch.pixels, is_wanted);
+        keep_pixels(&mut batch.pixels, is_wanted);
         keep_rows(&mut batch.indices, is_wanted);
         keep_rows(&mut batch.labels, is_wanted);
     }
@@ -132,4 +136,10 @@ impl Recipe for ImageLoaderConfig {
     fn is_empty(batch: &ImageBatch) -> bool {
         batch.is_empty()
     }
+}
+
+fn copy<T: Copy>(values: &[T], slot: &mut [T]) -> Result<(), DataError> {
+    DataError::check_len("image", slot.len(), values.len())?;
+    slot.copy_from_slice(values);
+    Ok(())
 }

@@ -1,11 +1,12 @@
 use super::Order;
-use super::batch::{keep_rows, labels};
+use super::batch::{keep_pixels, keep_rows, labels};
 use super::recipe::{Recipe, Schedule};
 use crate::dataset::Dataset;
 use crate::error::DataError;
 use crate::image::Image;
 use crate::mask::MaskSampler;
 use crate::patch::PatchGrid;
+use crate::pixels::{Pixels, PixelsMut};
 use crate::rng::SampleKey;
 use crate::shuffle::patchify_shuffled_into;
 use crate::transform::Transform;
@@ -60,15 +61,16 @@ impl LoaderConfig {
 }
 
 /// Images as patches, split into what the encoder sees and what the decoder must predict.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq)]
 pub struct MaskedBatch {
     /// The number of the batch in its epoch, from 0.
     pub number: usize,
-    /// Pixels of the visible patches, `[batch, kept, patch_dim]`, in the order of `ids_shuffle`.
-    pub visible: Vec<u8>,
+    /// Pixels of the visible patches, `[batch, kept, patch_dim]`, in the order of `ids_shuffle`; of the
+    /// data set's kind.
+    pub visible: Pixels,
     /// Pixels of the masked patches, `[batch, patches - kept, patch_dim]`, in the order of
-    /// `ids_shuffle`.
-    pub masked: Vec<u8>,
+    /// `ids_shuffle`; likewise.
+    pub masked: Pixels,
     /// Patch numbers in shuffled order, `[batch, patches]`; the first `kept` of each row are
     /// visible.
     pub ids_shuffle: Vec<i64>,
@@ -94,8 +96,8 @@ impl MaskedBatch {
 
 /// Where one image of a masked batch goes.
 pub struct MaskedSlot<'a> {
-    visible: &'a mut [u8],
-    masked: &'a mut [u8],
+    visible: PixelsMut<'a>,
+    masked: PixelsMut<'a>,
     ids_shuffle: &'a mut [i64],
 }
 
@@ -116,7 +118,7 @@ impl Recipe for LoaderConfig {
     }
 
     fn validate(&self, dataset: &dyn Dataset) -> Result<(), DataError> {
-        self.transform.validate()?;
+        (self.transform).validate_for(dataset.channels(), dataset.kind())?;
         self.sampler.kept(&self.grid, self.mask_ratio)?;
         let grid = (self.grid.height(), self.grid.width());
         let transform = (self.transform.height, self.transform.width);
@@ -150,8 +152,8 @@ impl Recipe for LoaderConfig {
         let masked_len = self.grid.image_len() - visible_len;
         Ok(MaskedBatch {
             number,
-            visible: vec![0; indices.len() * visible_len],
-            masked: vec![0; indices.len() * masked_len],
+            visible: Pixels::zeros(dataset.kind(), indices.len() * visible_len),
+            masked: Pixels::zeros(dataset.kind(), indices.len() * masked_len),
             ids_shuffle: vec![0; indices.len() * self.grid.patches()],
             kept,
             indices: indices.to_vec(),
@@ -162,7 +164,7 @@ impl Recipe for LoaderConfig {
     fn slots<'a>(&self, batch: &'a mut MaskedBatch) -> Vec<MaskedSlot<'a>> {
         let visible_len = batch.kept * self.grid.patch_dim();
         let masked_len = self.grid.image_len() - visible_len;
-        (batch.visible.chunks_exact_mut(visible_len))
+        (batch.visible.chunks_exact_mut(visible_len).into_iter())
             .zip(batch.masked.chunks_exact_mut(masked_len))
             .zip(batch.ids_shuffle.chunks_exact_mut(self.grid.patches()))
             .map(|((visible, masked), ids_shuffle)| MaskedSlot {
@@ -179,7 +181,15 @@ impl Recipe for LoaderConfig {
 
     fn fill(&self, image: &Image, key: SampleKey, slot: MaskedSlot<'_>) -> Result<(), DataError> {
         let mask = self.sampler.sample(&self.grid, self.mask_ratio, key)?;
-        patchify_shuffled_into(image.pixels(), &self.grid, &mask, slot.visible, slot.masked)?;
+        match (image.pixels(), slot.visible, slot.masked) {
+            (Pixels::U8(image), PixelsMut::U8(visible), PixelsMut::U8(masked)) => {
+                patchify_shuffled_into(image, &self.grid, &mask, visible, masked)?;
+            }
+            (Pixels::F32(image), PixelsMut::F32(visible), PixelsMut::F32(masked)) => {
+                patchify_shuffled_into(image, &self.grid, &mask, visible, masked)?;
+            }
+            _ => unreachable!("a transformed image is of the data set's kind"),
+        }
         for (out, &id) in slot.ids_shuffle.iter_mut().zip(mask.ids_shuffle()) {
             *out = i64::from(id);
         }
@@ -187,8 +197,8 @@ impl Recipe for LoaderConfig {
     }
 
     fn keep(batch: &mut MaskedBatch, is_wanted: &[bool]) {
-        keep_rows(&mut batch.visible, is_wanted);
-        keep_rows(&mut batch.masked, is_wanted);
+        keep_pixels(&mut batch.visible, is_wanted);
+        keep_pixels(&mut batch.masked, is_wanted);
         keep_rows(&mut batch.ids_shuffle, is_wanted);
         keep_rows(&mut batch.indices, is_wanted);
         keep_rows(&mut batch.labels, is_wanted);

@@ -98,17 +98,16 @@ fn a_batch_holds_what_its_parts_make() {
             .apply(scenes.image(index).unwrap(), key)
             .unwrap();
         let mask = MaskSampler::Random.sample(&grid(), 0.75, key).unwrap();
-        let (visible, masked) = shuffle(
-            &patchify(image.pixels(), &grid()).unwrap(),
-            patch_dim,
-            &mask,
-        )
-        .unwrap();
+        let (visible, masked) =
+            shuffle(&patchify(image.bytes(), &grid()).unwrap(), patch_dim, &mask).unwrap();
         assert_eq!(
-            batch.visible[row * visible.len()..][..visible.len()],
+            batch.visible.as_u8().unwrap()[row * visible.len()..][..visible.len()],
             visible
         );
-        assert_eq!(batch.masked[row * masked.len()..][..masked.len()], masked);
+        assert_eq!(
+            batch.masked.as_u8().unwrap()[row * masked.len()..][..masked.len()],
+            masked
+        );
         let ids: Vec<i64> = mask.ids_shuffle().iter().map(|&id| i64::from(id)).collect();
         assert_eq!(batch.ids_shuffle[row * patches..][..patches], ids);
         assert_eq!(batch.labels[row], scenes.label(index));
@@ -206,12 +205,12 @@ fn broken_images_leave_their_batch_and_no_other() {
             for (to, from) in rows.into_iter().enumerate() {
                 assert_eq!(found.indices[to], whole.indices[from]);
                 assert_eq!(
-                    found.visible[to * visible_len..][..visible_len],
-                    whole.visible[from * visible_len..][..visible_len]
+                    found.visible.as_u8().unwrap()[to * visible_len..][..visible_len],
+                    whole.visible.as_u8().unwrap()[from * visible_len..][..visible_len]
                 );
                 assert_eq!(
-                    found.masked[to * masked_len..][..masked_len],
-                    whole.masked[from * masked_len..][..masked_len]
+                    found.masked.as_u8().unwrap()[to * masked_len..][..masked_len],
+                    whole.masked.as_u8().unwrap()[from * masked_len..][..masked_len]
                 );
             }
         }

@@ -12,7 +12,7 @@ pub(crate) fn hue(mut image: Image, turn: f64) -> Image {
     // As torchvision: towards 0, and modulo 256, although Pillow's circle has 255 steps.
     let steps = (turn * 255.0) as i32 as u8;
     if image.channels() == 3 {
-        for pixel in image.pixels_mut().chunks_exact_mut(3) {
+        for pixel in image.bytes_mut().chunks_exact_mut(3) {
             let (hue, saturation, value) = to_hsv([pixel[0], pixel[1], pixel[2]]);
             let turned = to_rgb(hue.wrapping_add(steps), saturation, value);
             pixel.copy_from_slice(&turned);

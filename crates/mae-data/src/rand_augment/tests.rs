@@ -40,7 +40,7 @@ fn check(op: Op, level: f64, channels: usize) {
     let source = fixture(&format!("{prefix}source"), channels);
     let found = op.apply(source.clone(), level, RandAugment::default().fill);
     assert_eq!((found.height(), found.width()), (30, 38));
-    let differences: Vec<u8> = (found.pixels().iter().zip(expected.pixels()))
+    let differences: Vec<u8> = (found.bytes().iter().zip(expected.bytes()))
         .map(|(a, b)| a.abs_diff(*b))
         .collect();
     let sum: f64 = differences.iter().copied().map(f64::from).sum();
@@ -122,7 +122,7 @@ fn an_image_of_one_colour_keeps_it_under_every_warp() {
 #[test]
 fn the_strongest_posterization_is_black() {
     let found = Op::Posterize.apply(fixture("source", 3), 10.0, [9; 3]);
-    assert!(found.pixels().iter().all(|&value| value == 0));
+    assert!(found.bytes().iter().all(|&value| value == 0));
 }
 
 #[test]

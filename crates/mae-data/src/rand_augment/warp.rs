@@ -65,7 +65,7 @@ pub(super) fn warp(image: &Image, affine: &Affine, fill: [u8; 3]) -> Image {
     };
     let inside = |place: f64, side: usize| (0.0..side as f64).contains(&place);
     let mut result = image.clone();
-    for (at, pixel) in (result.pixels_mut().chunks_exact_mut(channels)).enumerate() {
+    for (at, pixel) in (result.bytes_mut().chunks_exact_mut(channels)).enumerate() {
         let (x, y) = affine.source_of(at % width, at / width);
         if !(inside(x, width) && inside(y, height)) {
             pixel.copy_from_slice(&fill[..channels]);
@@ -77,7 +77,7 @@ pub(super) fn warp(image: &Image, affine: &Affine, fill: [u8; 3]) -> Image {
             let mut sum = 0.0;
             for (row, row_weight) in rows.into_iter().zip(row_weights) {
                 for (column, column_weight) in columns.into_iter().zip(column_weights) {
-                    let source = image.pixels()[(row * width + column) * channels + channel];
+                    let source = image.bytes()[(row * width + column) * channels + channel];
                     sum += row_weight * column_weight * f64::from(source);
                 }
             }

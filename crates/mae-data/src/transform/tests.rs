@@ -13,7 +13,7 @@ fn key(index: u64) -> SampleKey {
 
 /// A luma image whose values are their columns.
 fn columns(height: usize, width: usize) -> Image {
-    let pixels = (0..height).flat_map(|_| 0..width as u8).collect();
+    let pixels: Vec<u8> = (0..height).flat_map(|_| 0..width as u8).collect();
     Image::new(height, width, 1, pixels).unwrap()
 }
 
@@ -39,7 +39,7 @@ fn a_crop_without_resize_copies_pixels() {
         .apply(columns(8, 13), key(0))
         .unwrap();
     // torchvision rounds the offset 2.5 to the even 2.
-    assert_eq!(result.pixels()[..8], [2, 3, 4, 5, 6, 7, 8, 9]);
+    assert_eq!(result.bytes()[..8], [2, 3, 4, 5, 6, 7, 8, 9]);
 }
 
 #[test]
@@ -122,7 +122,7 @@ fn half_of_the_images_are_flipped() {
         ..Transform::center_crop(8, 8)
     };
     let flipped = (0..1000)
-        .filter(|&index| transform.apply(columns(8, 8), key(index)).unwrap().pixels()[0] == 7)
+        .filter(|&index| transform.apply(columns(8, 8), key(index)).unwrap().bytes()[0] == 7)
         .count();
     // Binomial(1000, 1/2) has a standard deviation of 16: allow five of them.
     assert!(flipped.abs_diff(500) < 80, "{flipped} of 1000");
@@ -140,7 +140,7 @@ fn a_crop_share_of_1_takes_the_largest_part() {
     let half = Augmentation::CenterCrop { crop_share: 0.5 };
     // The middle half of the height, and as much of the width: pixels 20 to 40 of 61.
     let half = apply(half);
-    let row = &half.pixels()[..8];
+    let row = &half.bytes()[..8];
     assert!(
         (20..=23).contains(&row[0]) && (37..=40).contains(&row[7]),
         "{row:?}"
@@ -153,7 +153,7 @@ fn a_random_crop_is_cut_from_the_resized_image() {
     let mut seen = std::collections::HashSet::new();
     for index in 0..300 {
         // The source has the resized size, so that a crop copies pixels.
-        let pixels = (0..16 * 20).map(|at| (at % 256) as u8).collect();
+        let pixels: Vec<u8> = (0..16 * 20).map(|at| (at % 256) as u8).collect();
         let image = Image::new(16, 20, 1, pixels).unwrap();
         let crop = transform.apply(image.clone(), key(index)).unwrap();
         let (top, left) = (0..=8)
@@ -161,7 +161,7 @@ fn a_random_crop_is_cut_from_the_resized_image() {
             .find(|&(top, left)| {
                 (0..8).all(|row| {
                     let start = (top + row) * 20 + left;
-                    crop.pixels()[row * 8..][..8] == image.pixels()[start..start + 8]
+                    crop.bytes()[row * 8..][..8] == image.bytes()[start..start + 8]
                 })
             })
             .expect("a crop of the image");
@@ -178,7 +178,7 @@ fn a_random_crop_is_cut_from_the_resized_image() {
 #[test]
 fn a_part_of_fixed_size_is_resized_as_the_whole_and_cut() {
     let mut rng = Rng::new(key(0), Stream::Scene);
-    let pixels = (0..61 * 83).map(|_| rng.below(256) as u8).collect();
+    let pixels: Vec<u8> = (0..61 * 83).map(|_| rng.below(256) as u8).collect();
     let image = Image::new(61, 83, 1, pixels).unwrap();
     // The shorter side becomes 32 / 0.8.
     let resized = image.resize(40, 54).unwrap();
@@ -192,8 +192,8 @@ fn a_part_of_fixed_size_is_resized_as_the_whole_and_cut() {
         let found = image.crop_resize(part, 32, 32).unwrap();
         let [top, left] = offsets;
         for row in 0..32 {
-            let expected = &resized.pixels()[(top + row) * 54 + left..][..32];
-            let found = &found.pixels()[row * 32..][..32];
+            let expected = &resized.bytes()[(top + row) * 54 + left..][..32];
+            let found = &found.bytes()[row * 32..][..32];
             let mut pairs = found.iter().zip(expected);
             assert!(
                 pairs.all(|(a, b)| a.abs_diff(*b) <= 1),
@@ -344,6 +344,6 @@ proptest! {
         let transform = Transform::center_crop(target_height, target_width);
         let result = transform.apply(image, key(0)).unwrap();
         // The weights of the kernel add up to 1, at the edges too.
-        prop_assert_eq!(result.into_pixels(), vec![9; target_height * target_width]);
+        prop_assert_eq!(result.bytes(), vec![9; target_height * target_width]);
     }
 }

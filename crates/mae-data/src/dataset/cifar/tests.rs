@@ -52,7 +52,7 @@ fn planes_become_pixels() {
         assert_eq!(train.label(10_001), Some(7));
         assert_eq!(train.classes()[7], "class 7");
         let image = train.image(10_001).unwrap();
-        assert_eq!(image.pixels()[..6], [1, 3, 4, 2, 0, 0]);
+        assert_eq!(image.bytes()[..6], [1, 3, 4, 2, 0, 0]);
         assert!(train.name(10_001).ends_with("data_batch_2.bin:1"));
         assert!(train.image(50_000).is_err());
         assert_eq!(train.label(50_000), None);
@@ -66,7 +66,7 @@ fn the_second_label_of_cifar_100_counts() {
     write_at(&file, 0, &[19, 99, 5]);
     let test = CifarDataset::open(parent.path(), Cifar::Hundred, Split::Test).unwrap();
     assert_eq!((test.len(), test.label(0)), (10_000, Some(99)));
-    assert_eq!(test.image(0).unwrap().pixels()[0], 5);
+    assert_eq!(test.image(0).unwrap().bytes()[0], 5);
     write_at(&file, 0, &[19, 100]);
     let message = message(parent.path(), Cifar::Hundred, Split::Test);
     assert!(message.contains("found label 100 at record 0"), "{message}");

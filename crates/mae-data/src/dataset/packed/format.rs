@@ -1,7 +1,10 @@
 //! The bytes of a packed file: what [`super`] documents, in code.
 
+use crate::pixels::PixelKind;
+
 pub(super) const MAGIC: [u8; 8] = *b"mae-pack";
-pub(super) const VERSION: u32 = 1;
+/// The newest version; files that the first can hold are of the first, for older programs.
+pub(super) const VERSION: u32 = 2;
 pub(super) const HEADER_LEN: usize = 56;
 pub(super) const ENTRY_LEN: usize = 40;
 /// The label of an image without one.
@@ -12,10 +15,22 @@ const CHECKSUM_AT: usize = HEADER_LEN - 4;
 /// What a record is.
 #[derive(Copy, Clone, Debug, PartialEq, Eq)]
 pub(super) enum Encoding {
-    /// Pixels, `[height, width, channels]`.
+    /// Pixels, `[height, width, channels]`, bytes.
     Raw = 0,
     /// The content of an image file.
     File = 1,
+    /// Pixels, `[height, width, channels]`, f32. Since version 2.
+    RawF32 = 2,
+}
+
+impl Encoding {
+    /// What the pixels are.
+    pub(super) fn kind(self) -> PixelKind {
+        match self {
+            Encoding::Raw | Encoding::File => PixelKind::U8,
+            Encoding::RawF32 => PixelKind::F32,
+        }
+    }
 }
 
 /// What is at the start of a packed file.
@@ -42,7 +57,12 @@ impl Header {
     pub(super) fn to_bytes(self) -> [u8; HEADER_LEN] {
         let mut bytes = [0; HEADER_LEN];
         bytes[..8].copy_from_slice(&MAGIC);
-        let words = [VERSION, self.encoding as u32, self.channels, self.classes];
+        let words = [
+            self.version(),
+            self.encoding as u32,
+            self.channels,
+            self.classes,
+        ];
         for (at, word) in words.into_iter().enumerate() {
             bytes[8 + 4 * at..][..4].copy_from_slice(&word.to_le_bytes());
         }
@@ -56,6 +76,14 @@ impl Header {
         bytes
     }
 
+    /// The first version of the format that has all that is used.
+    fn version(self) -> u32 {
+        match (self.encoding, self.channels) {
+            (Encoding::Raw | Encoding::File, 1 | 3) => 1,
+            _ => VERSION,
+        }
+    }
+
     /// Reads the start of a file.
     pub(super) fn read(file: &[u8]) -> Result<Header, BadHeader> {
         if file.get(..8) != Some(&MAGIC) {
@@ -64,7 +92,7 @@ impl Header {
         let header = file.get(..HEADER_LEN).ok_or(BadHeader::Damaged)?;
         // Before the checksum, which another version may have elsewhere.
         match u32_at(header, 8) {
-            VERSION => {}
+            1..=VERSION => {}
             version => return Err(BadHeader::Version(version)),
         }
         if crc32c::crc32c(&header[..CHECKSUM_AT]) != u32_at(header, CHECKSUM_AT) {
@@ -74,6 +102,7 @@ impl Header {
             encoding: match u32_at(header, 12) {
                 0 => Encoding::Raw,
                 1 => Encoding::File,
+                2 => Encoding::RawF32,
                 _ => return Err(BadHeader::Damaged),
             },
             channels: u32_at(header, 16),

@@ -33,7 +33,7 @@ impl Pictures {
 
     fn pixels(&self, index: usize) -> Image {
         let (height, width) = (8 + index % 5, 20 - index % 11);
-        let pixels = (0..height * width * self.channels)
+        let pixels: Vec<u8> = (0..height * width * self.channels)
             .map(|at| (at * (index + 3) / 5) as u8)
             .collect();
         Image::new(height, width, self.channels, pixels).unwrap()
@@ -168,7 +168,7 @@ fn the_bytes_are_those_that_the_documentation_names() {
         let entry = index + 40 * place;
         let pixels = pictures.pixels(picture);
         let record = &file[long(entry)..][..word(entry + 16) as usize];
-        assert_eq!(record, pixels.pixels());
+        assert_eq!(record, pixels.bytes());
         assert_eq!(long(entry), record_start);
         record_start += record.len();
         let size = [word(entry + 20), word(entry + 24)];
@@ -215,10 +215,10 @@ fn a_jpeg_is_smaller_and_near() {
         assert_eq!(record[..2], [0xff, 0xd8]);
         let (found, original) = (dataset.image(place).unwrap(), pictures.pixels(index));
         assert_eq!(found.height(), original.height());
-        let off: u64 = (found.pixels().iter().zip(original.pixels()))
+        let off: u64 = (found.bytes().iter().zip(original.bytes()))
             .map(|(a, b)| u64::from(a.abs_diff(*b)))
             .sum();
-        let mean = off as f64 / found.pixels().len() as f64;
+        let mean = off as f64 / found.bytes().len() as f64;
         assert!(mean < 16.0, "image {place} is off by {mean}");
     }
 }
@@ -238,8 +238,8 @@ fn colours_become_luma_and_luma_grey() {
     assert_eq!(luma, open(1).image(0).unwrap());
     pack_to(&path, &open(1), CONFIG);
     let grey = PackedDataset::open(&path, 3).unwrap().image(0).unwrap();
-    let expected: Vec<u8> = luma.pixels().iter().flat_map(|&value| [value; 3]).collect();
-    assert_eq!(grey.pixels(), expected);
+    let expected: Vec<u8> = luma.bytes().iter().flat_map(|&value| [value; 3]).collect();
+    assert_eq!(grey.bytes(), expected);
     assert!(PackedDataset::open(&path, 2).is_err());
 }
 

@@ -11,6 +11,7 @@ use super::format::{Encoding, Entry, HEADER_LEN, Header, NO_LABEL};
 use crate::dataset::Dataset;
 use crate::error::DataError;
 use crate::image::Image;
+use crate::pixels::{PixelKind, Pixels};
 
 /// How [`pack`] stores images.
 #[derive(Copy, Clone, Debug, PartialEq)]
@@ -58,6 +59,7 @@ pub struct PackSummary {
 /// Images are read, reduced with [`Image::resize`]'s antialiased bicubic and encoded on all
 /// threads of the current rayon pool, and written in the order of the data set, so the same images
 /// give the same bytes.
+/// Numbers of 32 bits are stored as they are, but for the reduction.
 /// Only a few images a thread are in memory at a time, and 40 bytes and the name of each.
 /// Broken images are warned of and left out.
 ///
@@ -66,7 +68,8 @@ pub struct PackSummary {
 /// a temporary name, and rename it when this returns a summary.
 ///
 /// # Errors
-/// [`DataError::Config`] if a setting is out of range or no image is whole;
+/// [`DataError::Config`] if a setting is out of range, if no image is whole, or if JPEGs are asked for
+/// and cannot hold the images: those of other than 8 bits, or of other than 1 or 3 channels;
 /// [`DataError::TooManyBroken`] if more than `max_broken_share` are broken; [`DataError::Write`] if
 /// the file cannot be written; the data set's own errors.
 pub fn pack(
@@ -75,7 +78,7 @@ pub fn pack(
     path: &Path,
     mut on_progress: impl FnMut(PackProgress) -> ControlFlow<()>,
 ) -> Result<Option<PackSummary>, DataError> {
-    config.validate()?;
+    config.validate(dataset)?;
     let mut writer = Writer::create(path, dataset, config)?;
     let mut broken = Vec::new();
     // Enough that threads seldom wait for the last of a group.
@@ -115,7 +118,7 @@ pub fn pack(
 }
 
 impl PackConfig {
-    fn validate(&self) -> Result<(), DataError> {
+    fn validate(&self, dataset: &dyn Dataset) -> Result<(), DataError> {
         let refuse = |key, expected: &str, found: String, remedy: &str| {
             Err(DataError::Config {
                 key,
@@ -135,6 +138,22 @@ impl PackConfig {
         match self.encoding {
             PackEncoding::Jpeg(quality) if !(1..=100).contains(&quality) => {
                 return refuse("quality", "1 to 100", quality.to_string(), "95 is good");
+            }
+            PackEncoding::Jpeg(_) if dataset.kind() != PixelKind::U8 => {
+                return refuse(
+                    "quality",
+                    "none, for a JPEG holds 8 bits a value",
+                    format!("images of {} values", dataset.kind().name()),
+                    "leave it out to store pixels, which loses nothing",
+                );
+            }
+            PackEncoding::Jpeg(_) if !matches!(dataset.channels(), 1 | 3) => {
+                return refuse(
+                    "quality",
+                    "none, for a JPEG holds 1 or 3 channels",
+                    format!("images of {} channels", dataset.channels()),
+                    "leave it out to store pixels, which loses nothing",
+                );
             }
             _ => {}
         }
@@ -177,8 +196,15 @@ impl PackConfig {
         if image.channels() != dataset.channels() {
             return Err(broken(format!("it has {} channels", image.channels())));
         }
+        let image = match image.kind() == dataset.kind() {
+            true => image,
+            false => image.into_kind(dataset.kind(), &dataset.name(index))?,
+        };
         let content = match self.encoding {
-            PackEncoding::Raw => image.into_pixels(),
+            PackEncoding::Raw => match image.into_pixels() {
+                Pixels::U8(values) => values,
+                Pixels::F32(values) => values.into_iter().flat_map(f32::to_le_bytes).collect(),
+            },
             PackEncoding::Jpeg(quality) => to_jpeg(&image, quality).map_err(broken)?,
         };
         let word = |value: usize| {
@@ -220,7 +246,7 @@ fn to_jpeg(image: &Image, quality: u8) -> Result<Vec<u8>, String> {
     };
     let (width, height) = (image.width() as u32, image.height() as u32);
     JpegEncoder::new_with_quality(&mut content, quality)
-        .encode(image.pixels(), width, height, colour)
+        .encode(image.bytes(), width, height, colour)
         .map_err(|error| format!("no JPEG can hold it: {error}"))?;
     Ok(content)
 }
@@ -244,7 +270,10 @@ impl<'a> Writer<'a> {
     ) -> Result<Self, DataError> {
         let header = Header {
             encoding: match config.encoding {
-                PackEncoding::Raw => Encoding::Raw,
+                PackEncoding::Raw => match dataset.kind() {
+                    PixelKind::U8 => Encoding::Raw,
+                    PixelKind::F32 => Encoding::RawF32,
+                },
                 PackEncoding::Jpeg(_) => Encoding::File,
             },
             channels: dataset.channels() as u32,

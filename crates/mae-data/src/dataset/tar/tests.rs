@@ -59,7 +59,7 @@ fn text(text: &str) -> Vec<u8> {
 }
 
 fn shade(dataset: &TarDataset, index: usize) -> u8 {
-    dataset.image(index).unwrap().pixels()[0]
+    dataset.image(index).unwrap().bytes()[0]
 }
 
 #[test]

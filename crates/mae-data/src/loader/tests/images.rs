@@ -43,8 +43,11 @@ fn a_batch_holds_what_the_transform_makes() {
                 .transform
                 .apply(scenes.image(index).unwrap(), key)
                 .unwrap();
-            let len = image.pixels().len();
-            assert_eq!(batch.pixels[row * len..][..len], *image.pixels());
+            let len = image.bytes().len();
+            assert_eq!(
+                batch.pixels.as_u8().unwrap()[row * len..][..len],
+                *image.bytes()
+            );
             assert_eq!(batch.labels[row], scenes.label(index));
         }
     }
@@ -128,8 +131,8 @@ fn a_broken_image_takes_its_pixels_and_its_label_along() {
             assert_eq!(found.indices[to], whole.indices[from]);
             assert_eq!(found.labels[to], whole.labels[from]);
             assert_eq!(
-                found.pixels[to * image_len..][..image_len],
-                whole.pixels[from * image_len..][..image_len]
+                found.pixels.as_u8().unwrap()[to * image_len..][..image_len],
+                whole.pixels.as_u8().unwrap()[from * image_len..][..image_len]
             );
         }
     }

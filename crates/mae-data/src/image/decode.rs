@@ -1,0 +1,254 @@
+//! From the content of a file to pixels.
+
+use std::io::{BufRead, Cursor, Seek};
+use std::panic::{AssertUnwindSafe, catch_unwind};
+
+use image::{DynamicImage, ImageDecoder, ImageFormat, ImageReader, Limits};
+
+use super::{MAX_DECODED, MAX_SIDE, npy, tiff};
+use crate::jpeg;
+use crate::pixels::{PixelKind, Pixels, from_u16, recolour};
+
+/// What a file holds.
+pub(super) struct Decoded {
+    pub(super) height: usize,
+    pub(super) width: usize,
+    pub(super) channels: usize,
+    pub(super) meaning: Meaning,
+    pub(super) pixels: Pixels,
+}
+
+/// What channels are.
+#[derive(Copy, Clone, Debug, PartialEq, Eq)]
+pub(super) enum Meaning {
+    /// Grey or RGB, with or without alpha.
+    Picture,
+    /// Of each file's own.
+    Bands,
+}
+
+/// Decodes the content of an image file or an array; the error says why it cannot be.
+pub(super) fn decode(content: &[u8], channels: usize) -> Result<Decoded, String> {
+    // A decoder that panics on a damaged file must not end a run of days.
+    let decoded = catch_unwind(AssertUnwindSafe(|| decode_any(content, channels)))
+        .unwrap_or_else(|_| Err("the decoder panicked on it".to_owned()))?;
+    let decoded = decoded.with_channels(channels)?;
+    decoded.check_finite()?;
+    Ok(decoded)
+}
+
+/// What the values of a file become; `None` if it is no file that [`decode`] knows.
+pub(crate) fn kind_of(mut reader: impl BufRead + Seek) -> Option<PixelKind> {
+    const PNG: &[u8] = b"\x89PNG\r\n\x1a\n";
+    /// Where a PNG says how many bits a value has.
+    const PNG_DEPTH_AT: usize = 24;
+    let mut start = [0; 32];
+    let mut filled = 0;
+    while filled < start.len() {
+        match reader.read(&mut start[filled..]).ok()? {
+            0 => break,
+            read => filled += read,
+        }
+    }
+    let start = &start[..filled];
+    reader.rewind().ok()?;
+    catch_unwind(AssertUnwindSafe(|| {
+        if npy::is_npy(start) {
+            npy::kind_of(&mut reader)
+        } else if tiff::is_tiff(start) {
+            tiff::kind_of(reader)
+        } else if start.starts_with(PNG) {
+            Some(match start.get(PNG_DEPTH_AT)? {
+                16 => PixelKind::F32,
+                _ => PixelKind::U8,
+            })
+        } else {
+            image::guess_format(start).ok().map(|_| PixelKind::U8)
+        }
+    }))
+    .ok()
+    .flatten()
+}
+
+/// Says that a file has not the channels that are asked for.
+pub(super) fn other_channels(found: usize, expected: usize) -> String {
+    let channels = |count: usize| match count {
+        1 => "1 channel".to_owned(),
+        count => format!("{count} channels"),
+    };
+    format!(
+        "it has {}, expected {}; set model.channels={found} (pack: --channels {found}), or convert \
+         or remove it",
+        channels(found),
+        channels(expected),
+    )
+}
+
+fn decode_any(content: &[u8], channels: usize) -> Result<Decoded, String> {
+    if npy::is_npy(content) {
+        let (height, width, pixels) = npy::read(content, channels)?;
+        return Ok(Decoded {
+            height,
+            width,
+            channels,
+            meaning: Meaning::Bands,
+            pixels,
+        });
+    }
+    if tiff::is_tiff(content)
+        && let Some(decoded) = tiff::read(content, channels)?
+    {
+        return Ok(decoded);
+    }
+    decode_picture(content).and_then(Decoded::of_picture)
+}
+
+fn decode_picture(content: &[u8]) -> Result<DynamicImage, String> {
+    let mut reader = ImageReader::new(Cursor::new(content))
+        .with_guessed_format()
+        .map_err(|error| error.to_string())?;
+    match reader.format() {
+        _ if content.is_empty() => return Err("the file is empty".to_owned()),
+        None => {
+            return Err(
+                "the content is no image: expected jpeg, png, webp, bmp, tiff, gif or npy; \
+                        convert or remove it"
+                    .to_owned(),
+            );
+        }
+        Some(ImageFormat::Jpeg) if !jpeg::is_complete(content) => {
+            return Err("the jpeg ends early: no end-of-image marker; fetch it again".to_owned());
+        }
+        Some(_) => {}
+    }
+    let mut limits = Limits::default();
+    limits.max_image_width = Some(MAX_SIDE);
+    limits.max_image_height = Some(MAX_SIDE);
+    limits.max_alloc = Some(MAX_DECODED);
+    reader.limits(limits);
+    let mut decoder = reader.into_decoder().map_err(|error| error.to_string())?;
+    let (width, height) = decoder.dimensions();
+    if decoder.total_bytes() > MAX_DECODED {
+        return Err(format!(
+            "{width} x {height} pixels take more than {} MiB; shrink it",
+            MAX_DECODED >> 20
+        ));
+    }
+    let orientation = decoder.orientation().map_err(|error| error.to_string())?;
+    let mut image = DynamicImage::from_decoder(decoder).map_err(|error| error.to_string())?;
+    image.apply_orientation(orientation);
+    Ok(image)
+}
+
+impl Decoded {
+    fn of_picture(image: DynamicImage) -> Result<Decoded, String> {
+        let deep = |values: Vec<u16>| Pixels::F32(values.into_iter().map(from_u16).collect());
+        let (height, width) = (image.height() as usize, image.width() as usize);
+        let channels = usize::from(image.color().channel_count());
+        let pixels = match image {
+            DynamicImage::ImageLuma8(image) => Pixels::U8(image.into_raw()),
+            DynamicImage::ImageLumaA8(image) => Pixels::U8(image.into_raw()),
+            DynamicImage::ImageRgb8(image) => Pixels::U8(image.into_raw()),
+            DynamicImage::ImageRgba8(image) => Pixels::U8(image.into_raw()),
+            DynamicImage::ImageLuma16(image) => deep(image.into_raw()),
+            DynamicImage::ImageLumaA16(image) => deep(image.into_raw()),
+            DynamicImage::ImageRgb16(image) => deep(image.into_raw()),
+            DynamicImage::ImageRgba16(image) => deep(image.into_raw()),
+            DynamicImage::ImageRgb32F(image) => Pixels::F32(image.into_raw()),
+            DynamicImage::ImageRgba32F(image) => Pixels::F32(image.into_raw()),
+            other => return Err(format!("its colours are {:?}; convert it", other.color())),
+        };
+        Ok(Decoded {
+            height,
+            width,
+            channels,
+            meaning: Meaning::Picture,
+            pixels,
+        })
+    }
+
+    /// With as many channels as are wanted, if they can be made.
+    fn with_channels(self, wanted: usize) -> Result<Decoded, String> {
+        match (self.meaning, wanted) {
+            (_, wanted) if wanted == self.channels => Ok(self),
+            (Meaning::Picture, 1 | 3) => Ok(Decoded {
+                pixels: recolour(self.pixels, self.channels, wanted),
+                channels: wanted,
+                ..self
+            }),
+            _ => Err(other_channels(self.channels, wanted)),
+        }
+    }
+
+    /// As it is meant to be looked at; `orientation` is EXIF's and TIFF's number for how it lies.
+    pub(super) fn oriented(self, orientation: u16) -> Decoded {
+        fn move_pixels<T: Copy>(
+            values: &[T],
+            channels: usize,
+            source: impl Iterator<Item = usize>,
+        ) -> Vec<T> {
+            source
+                .flat_map(|pixel| values[pixel * channels..][..channels].iter().copied())
+                .collect()
+        }
+        if !(2..=8).contains(&orientation) {
+            return self;
+        }
+        let (old_height, old_width) = (self.height, self.width);
+        let is_turned = orientation >= 5;
+        let (height, width) = match is_turned {
+            true => (old_width, old_height),
+            false => (old_height, old_width),
+        };
+        // Where the pixel at a row and a column of the result is in the file.
+        let source = |row: usize, column: usize| {
+            let (y, x) = match is_turned {
+                true => (column, row),
+                false => (row, column),
+            };
+            let y = match orientation {
+                3 | 4 | 6 | 7 => old_height - 1 - y,
+                _ => y,
+            };
+            let x = match orientation {
+                2 | 3 | 7 | 8 => old_width - 1 - x,
+                _ => x,
+            };
+            (y, x)
+        };
+        let source = (0..height * width).map(|at| {
+            let (y, x) = source(at / width, at % width);
+            y * old_width + x
+        });
+        let pixels = match &self.pixels {
+            Pixels::U8(values) => Pixels::U8(move_pixels(values, self.channels, source)),
+            Pixels::F32(values) => Pixels::F32(move_pixels(values, self.channels, source)),
+        };
+        Decoded {
+            height,
+            width,
+            pixels,
+            ..self
+        }
+    }
+
+    fn check_finite(&self) -> Result<(), String> {
+        let Pixels::F32(values) = &self.pixels else {
+            return Ok(());
+        };
+        match values.iter().position(|value| !value.is_finite()) {
+            None => Ok(()),
+            Some(at) => {
+                let pixel = at / self.channels;
+                Err(format!(
+                    "the value at row {}, column {}, channel {} is {}, expected finite numbers; \
+                     replace or remove it",
+                    pixel / self.width,
+                    pixel % self.width,
+                    at % self.channels,
+                    values[at]
+                ))
+            }
+        }
+    }
+}
