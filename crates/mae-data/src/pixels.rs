@@ -1,5 +1,7 @@
 //! The values of pixels: bytes, or floating-point numbers.
 
+use std::ops::Range;
+
 use serde::{Deserialize, Serialize};
 
 /// What the values of pixels are; the same for all images of a data set.
@@ -88,6 +90,17 @@ impl Pixels {
         match self {
             Pixels::U8(values) => values.into_iter().map(from_u8).collect(),
             Pixels::F32(values) => values,
+        }
+    }
+
+    /// As [`into_f32`](Pixels::into_f32), of some of the values.
+    ///
+    /// # Panics
+    /// If `range` is not inside.
+    pub fn range_f32(&self, range: Range<usize>) -> Vec<f32> {
+        match self {
+            Pixels::U8(values) => values[range].iter().copied().map(from_u8).collect(),
+            Pixels::F32(values) => values[range].to_vec(),
         }
     }
 

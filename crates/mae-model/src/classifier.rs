@@ -100,7 +100,7 @@ impl VitClassifier {
         &self.config
     }
 
-    /// The channel statistics that u8 patches are normalised with.
+    /// The channel statistics that patches are normalised with.
     pub fn normalization(&self) -> &Normalization {
         &self.normalization
     }
@@ -123,7 +123,7 @@ impl VitClassifier {
     /// Class scores of whole images.
     ///
     /// # Shapes
-    /// - `patches`: `[batch, patches, patch_dim]`, u8 pixels or normalised f32
+    /// - `patches`: `[batch, patches, patch_dim]`, u8, or f32 in the units of mean and standard deviation
     /// - returns `[batch, classes]`, logits
     ///
     /// # Errors
@@ -137,7 +137,7 @@ impl VitClassifier {
     /// What the head would be given: pooled features of whole images, without gradient.
     ///
     /// # Shapes
-    /// - `patches`: `[batch, patches, patch_dim]`, u8 pixels or normalised f32
+    /// - `patches`: `[batch, patches, patch_dim]`, u8, or f32 in the units of mean and standard deviation
     /// - returns `[batch, embed_dim]`
     ///
     /// # Errors
@@ -150,7 +150,7 @@ impl VitClassifier {
     /// The tokens that the first `blocks` blocks make, without gradient or drop path: a frozen prefix.
     ///
     /// # Shapes
-    /// - `patches`: `[batch, patches, patch_dim]`, u8 pixels or normalised f32
+    /// - `patches`: `[batch, patches, patch_dim]`, u8, or f32 in the units of mean and standard deviation
     /// - returns `[batch, 1 + patches, embed_dim]`, to give [`forward_from`](Self::forward_from)
     ///
     /// # Errors

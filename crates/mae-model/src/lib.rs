@@ -50,7 +50,7 @@ pub use error::ModelError;
 pub use flops::Flops;
 pub use kernels::{Kernels, TakenThreads};
 pub use mae::MaskedAutoencoderViT;
-pub use normalization::Normalization;
+pub use normalization::{Normalization, in_units};
 pub use patchify::{patchify, unpatchify};
 pub use pca::Pca;
 pub use target::unshuffle;

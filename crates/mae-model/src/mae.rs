@@ -81,7 +81,7 @@ impl MaskedAutoencoderViT {
         &self.config
     }
 
-    /// The channel statistics that u8 patches are normalised with.
+    /// The channel statistics that patches are normalised with.
     pub fn normalization(&self) -> &Normalization {
         &self.normalization
     }
@@ -135,7 +135,7 @@ impl MaskedAutoencoderViT {
     /// Mean loss of a batch over the patches of [`MaeConfig::loss_region`].
     ///
     /// # Shapes
-    /// - `visible`: `[batch, kept, patch_dim]`, u8 pixels or normalised f32
+    /// - `visible`: `[batch, kept, patch_dim]`, u8, or f32 in the units of mean and standard deviation
     /// - `masked`: `[batch, patches - kept, patch_dim]`, likewise
     /// - `ids_shuffle`: `[batch, patches]`, i64; the first `kept` are the visible patches' places
     /// - returns a scalar, f32
@@ -162,7 +162,7 @@ impl MaskedAutoencoderViT {
     /// hidden ones.
     ///
     /// # Shapes
-    /// - `visible`: `[batch, kept, patch_dim]`, u8 pixels or normalised f32
+    /// - `visible`: `[batch, kept, patch_dim]`, u8, or f32 in the units of mean and standard deviation
     /// - `ids_shuffle`: `[batch, patches]`, i64; the first `kept` are the visible patches' places
     /// - returns `[batch, 1 + kept, embed_dim]`, class token first; with mask tokens `[batch, 1 + patches, embed_dim]`
     ///
@@ -234,7 +234,7 @@ impl MaskedAutoencoderViT {
     /// What the decoder should predict of the patches of [`MaeConfig::loss_region`], in shuffled order.
     ///
     /// # Shapes
-    /// - `visible`: `[batch, kept, patch_dim]`, u8 pixels or normalised f32
+    /// - `visible`: `[batch, kept, patch_dim]`, u8, or f32 in the units of mean and standard deviation
     /// - `masked`: `[batch, patches - kept, patch_dim]`, likewise
     /// - `ids_shuffle`: `[batch, patches]`, i64
     /// - returns `[batch, n, target_dim]` in f32, or token ids `[batch, n]`; `n` is `patches - kept`, or `patches` if
@@ -290,7 +290,7 @@ impl MaskedAutoencoderViT {
         Ok(self.objective.loss(pred, target))
     }
 
-    /// Predictions as pixel values 0..255, not clamped.
+    /// Predictions as pixel values in the units of mean and standard deviation (0..1 for usual images), not clamped.
     ///
     /// Under `norm_pix_loss` a prediction lacks its patch's mean and variance;
     /// they are taken from `patches`, the true ones, which no predictor would have.
@@ -298,7 +298,7 @@ impl MaskedAutoencoderViT {
     ///
     /// # Shapes
     /// - `pred`: `[batch, patches, target_dim]`, in the image's order
-    /// - `patches`: `[batch, patches, patch_dim]`, likewise; u8 or normalised f32
+    /// - `patches`: `[batch, patches, patch_dim]`, likewise; u8, or f32 in the units of mean and standard deviation
     /// - `ids_keep`: `[batch, kept]`, i64; the visible patches' places
     /// - returns `[batch, patches, patch_dim]`, f32
     ///

@@ -5,7 +5,10 @@ use tch::{Device, Kind, Tensor};
 
 use crate::{ModelError, Result};
 
-/// Mean and standard deviation of each channel, of pixels scaled to 0..1.
+/// Mean and standard deviation of each channel.
+///
+/// Pixels come as u8, which stand for 0..1, or as f32 in the *units* of mean and standard deviation: 0..1 for
+/// images from files of integers, the file's own for others. Models take both, and normalise them.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Normalization {
@@ -32,15 +35,37 @@ impl Normalization {
         }
     }
 
+    /// Leaves values as they are: for a model whose inputs are normalised by others.
+    pub fn identity(channels: usize) -> Self {
+        Self::new(vec![0.0; channels], vec![1.0; channels])
+    }
+
     /// Normalises the pixels of whole images.
     ///
     /// # Shapes
-    /// - `images`: `[.., channels]`, u8 pixels; f32 ones are taken as normalised already
+    /// - `images`: `[.., channels]`, u8, or f32 in the units of mean and standard deviation
     /// - returns the same shape, f32
     ///
     /// # Errors
     /// [`ModelError::Shape`] if the last dimension is not one number a channel.
     pub fn normalize(&self, images: &Tensor) -> Result<Tensor> {
+        Ok(self.scale_of(images)?.normalize(images))
+    }
+
+    /// Brings normalised pixels back to the units of mean and standard deviation: the inverse of
+    /// [`normalize`](Self::normalize).
+    ///
+    /// # Shapes
+    /// - `images`: `[.., channels]`, normalised f32
+    /// - returns the same shape, not clamped
+    ///
+    /// # Errors
+    /// [`ModelError::Shape`] if the last dimension is not one number a channel.
+    pub fn denormalize(&self, images: &Tensor) -> Result<Tensor> {
+        Ok(self.scale_of(images)?.denormalize(images))
+    }
+
+    fn scale_of(&self, images: &Tensor) -> Result<PixelScale> {
         let channels = self.mean.len() as i64;
         if images.size().last() != Some(&channels) {
             return Err(ModelError::Shape {
@@ -49,7 +74,7 @@ impl Normalization {
                 expected: format!("[.., {channels}]"),
             });
         }
-        Ok(PixelScale::new(self, 1, images.device()).normalize(images))
+        Ok(PixelScale::new(self, 1, images.device()))
     }
 
     /// Checks that a model of `channels` channels can be built with it.
@@ -69,10 +94,25 @@ impl Normalization {
     }
 }
 
-/// The same on a device, laid out along a patch row: `pixel * scale + shift` normalises a u8.
+/// Pixels as numbers in the units of mean and standard deviation: u8 become 0..1, f32 stay as they are.
+///
+/// # Shapes
+/// - `pixels`: any shape, u8 or f32
+/// - returns the same shape, f32
+pub fn in_units(pixels: &Tensor) -> Tensor {
+    match pixels.kind() {
+        Kind::Uint8 => pixels.to_kind(Kind::Float) / 255.0,
+        _ => pixels.shallow_clone(),
+    }
+}
+
+/// The same on a device, laid out along a patch row: `pixel * scale + shift` normalises.
 #[derive(Debug)]
 pub(crate) struct PixelScale {
+    /// Of f32 values, in the units of mean and standard deviation.
     scale: Tensor,
+    /// Of u8 values, 255 of which are one unit.
+    scale_u8: Tensor,
     shift: Tensor,
 }
 
@@ -88,23 +128,56 @@ impl PixelScale {
             Tensor::from_slice(&channels.repeat(pixels_per_patch)).to_device(device)
         };
         Self {
-            scale: row(&|_, std| 1.0 / (255.0 * std)),
+            scale: row(&|_, std| 1.0 / std),
+            scale_u8: row(&|_, std| 1.0 / (255.0 * std)),
             shift: row(&|mean, std| -mean / std),
         }
     }
 
-    /// u8 patches `[.., patch_dim]` to normalised f32; f32 patches are taken as normalised already.
+    /// Patches `[.., patch_dim]`, u8 or f32 in the units of mean and standard deviation, to normalised f32.
     pub fn normalize(&self, patches: &Tensor) -> Tensor {
-        if patches.kind() == Kind::Uint8 {
-            self.shift
-                .addcmul(&patches.to_kind(Kind::Float), &self.scale)
-        } else {
-            patches.shallow_clone()
-        }
+        let scale = match patches.kind() {
+            Kind::Uint8 => &self.scale_u8,
+            _ => &self.scale,
+        };
+        (self.shift).addcmul(&patches.to_kind(Kind::Float), scale)
     }
 
-    /// Normalised f32 patches `[.., patch_dim]` back to pixel values 0..255, not clamped.
+    /// Normalised f32 patches `[.., patch_dim]` back to the units of mean and standard deviation, not clamped.
     pub fn denormalize(&self, patches: &Tensor) -> Tensor {
         (patches - &self.shift) / &self.scale
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn bytes_and_their_units_are_normalised_to_the_same() {
+        let normalization = Normalization::new(vec![0.4, 0.1, 0.9], vec![0.2, 0.01, 1.5]);
+        let bytes = Tensor::from_slice(&(0..=254).collect::<Vec<u8>>()).view([-1, 3]);
+        let of_bytes = normalization.normalize(&bytes).unwrap();
+        let of_units = normalization.normalize(&in_units(&bytes)).unwrap();
+        let error = (&of_bytes - of_units).abs().max().double_value(&[]);
+        assert!(error < 1e-5, "{error} of up to 90");
+        let back = normalization.denormalize(&of_bytes).unwrap();
+        let error = (back - in_units(&bytes)).abs().max().double_value(&[]);
+        assert!(error < 1e-6, "{error}");
+    }
+
+    #[test]
+    fn own_units_are_normalised_by_mean_and_deviation() {
+        let hounsfield = Normalization::new(vec![-500.0], vec![400.0]);
+        let values = Tensor::from_slice(&[-900.0_f32, -500.0, 3100.0]).view([3, 1]);
+        let found = hounsfield.normalize(&values).unwrap();
+        assert_eq!(
+            found,
+            Tensor::from_slice(&[-1.0_f32, 0.0, 9.0]).view([3, 1])
+        );
+        assert_eq!(hounsfield.denormalize(&found).unwrap(), values);
+        let identity = Normalization::identity(1);
+        assert_eq!(identity.normalize(&values).unwrap(), values);
+        assert!(identity.normalize(&values.view([1, 3])).is_err());
     }
 }

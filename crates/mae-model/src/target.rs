@@ -121,7 +121,8 @@ impl Objective {
             Self::Pca(pca) => pca.project(&patches()),
             Self::Tokens(tokenizer) => {
                 // A tokenizer sees whole images.
-                let tokens = tokenizer.encode_patches(&unshuffle(&all(), ids_shuffle))?;
+                let tokens =
+                    tokenizer.encode_normalized_patches(&unshuffle(&all(), ids_shuffle))?;
                 let ids = match region {
                     LossRegion::Masked => {
                         ids_shuffle.narrow(1, visible.size()[1], masked.size()[1])
@@ -167,7 +168,7 @@ impl Objective {
             Self::Pca(pca) => pca.restore(&pred),
             Self::Tokens(tokenizer) => {
                 let seen = tokenizer
-                    .encode_patches(patches)?
+                    .encode_normalized_patches(patches)?
                     .gather(1, ids_keep, false);
                 let ids = pred.argmax(-1, false).scatter(1, ids_keep, &seen);
                 tokenizer.patches_of(&tokenizer.decode(&ids)?)

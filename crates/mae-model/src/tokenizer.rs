@@ -117,7 +117,7 @@ impl Tokenizer {
         &self.config
     }
 
-    /// The channel statistics that u8 pixels are normalised with.
+    /// The channel statistics that pixels are normalised with.
     pub fn normalization(&self) -> &Normalization {
         &self.normalization
     }
@@ -156,14 +156,20 @@ impl Tokenizer {
     /// The token of each patch of images that are cut into patches already.
     ///
     /// # Shapes
-    /// - `patches`: `[batch, patches, patch_dim]` in the image's order, u8 pixels, or f32 normalised by
-    ///   [`normalization`](Self::normalization)
+    /// - `patches`: `[batch, patches, patch_dim]` in the image's order, u8, or f32 in the units of mean and
+    ///   standard deviation
     /// - returns `[batch, patches]`, i64
     ///
     /// # Errors
     /// [`ModelError::Shape`](crate::ModelError::Shape) if the patches do not make images of this tokenizer's size.
     pub fn encode_patches(&self, patches: &Tensor) -> Result<Tensor> {
         self.encode(&self.images_of(patches)?)
+    }
+
+    /// As [`encode_patches`](Self::encode_patches), of patches that are normalised already.
+    pub(crate) fn encode_normalized_patches(&self, patches: &Tensor) -> Result<Tensor> {
+        let images = unpatchify(patches, &self.config.grid()?)?;
+        self.encode(&images.permute([0, 3, 1, 2]))
     }
 
     /// The images that tokens stand for.
@@ -280,7 +286,7 @@ impl Tokenizer {
     /// Normalised images of patches in the image's order.
     ///
     /// # Shapes
-    /// - `patches`: `[batch, patches, patch_dim]`, u8 pixels, or f32, taken as normalised already
+    /// - `patches`: `[batch, patches, patch_dim]`, u8, or f32 in the units of mean and standard deviation
     /// - returns `[batch, channels, image_height, image_width]`, f32
     ///
     /// # Errors
@@ -289,7 +295,7 @@ impl Tokenizer {
         self.normalize(&unpatchify(patches, &self.config.grid()?)?)
     }
 
-    /// Patches of normalised images, in the image's order: the inverse of [`images_of`](Self::images_of).
+    /// Patches of images, in the image's order.
     ///
     /// # Shapes
     /// - `images`: `[batch, channels, image_height, image_width]`
@@ -308,7 +314,7 @@ impl Tokenizer {
     /// Normalises pixels and brings channels to the front.
     ///
     /// # Shapes
-    /// - `images`: `[batch, height, width, channels]`, u8 pixels; f32 ones are taken as normalised already
+    /// - `images`: `[batch, height, width, channels]`, u8, or f32 in the units of mean and standard deviation
     /// - returns `[batch, channels, height, width]`, f32
     ///
     /// # Errors
@@ -322,17 +328,14 @@ impl Tokenizer {
         Ok(self.pixels.normalize(images).permute([0, 3, 1, 2]))
     }
 
-    /// Normalised images as pixel values, rounded and clamped: the inverse of [`normalize`](Self::normalize).
+    /// Normalised images as pixel values in the units of mean and standard deviation (0..1 for usual images), not
+    /// clamped: the inverse of [`normalize`](Self::normalize).
     ///
     /// # Shapes
     /// - `images`: `[batch, channels, height, width]`, f32
-    /// - returns `[batch, height, width, channels]`, u8
+    /// - returns `[batch, height, width, channels]`, f32
     pub fn to_pixels(&self, images: &Tensor) -> Tensor {
-        self.pixels
-            .denormalize(&images.permute([0, 2, 3, 1]))
-            .round()
-            .clamp(0.0, 255.0)
-            .to_kind(Kind::Uint8)
+        self.pixels.denormalize(&images.permute([0, 2, 3, 1]))
     }
 
     fn patches(&self) -> i64 {

@@ -335,15 +335,14 @@ fn learned_positions_of_the_same_grid_are_kept_and_of_another_interpolated() {
 }
 
 #[test]
-fn u8_patches_equal_images_normalised_before() {
+fn u8_patches_equal_those_in_units_of_mean_and_deviation() {
     let model = classifier(&ClassifierConfig::fine_tune(encoder(), 10));
     let pixels: Vec<u8> = (0..BATCH * 16 * 24 * 3)
         .map(|i| (i * 7 % 256) as u8)
         .collect();
     let images = Tensor::from_slice(&pixels).view([BATCH, 16, 24, 3]);
     let of_u8 = mae_model::patchify(&images, 4).unwrap();
-    let normalised = Normalization::IMAGENET.normalize(&images).unwrap();
-    let of_f32 = mae_model::patchify(&normalised, 4).unwrap();
+    let of_f32 = mae_model::patchify(&mae_model::in_units(&images), 4).unwrap();
     let features = |patches: &Tensor| model.features(patches).unwrap();
     assert!(relative(&features(&of_u8), &features(&of_f32)) < 1e-6);
     assert!(

@@ -173,21 +173,14 @@ impl Images {
     fn mask(&self, number: u64) -> Result<MaskedBatch> {
         let (grid, patch_dim) = (&self.grid, self.grid.patch_dim());
         let kept = kept_patches(grid.patches(), MASK_RATIO)?;
-        let mut batch = MaskedBatch {
-            number: number as usize,
-            visible: vec![0; self.len * kept * patch_dim],
-            masked: vec![0; self.len * (grid.patches() - kept) * patch_dim],
-            ids_shuffle: Vec::with_capacity(self.len * grid.patches()),
-            kept,
-            indices: (0..self.len).collect(),
-            labels: vec![None; self.len],
-        };
-        let images = self.pixels.chunks_exact(grid.image_len());
-        let visible = batch.visible.chunks_exact_mut(kept * patch_dim);
-        let masked = batch
-            .masked
-            .chunks_exact_mut((grid.patches() - kept) * patch_dim);
-        for (index, ((image, visible), masked)) in images.zip(visible).zip(masked).enumerate() {
+        let removed = grid.patches() - kept;
+        let mut visible = vec![0_u8; self.len * kept * patch_dim];
+        let mut masked = vec![0_u8; self.len * removed * patch_dim];
+        let mut ids_shuffle = Vec::with_capacity(self.len * grid.patches());
+        let images = (self.pixels.chunks_exact(grid.image_len()))
+            .zip(visible.chunks_exact_mut(kept * patch_dim))
+            .zip(masked.chunks_exact_mut(removed * patch_dim));
+        for (index, ((image, visible), masked)) in images.enumerate() {
             let key = SampleKey {
                 seed: 0,
                 epoch: number,
@@ -196,9 +189,17 @@ impl Images {
             let mask = MaskSampler::Random.sample(grid, MASK_RATIO, key)?;
             patchify_shuffled_into(image, grid, &mask, visible, masked)?;
             let ids = mask.ids_shuffle().iter().map(|&id| i64::from(id));
-            batch.ids_shuffle.extend(ids);
+            ids_shuffle.extend(ids);
         }
-        Ok(batch)
+        Ok(MaskedBatch {
+            number: number as usize,
+            visible: visible.into(),
+            masked: masked.into(),
+            ids_shuffle,
+            kept,
+            indices: (0..self.len).collect(),
+            labels: vec![None; self.len],
+        })
     }
 }
 
@@ -250,9 +251,10 @@ mod tests {
         for index in 0..2 {
             let ids = &batch.ids_shuffle[index * patches..][..patches];
             let mask = Mask::from_ids_shuffle(ids.iter().map(|&id| id as u32).collect(), kept);
-            let visible = &batch.visible[index * kept * patch_dim..][..kept * patch_dim];
+            let visible =
+                &batch.visible.as_u8().unwrap()[index * kept * patch_dim..][..kept * patch_dim];
             let removed = (patches - kept) * patch_dim;
-            let masked = &batch.masked[index * removed..][..removed];
+            let masked = &batch.masked.as_u8().unwrap()[index * removed..][..removed];
             let image = &images.pixels[index * grid.image_len()..][..grid.image_len()];
             assert_eq!(
                 unshuffle(visible, masked, patch_dim, &mask.unwrap()).unwrap(),

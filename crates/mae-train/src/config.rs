@@ -52,7 +52,8 @@ pub struct ModelSection {
     pub image_width: Option<usize>,
     /// Side of a patch, pixels. Default: the preset's.
     pub patch_size: Option<usize>,
-    /// 3 for colour, 1 for grey. Default 3.
+    /// 3 for colour, 1 for grey, or what the files have: 2 or 4 with alpha, up to 1024 bands of a TIFF file or an
+    /// array. Default 3.
     pub channels: Option<usize>,
     /// Width of the encoder. Default: the preset's.
     pub embed_dim: Option<usize>,
@@ -333,8 +334,8 @@ pub(crate) fn image_sides(
 
 pub(crate) fn check_channels(channels: usize) -> Result<()> {
     ensure!(
-        channels == 1 || channels == 3,
-        "`model.channels` is {channels}, expected 3 (colour) or 1 (grey)"
+        (1..=1024).contains(&channels),
+        "`model.channels` is {channels}, expected 3 (colour), 1 (grey) or what the files have, up to 1024"
     );
     Ok(())
 }

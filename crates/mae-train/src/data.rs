@@ -3,10 +3,11 @@
 use std::path::Path;
 use std::sync::Arc;
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, bail};
 use mae_data::{
-    Cifar, CifarDataset, Dataset, FolderDataset, Loader, LoaderConfig, Order, PackedDataset,
-    PatchGrid, Split, SyntheticDataset, TarDataset, Transform, channel_mean_std,
+    ChannelStats, Cifar, CifarDataset, Dataset, FolderDataset, Loader, LoaderConfig, Order,
+    PackedDataset, PatchGrid, PixelKind, Split, SyntheticDataset, TarDataset, Transform,
+    channel_mean_std,
 };
 use mae_model::Normalization;
 
@@ -14,6 +15,8 @@ use crate::config::{DataSection, DataSource, NormalizationSource, RunConfig};
 
 /// Images whose pixels are looked at for `data.normalization = "auto"`.
 const STATISTICS_SAMPLE: usize = 1024;
+/// Images that tell whether values are in 0..1.
+const UNITS_SAMPLE: usize = 16;
 
 /// Opens the images that `data` describes; drawn ones are of the size of `grid` and depend on `seed`.
 ///
@@ -29,7 +32,7 @@ pub fn open(data: &DataSection, grid: &PatchGrid, seed: u64) -> Result<Arc<dyn D
             grid.channels(),
             seed,
         )?)),
-        source => open_files(source, path, Split::Train, grid.channels()),
+        source => open_files(source, path, Split::Train, grid.channels(), data.values),
     }
 }
 
@@ -38,7 +41,7 @@ pub fn open(data: &DataSection, grid: &PatchGrid, seed: u64) -> Result<Arc<dyn D
 /// # Errors
 /// With the path and what was found there.
 pub fn open_path(path: &Path, split: Split, channels: usize) -> Result<Arc<dyn Dataset>> {
-    open_files(DataSource::of(path), path, split, channels)
+    open_files(DataSource::of(path), path, split, channels, None)
 }
 
 fn open_files(
@@ -46,35 +49,69 @@ fn open_files(
     path: &Path,
     split: Split,
     channels: usize,
+    values: Option<PixelKind>,
 ) -> Result<Arc<dyn Dataset>> {
     Ok(match source {
         DataSource::Cifar10 => Arc::new(CifarDataset::open(path, Cifar::Ten, split)?),
         DataSource::Cifar100 => Arc::new(CifarDataset::open(path, Cifar::Hundred, split)?),
-        DataSource::Packed => Arc::new(PackedDataset::open(path, channels)?),
-        DataSource::Tar => Arc::new(TarDataset::open(&[path], channels)?),
+        DataSource::Packed => {
+            let packed = PackedDataset::open(path, channels)?;
+            let values = values.unwrap_or(packed.kind());
+            Arc::new(packed.read_as(values)?)
+        }
+        DataSource::Tar => {
+            let shards = TarDataset::open(&[path], channels)?;
+            let values = values.unwrap_or(shards.kind());
+            Arc::new(shards.read_as(values))
+        }
         DataSource::Folder | DataSource::Synthetic => {
-            Arc::new(FolderDataset::open(path, channels)?)
+            let folder = FolderDataset::open(path, channels)?;
+            let values = values.unwrap_or(folder.kind());
+            Arc::new(folder.read_as(values))
         }
     })
+}
+
+/// Writes into `data` what the values of the images are, so that a run goes on with the same.
+///
+/// # Errors
+/// If `data` asks for changes that such values do not allow.
+pub fn settle_values(data: &mut DataSection, dataset: &dyn Dataset) -> Result<()> {
+    data.values = Some(dataset.kind());
+    data.check_colours(dataset.channels(), dataset.kind())
 }
 
 /// Settles the channel statistics, measuring them if need be, and writes them into `data`.
 ///
 /// # Errors
-/// If no image of the sample can be read.
+/// If no image of the sample can be read, or if ImageNet's statistics are asked for and the values are not in 0..1.
 pub fn settle_normalization(
     data: &mut DataSection,
     grid: &PatchGrid,
     seed: u64,
     dataset: &dyn Dataset,
 ) -> Result<Normalization> {
-    if let Some(normalization) = data.normalization() {
-        return Ok(normalization);
-    }
     // Of plain crops, so that the same images give the same numbers under any augmentation.
     let crop = Transform::center_crop(grid.height(), grid.width());
-    let stats = channel_mean_std(dataset, &crop, STATISTICS_SAMPLE, seed)
-        .context("measuring the channels' mean and standard deviation")?;
+    let measure = |sample| {
+        channel_mean_std(dataset, &crop, sample, seed)
+            .context("measuring the channels' mean and standard deviation")
+    };
+    if let Some(normalization) = data.normalization() {
+        if data.normalization == NormalizationSource::Imagenet && dataset.kind() == PixelKind::F32 {
+            let ChannelStats { mean, std } = measure(UNITS_SAMPLE)?;
+            if !(mean.iter().all(|mean| (0.0..=1.0).contains(mean))
+                && std.iter().all(|&std| std <= 1.0))
+            {
+                bail!(
+                    "`data.normalization` is \"imagenet\", for values in 0..1, but some images have mean {mean:?} and \
+                     std {std:?}; set data.normalization=auto"
+                );
+            }
+        }
+        return Ok(normalization);
+    }
+    let stats = measure(STATISTICS_SAMPLE)?;
     data.normalization = NormalizationSource::Given;
     data.mean = Some(stats.mean.clone());
     data.std = Some(stats.std.clone());

@@ -28,7 +28,8 @@ use std::time::Instant;
 
 use anyhow::{Context, Result, bail, ensure};
 use mae_data::{
-    Augmentation, Dataset, ImageLoader, ImageLoaderConfig, Order, Transform, shared_classes,
+    Augmentation, Dataset, ImageLoader, ImageLoaderConfig, Order, PixelKind, Transform,
+    shared_classes,
 };
 use mae_model::classifier::{ClassifierConfig, HeadInit, check_partial};
 use mae_model::{MaeConfig, Normalization, VitClassifier};
@@ -158,6 +159,18 @@ pub fn evaluate(
             check_partial(*blocks, eval.encoder.depth)?;
         }
     }
+    let trains =
+        |protocol: &Protocol| matches!(protocol, Protocol::Partial(_) | Protocol::Finetune);
+    let (channels, values) = (eval.train.channels(), eval.train.kind());
+    ensure!(
+        eval.config.finetune.rand_augment == 0.0
+            || !protocols.iter().any(trains)
+            || (matches!(channels, 1 | 3) && values == PixelKind::U8),
+        "`finetune.rand_augment` is {}, which is for 8-bit images in RGB or grey, but these have {channels} channels of \
+         {} values; set finetune.rand_augment=0",
+        eval.config.finetune.rand_augment,
+        values.name()
+    );
     let mut report = Report {
         checkpoint: eval.weights.display().to_string(),
         config: eval.config.clone(),

@@ -17,12 +17,12 @@ use image::{GrayImage, ImageFormat, Rgb, RgbImage};
 const LINE: u32 = 17;
 
 /// Images in several versions, side by side.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Debug)]
 pub struct Comparison<const VERSIONS: usize> {
     /// What each version is.
     pub titles: [&'static str; VERSIONS],
-    /// Words below the titles.
-    pub note: Option<&'static str>,
+    /// Lines of words below the titles.
+    pub note: Option<String>,
     /// Images side by side.
     pub columns: usize,
     /// Of an image, pixels.
@@ -39,10 +39,11 @@ impl<const VERSIONS: usize> Comparison<VERSIONS> {
     /// Draws `images`, each version `[height, width, channels]` u8.
     pub fn draw(&self, images: &[[Vec<u8>; VERSIONS]]) -> Picture {
         let (height, width) = (self.height, self.width);
+        let note = self.note.as_deref().unwrap_or_default();
         let scale = (TILE / height.max(width)).max(1);
         let (tile_width, tile_height) = (width * scale + GAP, height * scale + GAP);
         let image_width = VERSIONS as u32 * tile_width + 2 * GAP;
-        let words_height = LINE * (1 + self.note.is_some() as u32);
+        let words_height = LINE * (1 + note.lines().count() as u32);
         let columns = images.len().min(self.columns) as u32;
         let rows = images.len().div_ceil(self.columns) as u32;
         let mut picture = Picture::new(
@@ -55,8 +56,8 @@ impl<const VERSIONS: usize> Comparison<VERSIONS> {
                 picture.words(title, (x, 2));
             }
         }
-        if let Some(note) = self.note {
-            picture.words(note, (GAP, 2 + LINE));
+        for (line, words) in (1..).zip(note.lines()) {
+            picture.words(words, (GAP, 2 + line * LINE));
         }
         for (i, versions) in images.iter().enumerate() {
             let (column, row) = ((i % self.columns) as u32, (i / self.columns) as u32);

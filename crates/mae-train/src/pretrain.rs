@@ -38,6 +38,7 @@ pub fn pretrain(
     }
     let (grid, seed) = (config.grid, config.seed);
     let dataset = data::open(&config.data, &grid, seed)?;
+    data::settle_values(&mut config.data, dataset.as_ref())?;
     let normalization =
         data::settle_normalization(&mut config.data, &grid, seed, dataset.as_ref())?;
     let loader = data::loader(&config, dataset.clone())?;

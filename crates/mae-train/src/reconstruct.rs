@@ -8,9 +8,10 @@ use mae_data::{
     unshuffle,
 };
 use mae_model::{MaskedAutoencoderViT, Target};
-use tch::{Kind, Tensor, no_grad};
+use tch::{Tensor, no_grad};
 
 use crate::config::RunConfig;
+use crate::display::Display;
 use crate::picture::Comparison;
 pub use crate::picture::Picture;
 use crate::state::to_device;
@@ -67,12 +68,16 @@ pub fn draw(model: &MaskedAutoencoderViT, batch: &MaskedBatch) -> Result<Picture
         }
         Target::Pixels | Target::Pca => None,
     };
+    let display = Display::new(batch.visible.kind(), model.normalization());
+    let note: Vec<String> = (note.map(String::from).into_iter())
+        .chain(display.note())
+        .collect();
     let tiles: Vec<_> = (0..batch.len())
-        .map(|i| tiles(&grid, batch, &predicted, i))
+        .map(|i| Ok(tiles(&grid, batch, &predicted, i)?.map(|tile| display.show(&tile))))
         .collect::<Result<_>>()?;
     Ok(Comparison {
         titles: ["original", "masked", "prediction", "+ visible"],
-        note,
+        note: (!note.is_empty()).then(|| note.join("\n")),
         columns: 2,
         height: grid.height() as u32,
         width: grid.width() as u32,
@@ -80,8 +85,9 @@ pub fn draw(model: &MaskedAutoencoderViT, batch: &MaskedBatch) -> Result<Picture
     .draw(&tiles))
 }
 
-/// Predicted pixels of every patch, u8, in shuffled order: `[batch, patches, patch_dim]`.
-fn predict(model: &MaskedAutoencoderViT, batch: &MaskedBatch) -> Result<Vec<u8>> {
+/// Predicted pixels of every patch, in the units of mean and standard deviation, in shuffled order:
+/// `[batch, patches, patch_dim]`.
+fn predict(model: &MaskedAutoencoderViT, batch: &MaskedBatch) -> Result<Vec<f32>> {
     let (visible, masked, ids_shuffle) = to_device(batch, model.device());
     no_grad(|| {
         let latent = model.forward_encoder(&visible, &ids_shuffle)?;
@@ -91,12 +97,8 @@ fn predict(model: &MaskedAutoencoderViT, batch: &MaskedBatch) -> Result<Vec<u8>>
         let pixels = model.to_pixels(&pred, &patches, &ids_keep)?;
         let shuffled = ids_shuffle.unsqueeze(-1).expand_as(&pixels);
         let pixels = pixels.gather(1, &shuffled, false);
-        let pixels = pixels
-            .round()
-            .clamp(0.0, 255.0)
-            .to_kind(Kind::Uint8)
-            .flatten(0, -1);
-        Ok(Vec::try_from(pixels.to_device(tch::Device::Cpu))?)
+        let pixels = pixels.flatten(0, -1).to_device(tch::Device::Cpu);
+        Ok(Vec::try_from(pixels)?)
     })
 }
 
@@ -104,10 +106,10 @@ fn predict(model: &MaskedAutoencoderViT, batch: &MaskedBatch) -> Result<Vec<u8>>
 fn tiles(
     grid: &PatchGrid,
     batch: &MaskedBatch,
-    predicted: &[u8],
+    predicted: &[f32],
     i: usize,
-) -> Result<[Vec<u8>; 4]> {
-    const HIDDEN: u8 = 127;
+) -> Result<[Vec<f32>; 4]> {
+    const HIDDEN: f32 = f32::NAN;
     let (patches, dim) = (grid.patches(), grid.patch_dim());
     let ids: Vec<u32> = batch.ids_shuffle[i * patches..][..patches]
         .iter()
@@ -115,10 +117,10 @@ fn tiles(
         .collect();
     let mask = Mask::from_ids_shuffle(ids, batch.kept)?;
     let (kept, hidden) = (batch.kept * dim, (patches - batch.kept) * dim);
-    let visible = &batch.visible[i * kept..][..kept];
-    let masked = &batch.masked[i * hidden..][..hidden];
+    let visible = &batch.visible.range_f32(i * kept..(i + 1) * kept);
+    let masked = &batch.masked.range_f32(i * hidden..(i + 1) * hidden);
     let predicted = &predicted[i * patches * dim..][..patches * dim];
-    let image = |visible: &[u8], masked: &[u8]| -> Result<Vec<u8>> {
+    let image = |visible: &[f32], masked: &[f32]| -> Result<Vec<f32>> {
         Ok(unpatchify(&unshuffle(visible, masked, dim, &mask)?, grid)?)
     };
     Ok([

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use anyhow::Result;
-use mae_data::MaskedBatch;
+use mae_data::{MaskedBatch, Pixels};
 use mae_model::{MaskedAutoencoderViT, Normalization};
 use tch::{Device, Kind, Tensor, no_grad};
 
@@ -147,7 +147,7 @@ impl Trainer {
     }
 }
 
-/// The tensors of a batch: visible and masked patches as u8, and `ids_shuffle`.
+/// The tensors of a batch: visible and masked patches as u8 or f32, and `ids_shuffle`.
 ///
 /// On CUDA the copies start from pinned memory and do not wait.
 ///
@@ -163,10 +163,18 @@ pub fn to_device(batch: &MaskedBatch, device: Device) -> (Tensor, Tensor, Tensor
         _ => tensor,
     };
     (
-        send(Tensor::from_slice(&batch.visible).view([images, kept, -1])),
-        send(Tensor::from_slice(&batch.masked).view([images, patches - kept, -1])),
+        send(tensor_of(&batch.visible).view([images, kept, -1])),
+        send(tensor_of(&batch.masked).view([images, patches - kept, -1])),
         send(Tensor::from_slice(&batch.ids_shuffle).view([images, patches])),
     )
+}
+
+/// Pixels as a tensor of one dimension on the CPU, u8 or f32.
+pub fn tensor_of(pixels: &Pixels) -> Tensor {
+    match pixels {
+        Pixels::U8(values) => Tensor::from_slice(values),
+        Pixels::F32(values) => Tensor::from_slice(values),
+    }
 }
 
 /// Running sums for the metrics, kept on the device as f64 and part of a checkpoint.

@@ -6,11 +6,11 @@ use anyhow::{Context, Result};
 use mae_data::{Dataset, Loader, LoaderConfig, Order};
 use mae_model::pca::Moments;
 use mae_model::{MaskedAutoencoderViT, Pca, Target, Tokenizer};
-use tch::Tensor;
 
 use crate::checkpoint::find_model;
 use crate::config::RunConfig;
 use crate::progress::Progress;
+use crate::state::tensor_of;
 
 /// Images whose patches the principal components are found in, or all if there are fewer.
 const PCA_SAMPLE: usize = 1024;
@@ -96,7 +96,7 @@ fn fit_pca(
         let batch = batch?;
         seen += batch.len();
         for patches in [&batch.visible, &batch.masked] {
-            let pixels = Tensor::from_slice(patches).view([-1, channels]);
+            let pixels = tensor_of(patches).view([-1, channels]);
             let pixels = model.normalization().normalize(&pixels)?;
             moments.add(&pixels.view([-1, dim as i64]))?;
         }

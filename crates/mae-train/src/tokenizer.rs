@@ -18,6 +18,7 @@ use tch::{Device, Kind, Tensor};
 
 use crate::checkpoint::Saved;
 use crate::data;
+use crate::display::Display;
 use crate::eval::features::images_to_device;
 use crate::interrupt::Interrupt;
 use crate::journal::Journal;
@@ -50,6 +51,7 @@ pub fn train_tokenizer(
     }
     let (grid, seed) = (config.grid, config.seed);
     let dataset = data::open(&config.data, &grid, seed)?;
+    data::settle_values(&mut config.data, dataset.as_ref())?;
     let normalization =
         data::settle_normalization(&mut config.data, &grid, seed, dataset.as_ref())?;
     let images = dataset.len();
@@ -127,7 +129,7 @@ struct Training<'a> {
 
 /// What images are after they were nothing but tokens.
 struct Judgement {
-    /// `[batch, height, width, channels]`, u8 on the CPU.
+    /// `[batch, height, width, channels]`, f32 on the CPU, in the units of mean and standard deviation.
     pixels: Tensor,
     /// Mean squared error of normalised pixels.
     mse: f64,
@@ -176,16 +178,18 @@ impl Training<'_> {
     fn draw(&self, pixels: &Tensor) -> Result<Picture> {
         let grid = &self.config.grid;
         let image_len = grid.image_len();
-        let decoded = Vec::<u8>::try_from(pixels.flatten(0, -1))?;
-        let images = self.judged.pixels.chunks_exact(image_len);
+        let display = Display::new(self.judged.pixels.kind(), self.tokenizer.normalization());
+        let decoded = Vec::<f32>::try_from(pixels.flatten(0, -1))?;
+        let images = self.judged.pixels.clone().into_f32();
         let pairs: Vec<_> = images
+            .chunks_exact(image_len)
             .zip(decoded.chunks_exact(image_len))
             .take(SHOWN)
-            .map(|(original, decoded)| [original.to_vec(), decoded.to_vec()])
+            .map(|(original, decoded)| [original, decoded].map(|image| display.show(image)))
             .collect();
         Ok(Comparison {
             titles: ["original", "from tokens"],
-            note: None,
+            note: display.note(),
             columns: 4,
             height: grid.height() as u32,
             width: grid.width() as u32,

@@ -122,7 +122,8 @@ impl Classifier {
             head_init: HeadInit::Scratch,
             drop_path: 0.0,
         };
-        let model = VitClassifier::new(&config, &Normalization::IMAGENET, Device::Cpu, 0).unwrap();
+        let model =
+            VitClassifier::new(&config, &Normalization::identity(3), Device::Cpu, 0).unwrap();
         let weights = fixture.under("weights.");
         let parameters = model.parameters();
         assert!(parameters.keys().eq(weights.keys()), "{name}: other keys");
@@ -289,7 +290,7 @@ fn fidelity_layer_decay() {
         ..MaeConfig::tiny(32)
     };
     let config = ClassifierConfig::fine_tune(encoder, 10);
-    let model = VitClassifier::new(&config, &Normalization::IMAGENET, Device::Cpu, 0).unwrap();
+    let model = VitClassifier::new(&config, &Normalization::identity(3), Device::Cpu, 0).unwrap();
     let parameters = model.parameters();
     assert!(parameters.keys().eq(theirs.groups.keys()));
     let groups: Vec<_> = parameters
@@ -433,7 +434,7 @@ fn fidelity_loaded_positions() {
     };
     let mae = mae_model::MaskedAutoencoderViT::new(
         &config(3, 4),
-        &Normalization::IMAGENET,
+        &Normalization::identity(3),
         Device::Cpu,
         0,
     )
@@ -448,7 +449,7 @@ fn fidelity_loaded_positions() {
 
     let classifier = VitClassifier::new(
         &ClassifierConfig::fine_tune(config(5, 6), 10),
-        &Normalization::IMAGENET,
+        &Normalization::identity(3),
         Device::Cpu,
         0,
     )

@@ -88,8 +88,8 @@ impl Fixture {
             norm_pix_loss: config.norm_pix_loss,
             ..MaeConfig::tiny(0)
         };
-        let channels = vec![0.5; config.in_chans];
-        let normalization = Normalization::new(channels.clone(), channels);
+        // The fixtures hold normalised values.
+        let normalization = Normalization::identity(config.in_chans);
         let mut model =
             MaskedAutoencoderViT::new(&model_config, &normalization, Device::Cpu, 0).unwrap();
         model.set_kernels(kernels);

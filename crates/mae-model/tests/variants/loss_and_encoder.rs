@@ -167,8 +167,13 @@ fn a_variants_encoder_is_loaded_and_judged_as_any_other() {
     assert_eq!(differing_keys(&model, &loaded), Default::default());
 
     let classifier_config = ClassifierConfig::linear_probe(model.config().clone(), 5);
-    let classifier =
-        VitClassifier::new(&classifier_config, &Normalization::IMAGENET, Device::Cpu, 1).unwrap();
+    let classifier = VitClassifier::new(
+        &classifier_config,
+        &Normalization::identity(3),
+        Device::Cpu,
+        1,
+    )
+    .unwrap();
     assert!(!classifier.parameters().contains_key("encoder_mask_token"));
     classifier.load_encoder(&file).unwrap();
     // All patches in the image's order: nothing is hidden, so there is no mask token.

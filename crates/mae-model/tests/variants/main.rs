@@ -30,7 +30,7 @@ fn config() -> MaeConfig {
 }
 
 fn build(config: &MaeConfig) -> MaskedAutoencoderViT {
-    MaskedAutoencoderViT::new(config, &Normalization::IMAGENET, Device::Cpu, 7).unwrap()
+    MaskedAutoencoderViT::new(config, &Normalization::identity(3), Device::Cpu, 7).unwrap()
 }
 
 /// Normalised pixels between -1 and 1, and an order of the patches for each image.

@@ -23,10 +23,12 @@ pub const EXAMPLES: &str = "Examples:
   mae-train pack photos photos.mae --size 224 --overwrite
   mae-train pack imagenet/train imagenet.mae --quality 95  as JPEG, for a data set too large for pixels
   mae-train pack 'shards-{0000..0012}.tar' shards.mae
+  mae-train pack scenes scenes.mae --channels 12           as many channels as TIFF files or NumPy's arrays have
   mae-train pretrain --data photos.mae                     uses it
 
 Pixels are read at the speed of memory and take 3 bytes each: a photo of 256 x 341 takes 262 kB. As a JPEG of quality 95
-it takes about a sixth, and decoding it takes most of the time that loading takes. Labels and names are kept.";
+it takes about a sixth, and decoding it takes most of the time that loading takes. Labels and names are kept.
+Values of more than 8 bits are stored as 32-bit floating-point numbers, which loses nothing; a JPEG cannot hold them.";
 
 /// What to pack, and how.
 #[derive(Args)]
@@ -35,6 +37,9 @@ pub struct PackArgs {
     data: PathBuf,
     /// The file to write
     out: PathBuf,
+    /// Channels: 3 for RGB, as which grey images are packed, too; 1 for grey; or what the files have
+    #[arg(long, value_name = "NUMBER", default_value_t = 3)]
+    channels: usize,
     /// Pixels that the shorter side is reduced to; smaller images stay as they are
     #[arg(long, value_name = "PIXELS", default_value_t = 256)]
     size: usize,
@@ -49,15 +54,12 @@ pub struct PackArgs {
     overwrite: bool,
 }
 
-/// Grey images are packed as RGB, too: as JPEGs they are hardly larger.
-const CHANNELS: usize = 3;
-
 impl PackArgs {
     /// Packs the images and says what became of them.
     pub fn run(&self) -> Result<ExitCode> {
         let progress = start_progress()?;
         self.check_out()?;
-        let dataset = open_path(&self.data, Split::Train, CHANNELS)?;
+        let dataset = open_path(&self.data, Split::Train, self.channels)?;
         let interrupt = Interrupt::catch()?;
         eprintln!(
             "packing {} images of {}",

@@ -176,6 +176,7 @@ fn continue_exactly<C: RunConfiguration>(
     run_dir: &RunDir,
 ) -> Result<()> {
     let mut stored = stored.clone();
+    config.data().values = config.data().values.or(stored.data().values);
     if config.data().normalization == NormalizationSource::Auto {
         let measured = stored.data().clone();
         let data = config.data();

@@ -3,7 +3,7 @@
 use std::path::{Path, PathBuf};
 
 use anyhow::{Result, bail, ensure};
-use mae_data::{Augmentation, ColorJitter, Transform};
+use mae_data::{Augmentation, ColorJitter, PixelKind, Transform};
 use mae_model::Normalization;
 use serde::{Deserialize, Serialize};
 
@@ -15,7 +15,7 @@ use super::number;
 pub enum DataSource {
     /// Drawn scenes; needs no files.
     Synthetic,
-    /// A folder of jpg, png, webp, bmp, tiff and gif files, searched recursively.
+    /// A folder of jpg, png, webp, bmp, tiff, gif and npy files, searched recursively.
     Folder,
     /// CIFAR-10's binary files.
     Cifar10,
@@ -94,6 +94,10 @@ pub struct DataSection {
     pub path: Option<PathBuf>,
     /// Images of an epoch of `synthetic`. Default 8192.
     pub samples: usize,
+    /// What values are read as: `u8`, of which images with more than 8 bits are refused, or `f32`, which keeps all
+    /// bits. Default: `f32` if any of some files that are looked at has more than 8 bits, else `u8`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub values: Option<PixelKind>,
     /// How crops are taken: `none`, the default, `random-crop` or `random-resized-crop`.
     pub augmentation: AugmentationKind,
     /// Share of the resized image's shorter side that `random-crop` takes. Default 0.875 (224 of 256).
@@ -110,7 +114,7 @@ pub struct DataSection {
     pub color_jitter: Option<ColorJitter>,
     /// Which statistics pixels are normalised with. Default `auto`.
     pub normalization: NormalizationSource,
-    /// Channel means for `given`, of pixels in 0..1.
+    /// Channel means for `given`: of pixels in 0..1, or in the units of files of floating-point numbers.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub mean: Option<Vec<f32>>,
     /// Channel standard deviations for `given`.
@@ -132,6 +136,7 @@ impl Default for DataSection {
             source: DataSource::Synthetic,
             path: None,
             samples: 8192,
+            values: None,
             augmentation: AugmentationKind::None,
             crop_share: Augmentation::CROP_SHARE,
             crop_scale: Augmentation::SCALE,
@@ -180,6 +185,17 @@ impl DataSection {
         }
     }
 
+    /// Refuses to change the colours of what has none.
+    pub(crate) fn check_colours(&self, channels: usize, values: PixelKind) -> Result<()> {
+        ensure!(
+            self.color_jitter.is_none() || (matches!(channels, 1 | 3) && values == PixelKind::U8),
+            "`data.color_jitter` changes the colours of 8-bit images in RGB or grey, but these have {channels} channels \
+             of {} values; leave it out",
+            values.name()
+        );
+        Ok(())
+    }
+
     pub(crate) fn check(&self, channels: usize) -> Result<()> {
         match (self.source, &self.path) {
             (DataSource::Synthetic, Some(path)) => bail!(
@@ -194,11 +210,21 @@ impl DataSection {
             (_, None) => bail!("`data.path` is missing: give the images with --data PATH"),
             (_, Some(_)) => {}
         }
+        ensure!(
+            self.source != DataSource::Synthetic || matches!(channels, 1 | 3),
+            "`model.channels` is {channels}, but drawn scenes have 3 or 1; give images with --data PATH"
+        );
         let is_cifar = matches!(self.source, DataSource::Cifar10 | DataSource::Cifar100);
         ensure!(
             !is_cifar || channels == 3,
             "`model.channels` is {channels}, but CIFAR images have 3"
         );
+        ensure!(
+            self.values != Some(PixelKind::F32)
+                || !(is_cifar || self.source == DataSource::Synthetic),
+            "`data.values` is \"f32\", but the images have 8 bits; leave it out"
+        );
+        self.check_colours(channels, self.values.unwrap_or_default())?;
         match (self.normalization, &self.mean, &self.std) {
             (NormalizationSource::Given, Some(mean), Some(std)) => {
                 for (key, values) in [("mean", mean), ("std", std)] {

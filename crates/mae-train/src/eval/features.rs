@@ -15,6 +15,7 @@ use tch::{Device, Kind, Tensor, no_grad};
 use crate::interrupt::Interrupt;
 use crate::precision::Precision;
 use crate::progress::Progress;
+use crate::state::tensor_of;
 
 /// Features and labels of a data set.
 #[derive(Debug)]
@@ -174,10 +175,10 @@ impl Extraction<'_> {
     }
 }
 
-/// Images as `[batch, height, width, channels]` u8 on a device.
+/// Images as `[batch, height, width, channels]`, u8 or f32, on a device.
 pub fn images_to_device(batch: &ImageBatch, transform: &Transform, device: Device) -> Tensor {
     let size = [batch.len(), transform.height, transform.width].map(|side| side as i64);
-    let images = Tensor::from_slice(&batch.pixels).view([size[0], size[1], size[2], -1]);
+    let images = tensor_of(&batch.pixels).view([size[0], size[1], size[2], -1]);
     match device {
         Device::Cuda(_) => images
             .pin_memory(device)

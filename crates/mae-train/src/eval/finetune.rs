@@ -198,6 +198,7 @@ fn loss(
     let (model, settings) = (&task.model, task.settings);
     let device = model.device();
     let images = images_to_device(batch, &task.train_transform, device);
+    // Noise and mixtures are of normalised pixels; the model normalises what it is given.
     let mut images = model.normalization().normalize(&images)?;
     let keys: Vec<SampleKey> = batch
         .indices
@@ -217,6 +218,7 @@ fn loss(
         let mix = mixing.sample(height, width, task.seed, pass);
         (images, targets) = (mix.images(&images), mix.targets(&targets));
     }
+    let images = model.normalization().denormalize(&images)?;
     let patches = patchify(&images, model.config().encoder.patch_size)?;
     let pass = Pass::Train {
         seed: task.seed,

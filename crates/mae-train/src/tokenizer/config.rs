@@ -43,7 +43,7 @@ pub struct TokenizerSection {
     pub image_width: Option<usize>,
     /// Side of the patch that a token stands for, pixels, as of the Masked Autoencoder that predicts it. Default 16.
     pub patch_size: usize,
-    /// 3 for colour, 1 for grey. Default 3.
+    /// 3 for colour, 1 for grey, or what the files have, up to 1024. Default 3.
     pub channels: usize,
     /// Number of different tokens. Default 512, for small images (DALL-E: 8192, for patches of 8).
     pub vocabulary: usize,
@@ -352,7 +352,7 @@ mod tests {
             ("model.vocabulary=1", "`vocabulary` is 1"),
             ("model.patch_size=1", "`patch_size` is 1"),
             ("model.patch_size=5", "5"),
-            ("model.channels=2", "`model.channels` is 2"),
+            ("model.channels=0", "`model.channels` is 0"),
             ("model.image_height=32", "go together"),
             ("model.vocabluary=5", "did you mean `model.vocabulary`?"),
             (

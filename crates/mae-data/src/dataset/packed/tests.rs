@@ -381,11 +381,11 @@ fn other_files_are_refused_with_what_they_are() {
 
     let (_folder, path) = packed(CONFIG);
     let mut file = fs::read(&path).unwrap();
-    file[8] = 2;
+    file[8] = 3;
     fs::write(&path, file).unwrap();
     let message = refusal(&path);
     assert!(
-        message.contains("version 2 of the format; this program reads version 1"),
+        message.contains("version 3 of the format; this program reads versions 1 to 2"),
         "{message}"
     );
 }
