@@ -173,7 +173,8 @@ fn color_jitter(criterion: &mut Criterion) {
 /// A scene with the grain of a camera, as JPEG, about as large as a photograph of ImageNet.
 fn photo(height: usize, width: usize, index: usize) -> Vec<u8> {
     let scenes = SyntheticDataset::new(index + 1, height, width, 3, 0).expect("a usual size");
-    let mut pixels = scenes.image(index).expect("in range").into_pixels();
+    let scene = scenes.image(index).expect("in range");
+    let mut pixels = scene.pixels().as_u8().expect("of bytes").to_vec();
     let mut state = index as u32;
     for value in &mut pixels {
         state = state.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);

@@ -328,4 +328,69 @@ mod tests {
         assert!(measure(&[[0; 3]], 0).is_err());
         assert!(measure(&[], 1).is_err());
     }
+
+    /// Images of two channels of numbers, each with its own level.
+    struct Levels(Vec<[f32; 2]>);
+
+    impl Dataset for Levels {
+        fn len(&self) -> usize {
+            self.0.len()
+        }
+
+        fn channels(&self) -> usize {
+            2
+        }
+
+        fn kind(&self) -> PixelKind {
+            PixelKind::F32
+        }
+
+        fn image(&self, index: usize) -> Result<Image, DataError> {
+            Image::new(4, 4, 2, self.0[index].repeat(16))
+        }
+
+        fn name(&self, index: usize) -> String {
+            format!("levels:{index}")
+        }
+    }
+
+    fn measure_levels(levels: &[[f32; 2]], threads: usize) -> ChannelStats {
+        let transform = Transform::center_crop(4, 4);
+        let levels = Levels(levels.to_vec());
+        let pool = rayon::ThreadPoolBuilder::new().num_threads(threads).build();
+        pool.unwrap()
+            .install(|| channel_mean_std(&levels, &transform, 100, 1).unwrap())
+    }
+
+    #[test]
+    fn numbers_are_measured_in_their_own_units() {
+        let stats = measure_levels(&[[-1000.0, 288.0], [3000.0, 288.5]], 1);
+        assert_eq!(stats.mean, [1000.0, 288.25]);
+        assert_eq!(stats.std, [2000.0, 0.25]);
+    }
+
+    /// Far from 0, where sums of squares would have lost all digits.
+    #[test]
+    fn a_small_deviation_far_from_0_is_measured() {
+        let stats = measure_levels(&[[1e6, 0.0], [1e6 + 400.0, 1e-3]], 1);
+        assert_eq!(stats.std, [200.0, 5e-4]);
+    }
+
+    #[test]
+    fn a_constant_channel_has_a_deviation_that_can_be_divided_by() {
+        let stats = measure_levels(&[[5.0, 0.0], [5.0, 0.0]], 1);
+        assert_eq!(stats.mean, [5.0, 0.0]);
+        assert_eq!(stats.std, [5e-4, 1.0]);
+    }
+
+    #[test]
+    fn the_number_of_threads_does_not_change_the_last_bit() {
+        let levels: Vec<[f32; 2]> = (0..60)
+            .map(|at| [(at as f32 * 0.7).sin(), (at as f32 * 1.3).exp() % 977.0])
+            .collect();
+        let one = measure_levels(&levels, 1);
+        for threads in [2, 3, 7] {
+            assert_eq!(measure_levels(&levels, threads), one);
+        }
+    }
 }

@@ -352,6 +352,37 @@ mod tests {
         assert!(FolderDataset::open(folder.path(), 0).is_err());
     }
 
+    /// One deep file in three is found, though the first is not; what is said goes before what is found.
+    #[test]
+    fn the_kind_is_found_in_the_files() {
+        let deep = |file: &tempfile::TempDir, name: &str| {
+            image::ImageBuffer::<image::Luma<u16>, _>::from_pixel(3, 2, image::Luma([7_u16]))
+                .save(file.path().join(name))
+                .unwrap();
+        };
+        let kind =
+            |folder: &tempfile::TempDir| FolderDataset::open(folder.path(), 1).unwrap().kind();
+        let shallow = folder(&["1.png", "2.jpg", "3.tif"]);
+        assert_eq!(kind(&shallow), PixelKind::U8);
+        let mixed = folder(&["1.png", "2.png"]);
+        deep(&mixed, "3.png");
+        assert_eq!(kind(&mixed), PixelKind::F32);
+        let dataset = FolderDataset::open(mixed.path(), 1).unwrap();
+        assert_eq!(dataset.image(0).unwrap().kind(), PixelKind::F32, "widened");
+        let dataset = dataset.read_as(PixelKind::U8);
+        assert_eq!(dataset.image(0).unwrap().kind(), PixelKind::U8);
+        let message = dataset.image(2).unwrap_err().to_string();
+        assert!(
+            message.contains("3.png: it has values of more than 8 bits"),
+            "{message}"
+        );
+        // Of extensions that promise 8 bits no header is looked at.
+        let lying = folder(&["1.jpg"]);
+        deep(&lying, "2.png");
+        fs::rename(lying.path().join("2.png"), lying.path().join("2.jpg")).unwrap();
+        assert_eq!(kind(&lying), PixelKind::U8);
+    }
+
     #[test]
     fn a_changed_file_changes_the_identity() {
         let folder = folder(&["a/1.png", "b/2.png"]);

@@ -132,3 +132,110 @@ fn a_crop_must_be_inside_the_image() {
     assert!(crop(0.0, f64::NAN, 1.0, 4.0).is_err());
     assert!(image.resize(0, 5).is_err());
 }
+
+/// Values without order, between -1000 and 3000, as of a scanner.
+fn measured(height: usize, width: usize, channels: usize) -> Image {
+    let pixels: Vec<f32> = (0..height * width * channels)
+        .map(|at| (at * 7919 % 4001) as f32 - 1000.0)
+        .collect();
+    Image::new(height, width, channels, pixels).unwrap()
+}
+
+/// One channel of an image.
+fn channel(image: &Image, channel: usize) -> Image {
+    let select = |at: usize| at * image.channels() + channel;
+    let pixels = image.height() * image.width();
+    let pixels = match image.pixels() {
+        Pixels::U8(values) => Pixels::U8((0..pixels).map(|at| values[select(at)]).collect()),
+        Pixels::F32(values) => Pixels::F32((0..pixels).map(|at| values[select(at)]).collect()),
+    };
+    Image::new(image.height(), image.width(), 1, pixels).unwrap()
+}
+
+/// Second and fourth channels are no alpha, and no channel leaks into another.
+#[test]
+fn every_channel_is_resized_by_itself() {
+    for channels in [1, 2, 3, 4, 5, 8, 13] {
+        let bytes: Vec<u8> = (0..11 * 17 * channels).map(|at| (at * 89) as u8).collect();
+        let bytes = Image::new(11, 17, channels, bytes).unwrap();
+        for image in [bytes, measured(11, 17, channels)] {
+            let mut resized = image.resize(7, 23).unwrap();
+            assert_eq!(resized.channels(), channels);
+            resized.flip_horizontally();
+            for at in 0..channels {
+                let mut expected = channel(&image, at).resize(7, 23).unwrap();
+                expected.flip_horizontally();
+                let found = channel(&resized, at);
+                let worst = (found.pixels().clone().into_f32().iter())
+                    .zip(expected.pixels().clone().into_f32())
+                    .map(|(found, expected)| (found - expected).abs())
+                    .fold(0.0, f32::max);
+                // The sums of other vector instructions are rounded in another way.
+                assert!(worst < 1e-3, "{channels} channels, {worst}");
+            }
+        }
+    }
+}
+
+/// The bicubic kernel overshoots at edges, and numbers are not cut off.
+#[test]
+fn numbers_are_neither_rounded_nor_clamped() {
+    let pixels: Vec<f32> = (0..64)
+        .map(|at| if at % 8 < 4 { -1000.0 } else { 3000.25 })
+        .collect();
+    let image = Image::new(8, 8, 1, pixels).unwrap();
+    let resized = image.resize(8, 24).unwrap();
+    let values = resized.pixels().as_f32().unwrap();
+    let (low, high) = (values.iter()).fold((f32::MAX, f32::MIN), |(low, high), &value| {
+        (low.min(value), high.max(value))
+    });
+    assert!((-1300.0..-1100.0).contains(&low), "{low}");
+    assert!((3100.0..3300.0).contains(&high), "{high}");
+    let constant = Image::new(5, 7, 6, vec![-123.456_f32; 210]).unwrap();
+    for &value in constant.resize(9, 3).unwrap().pixels().as_f32().unwrap() {
+        assert!((value + 123.456).abs() < 1e-3, "{value}");
+    }
+}
+
+/// A photograph of 8 bits and the same one of 16 have the same values.
+#[test]
+fn depth_does_not_change_values() {
+    let bytes = encode(ramp(), ImageFormat::Png);
+    let deep = ImageBuffer::from_fn(20, 10, |x, y| {
+        Rgb(ramp().get_pixel(x, y).0.map(|value| 257 * u16::from(value)))
+    });
+    for format in [ImageFormat::Png, ImageFormat::Tiff] {
+        let deep = encode(deep.clone(), format);
+        let found = Image::decode(&deep, 3, "deep").unwrap();
+        assert_eq!(found.kind(), PixelKind::F32);
+        let wide = Image::decode(&bytes, 3, "ramp").unwrap();
+        assert_eq!(found, wide.into_kind(PixelKind::F32, "ramp").unwrap());
+        assert_eq!(kind_of(Cursor::new(&deep)), Some(PixelKind::F32));
+        let refused = found
+            .into_kind(PixelKind::U8, "deep")
+            .unwrap_err()
+            .to_string();
+        assert!(refused.contains("set data.values=\"f32\""), "{refused}");
+    }
+    assert_eq!(kind_of(Cursor::new(&bytes)), Some(PixelKind::U8));
+    assert_eq!(kind_of(Cursor::new(b"no picture")), None);
+}
+
+#[test]
+fn alpha_is_kept_where_it_is_asked_for() {
+    let rgba = ImageBuffer::from_pixel(2, 2, Rgba([200_u8, 100, 50, 7]));
+    let image = Image::decode(&encode(rgba, ImageFormat::Png), 4, "rgba").unwrap();
+    assert_eq!(image.bytes()[..4], [200, 100, 50, 7]);
+    let grey = ImageBuffer::from_pixel(2, 2, image::LumaA([200_u16, 100]));
+    let grey = encode(grey, ImageFormat::Png);
+    let image = Image::decode(&grey, 2, "grey").unwrap();
+    let expected = [200.0 / 65535.0, 100.0 / 65535.0];
+    assert_eq!(image.pixels().as_f32().unwrap()[..2], expected);
+    assert_eq!(Image::decode(&grey, 3, "grey").unwrap().channels(), 3);
+    for (content, found) in [(grey, 2), (encode(ramp(), ImageFormat::Jpeg), 3)] {
+        let message = Image::decode(&content, 4, "a.png").unwrap_err().to_string();
+        let expected =
+            format!("a.png: it has {found} channels, expected 4; set model.channels={found}");
+        assert!(message.starts_with(&expected), "{message}");
+    }
+}

@@ -8,6 +8,7 @@ use crate::shuffle::shuffle;
 use crate::{Augmentation, MaskSampler, PatchGrid, Transform, patchify};
 
 mod images;
+mod values;
 
 fn grid() -> PatchGrid {
     PatchGrid::new(16, 24, 4, 3).unwrap()

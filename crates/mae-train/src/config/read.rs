@@ -303,8 +303,20 @@ mod tests {
                 "`model.image_height` and `model.image_width` go together",
             ),
             (
+                "model.channels=0",
+                "`model.channels` is 0, expected 3 (colour), 1 (grey) or what the files have",
+            ),
+            (
                 "model.channels=2",
-                "`model.channels` is 2, expected 3 (colour) or 1 (grey)",
+                "`model.channels` is 2, but drawn scenes have 3 or 1",
+            ),
+            (
+                "data.values=f32",
+                "`data.values` is \"f32\", but the images have 8 bits",
+            ),
+            (
+                "data.values=u16",
+                "unknown variant `u16`, expected `u8` or `f32`",
             ),
             (
                 "data.path=photos",

@@ -507,3 +507,104 @@ proptest! {
         prop_assert!(PackedDataset::open(&path, 3).is_err());
     }
 }
+
+/// Images of numbers or bytes of any number of channels.
+struct Measured {
+    channels: usize,
+    kind: PixelKind,
+}
+
+impl Dataset for Measured {
+    fn len(&self) -> usize {
+        5
+    }
+
+    fn channels(&self) -> usize {
+        self.channels
+    }
+
+    fn kind(&self) -> PixelKind {
+        self.kind
+    }
+
+    fn image(&self, index: usize) -> Result<Image, DataError> {
+        let values = 0..6 * (4 + index) * self.channels;
+        let pixels = match self.kind {
+            PixelKind::U8 => Pixels::U8(values.map(|at| (at * 3) as u8).collect()),
+            PixelKind::F32 => Pixels::F32(values.map(|at| at as f32 / 3.0 - 40.0).collect()),
+        };
+        Image::new(6, 4 + index, self.channels, pixels)
+    }
+
+    fn name(&self, index: usize) -> String {
+        format!("measured:{index}")
+    }
+}
+
+#[test]
+fn any_channels_and_numbers_come_back_to_the_last_bit() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("a.mae");
+    for kind in [PixelKind::U8, PixelKind::F32] {
+        for channels in [1, 2, 3, 5, 12] {
+            let measured = Measured { channels, kind };
+            pack_to(&path, &measured, CONFIG);
+            let dataset = PackedDataset::open(&path, channels).unwrap();
+            assert_eq!((dataset.len(), dataset.kind()), (5, kind));
+            for index in 0..5 {
+                let expected = measured.image(index).unwrap();
+                assert_eq!(dataset.image(index).unwrap(), expected);
+            }
+            // What the first version can hold is of the first version.
+            let is_first = kind == PixelKind::U8 && matches!(channels, 1 | 3);
+            let version = if is_first { 1 } else { 2 };
+            assert_eq!(fs::read(&path).unwrap()[8], version, "{channels} {kind:?}");
+
+            let as_numbers = PackedDataset::open(&path, channels).unwrap();
+            let as_numbers = as_numbers.read_as(PixelKind::F32).unwrap();
+            let expected = measured.image(2).unwrap().into_pixels().into_f32();
+            assert_eq!(
+                as_numbers.image(2).unwrap().pixels(),
+                &Pixels::F32(expected)
+            );
+            let as_bytes = PackedDataset::open(&path, channels).unwrap();
+            assert_eq!(
+                as_bytes.read_as(PixelKind::U8).is_ok(),
+                kind == PixelKind::U8
+            );
+        }
+    }
+    let message = refusal(&path);
+    assert!(
+        message.contains("expected images of 3 channels, found 12; set model.channels=12"),
+        "{message}"
+    );
+}
+
+#[test]
+fn a_jpeg_is_refused_what_it_cannot_hold() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("a.mae");
+    let config = PackConfig {
+        encoding: PackEncoding::Jpeg(90),
+        ..CONFIG
+    };
+    for (channels, kind, expected) in [
+        (
+            3,
+            PixelKind::F32,
+            "quality: expected none, for a JPEG holds 8 bits a value",
+        ),
+        (
+            5,
+            PixelKind::U8,
+            "quality: expected none, for a JPEG holds 1 or 3 channels",
+        ),
+    ] {
+        let measured = Measured { channels, kind };
+        let result = pack(&measured, &config, &path, |_| ControlFlow::Continue(()));
+        let message = result.unwrap_err().to_string();
+        assert!(message.contains(expected), "{message}");
+        assert!(!path.exists());
+    }
+}

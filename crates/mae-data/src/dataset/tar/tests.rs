@@ -5,6 +5,7 @@ use ::tar::{Builder, EntryType, Header};
 use proptest::prelude::*;
 
 use super::*;
+use crate::pixels::Pixels;
 
 fn png(shade: u8) -> Vec<u8> {
     let mut content = Cursor::new(Vec::new());
@@ -385,4 +386,45 @@ proptest! {
             }
         }
     }
+}
+
+#[test]
+fn arrays_and_bands_are_read_from_shards() {
+    let array = |descr: &str, data: &[u8]| {
+        let header =
+            format!("{{'descr': '{descr}', 'fortran_order': False, 'shape': (1, 2, 4)}}\n");
+        let mut file = b"\x93NUMPY\x01\0".to_vec();
+        file.extend((header.len() as u16).to_le_bytes());
+        file.extend(header.as_bytes());
+        file.extend(data);
+        file
+    };
+    let bytes = array("|u1", &[0, 51, 102, 153, 204, 255, 0, 51]);
+    let deep = array("<u2", &[255; 16]);
+    let world = World::of(&[
+        ("a.npy", bytes.clone()),
+        ("b.image.npy", deep),
+        ("c.npy", bytes),
+    ]);
+    let path = world.folder.path().join("a.tar");
+    let dataset = TarDataset::open(&[&path], 4).unwrap();
+    // A file is an image only if its name has one extension.
+    assert_eq!((dataset.len(), dataset.kind()), (2, PixelKind::U8));
+    assert_eq!(
+        dataset.image(1).unwrap().bytes(),
+        [0, 51, 102, 153, 204, 255, 0, 51]
+    );
+    let dataset = dataset.read_as(PixelKind::F32);
+    let image = dataset.image(0).unwrap();
+    assert_eq!(image.pixels().as_f32().unwrap()[..3], [0.0, 0.2, 0.4]);
+
+    let deep = array("<u2", &[255; 16]);
+    let world = World::of(&[("a.npy", deep)]);
+    let path = world.folder.path().join("a.tar");
+    let dataset = TarDataset::open(&[&path], 4).unwrap();
+    assert_eq!(dataset.kind(), PixelKind::F32);
+    assert_eq!(
+        dataset.image(0).unwrap().pixels(),
+        &Pixels::F32(vec![1.0; 8])
+    );
 }
