@@ -43,6 +43,7 @@ mod rand_augment;
 mod rng;
 mod shuffle;
 mod stats;
+mod survey;
 mod transform;
 
 pub use crate::color_jitter::ColorJitter;
@@ -63,4 +64,5 @@ pub use crate::rand_augment::RandAugment;
 pub use crate::rng::SampleKey;
 pub use crate::shuffle::{patchify_shuffled_into, shuffle, unshuffle};
 pub use crate::stats::{ChannelStats, IMAGENET_MEAN, IMAGENET_STD, channel_mean_std};
+pub use crate::survey::{Survey, survey};
 pub use crate::transform::{Augmentation, Transform};

@@ -1,6 +1,7 @@
 //! Which patches the encoder sees: sampling a mask, and splitting patches by it.
 
 mod block;
+mod drawn;
 
 use serde::{Deserialize, Serialize};
 

@@ -79,7 +79,11 @@ pub fn channel_mean_std(
     }
 }
 
-fn sample_indices(len: usize, sample: usize, seed: u64) -> Result<Vec<usize>, DataError> {
+pub(crate) fn sample_indices(
+    len: usize,
+    sample: usize,
+    seed: u64,
+) -> Result<Vec<usize>, DataError> {
     for (key, value) in [("sample", sample), ("dataset", len)] {
         if value == 0 {
             return Err(DataError::Config {

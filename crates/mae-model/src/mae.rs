@@ -22,7 +22,9 @@ use crate::vit::{
     Block, BlockShape, VisionTransformer, gather_positions, initialize, layer_norm, linear,
     positions,
 };
-use crate::{LossRegion, MaeConfig, ModelError, Normalization, Result, Target, Tokenizer};
+use crate::{
+    LossRegion, MaeConfig, ModelError, Normalization, PatchStatistics, Result, Target, Tokenizer,
+};
 
 /// A Masked Autoencoder with a ViT encoder and decoder. It owns its parameters.
 #[derive(Debug)]
@@ -290,25 +292,47 @@ impl MaskedAutoencoderViT {
         Ok(self.objective.loss(pred, target))
     }
 
+    /// The ways in which its predictions can be made pixels, for [`to_pixels`](Self::to_pixels): all of them under
+    /// `norm_pix_loss`, else as they are.
+    pub fn statistics(&self) -> &'static [PatchStatistics] {
+        match self.config.norm_pix_loss {
+            true => &PatchStatistics::ALL,
+            false => &[PatchStatistics::Raw],
+        }
+    }
+
     /// Predictions as pixel values in the units of mean and standard deviation (0..1 for usual images), not clamped.
     ///
-    /// Under `norm_pix_loss` a prediction lacks its patch's mean and variance;
-    /// they are taken from `patches`, the true ones, which no predictor would have.
+    /// Under `norm_pix_loss` a prediction lacks its patch's mean and deviation; `statistics` says where they come from.
     /// The likeliest tokens of hidden patches are decoded beside the true ones of visible patches.
     ///
     /// # Shapes
     /// - `pred`: `[batch, patches, target_dim]`, in the image's order
-    /// - `patches`: `[batch, patches, patch_dim]`, likewise; u8, or f32 in the units of mean and standard deviation
+    /// - `patches`: `[batch, patches, patch_dim]`, the true ones, likewise; u8, or f32 in the units of mean and standard
+    ///   deviation. Hidden ones are looked at by [`PatchStatistics::Oracle`] alone
     /// - `ids_keep`: `[batch, kept]`, i64; the visible patches' places
     /// - returns `[batch, patches, patch_dim]`, f32
     ///
     /// # Errors
     /// [`ModelError::Shape`] if they disagree with each other or the model,
-    /// [`ModelError::Config`] if the target lacks what it must have learned beforehand.
-    pub fn to_pixels(&self, pred: &Tensor, patches: &Tensor, ids_keep: &Tensor) -> Result<Tensor> {
+    /// [`ModelError::Config`] if the target lacks what it must have learned beforehand, or if `statistics` is not among
+    /// [`statistics`](Self::statistics).
+    pub fn to_pixels(
+        &self,
+        pred: &Tensor,
+        patches: &Tensor,
+        ids_keep: &Tensor,
+        statistics: PatchStatistics,
+    ) -> Result<Tensor> {
         self.check_objective()?;
+        self.check_statistics(statistics)?;
         check_patches(&self.config, "patches", patches)?;
         let [batch, n] = [patches.size()[0], patches.size()[1]];
+        if n != self::patches(&self.config) {
+            let [all, dim] = [self::patches(&self.config), patches.size()[2]];
+            let expected = format!("[batch, {all}, {dim}], all patches of an image");
+            return Err(shape("patches", patches, expected));
+        }
         let width = self.config.target_dim() as i64;
         if pred.size() != [batch, n, width] {
             return Err(shape("pred", pred, format!("[{batch}, {n}, {width}]")));
@@ -317,8 +341,27 @@ impl MaskedAutoencoderViT {
             return Err(shape("ids_keep", ids_keep, format!("[{batch}, kept]")));
         }
         let patches = self.pixels.normalize(patches);
-        let pixels = self.objective.to_pixels(pred, &patches, ids_keep)?;
+        let columns = (self.config.image_width / self.config.patch_size) as i64;
+        let pixels = self
+            .objective
+            .to_pixels(pred, &patches, ids_keep, columns, statistics)?;
         Ok(self.pixels.denormalize(&pixels))
+    }
+
+    fn check_statistics(&self, statistics: PatchStatistics) -> Result<()> {
+        if self.statistics().contains(&statistics) {
+            return Ok(());
+        }
+        let expected = format!(
+            "\"raw\": this model predicts {}, which lack no mean and deviation",
+            match self.config.target {
+                Target::Pixels => "pixels that are not normalised by their patch",
+                Target::Pca => "principal components",
+                Target::Tokens => "tokens",
+            }
+        );
+        let found = format!("{:?}", statistics.name());
+        Err(invalid("statistics", found, expected))
     }
 
     fn check_objective(&self) -> Result<()> {

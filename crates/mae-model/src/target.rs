@@ -6,6 +6,7 @@ use tch::{Device, Kind, Reduction, Tensor};
 
 use crate::config::invalid;
 use crate::pca::{self, Pca};
+use crate::statistics::{PatchStatistics, interpolate, mean_and_std};
 use crate::{LossRegion, MaeConfig, Normalization, Result, Target, Tokenizer};
 
 /// A target and what it needs to know. Patches here are normalised f32.
@@ -117,7 +118,16 @@ impl Objective {
             LossRegion::All => all(),
         };
         match self {
-            Self::Pixels { norm_pix_loss } => Ok(normalize_patches(patches(), *norm_pix_loss).0),
+            Self::Pixels {
+                norm_pix_loss: true,
+            } => {
+                let patches = patches();
+                let (mean, std) = mean_and_std(&patches);
+                Ok((patches - mean) / std)
+            }
+            Self::Pixels {
+                norm_pix_loss: false,
+            } => Ok(patches()),
             Self::Pca(pca) => pca.project(&patches()),
             Self::Tokens(tokenizer) => {
                 // A tokenizer sees whole images.
@@ -152,19 +162,32 @@ impl Objective {
     /// Predictions as normalised pixels.
     ///
     /// # Shapes
-    /// - `pred`: `[batch, patches, width]`, in the image's order; `patches`: `[batch, patches, patch_dim]`, likewise
+    /// - `pred`: `[batch, patches, width]`, in the order of an image with `columns` patches a row; `patches`:
+    ///   `[batch, patches, patch_dim]`, likewise
     /// - `ids_keep`: `[batch, kept]`
     /// - returns the shape of `patches`
-    pub fn to_pixels(&self, pred: &Tensor, patches: &Tensor, ids_keep: &Tensor) -> Result<Tensor> {
+    pub fn to_pixels(
+        &self,
+        pred: &Tensor,
+        patches: &Tensor,
+        ids_keep: &Tensor,
+        columns: i64,
+        statistics: PatchStatistics,
+    ) -> Result<Tensor> {
         let pred = pred.to_kind(Kind::Float);
         match self {
-            Self::Pixels { norm_pix_loss } => {
-                let statistics = normalize_patches(patches.shallow_clone(), *norm_pix_loss).1;
-                Ok(match statistics {
-                    Some((mean, std)) => pred * std + mean,
-                    None => pred,
-                })
-            }
+            Self::Pixels { .. } => Ok(match statistics {
+                PatchStatistics::Raw => pred,
+                PatchStatistics::Oracle => {
+                    let (mean, std) = mean_and_std(patches);
+                    pred * std + mean
+                }
+                PatchStatistics::Visible => {
+                    let (mean, std) = mean_and_std(patches);
+                    pred * interpolate(&std, ids_keep, columns)
+                        + interpolate(&mean, ids_keep, columns)
+                }
+            }),
             Self::Pca(pca) => pca.restore(&pred),
             Self::Tokens(tokenizer) => {
                 let seen = tokenizer
@@ -185,16 +208,6 @@ impl Objective {
 pub fn unshuffle(patches: &Tensor, ids_shuffle: &Tensor) -> Tensor {
     let ids_restore = ids_shuffle.argsort(1, false).unsqueeze(-1);
     patches.gather(1, &ids_restore.expand_as(patches), false)
-}
-
-/// Pixels as they are to be predicted, and under `norm_pix_loss` the mean and deviation taken out.
-fn normalize_patches(pixels: Tensor, norm_pix_loss: bool) -> (Tensor, Option<(Tensor, Tensor)>) {
-    if !norm_pix_loss {
-        return (pixels, None);
-    }
-    let mean = pixels.mean_dim(-1i64, true, Kind::Float);
-    let std = (pixels.var_dim(-1i64, true, true) + 1e-6).sqrt();
-    ((pixels - &mean) / &std, Some((mean, std)))
 }
 
 fn name(target: Target) -> &'static str {

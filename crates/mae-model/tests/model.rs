@@ -2,7 +2,10 @@
 
 use mae_data::{MaskSampler, SampleKey};
 use mae_model::checkpoint::{read_tensors, write_tensors};
-use mae_model::{MaeConfig, MaskedAutoencoderViT, ModelError, Normalization, in_units};
+use mae_model::{
+    MaeConfig, MaskedAutoencoderViT, ModelError, Normalization, PatchStatistics, in_units,
+    unshuffle,
+};
 use std::collections::HashMap;
 use tch::{Device, Kind, Tensor};
 
@@ -152,28 +155,32 @@ fn perfect_predictions_give_the_pixels_back() {
     for norm_pix_loss in [false, true] {
         let model = model(norm_pix_loss);
         let (visible, masked, ids_shuffle) = batch(6);
-        let normalised = {
+        let patches = unshuffle(&Tensor::cat(&[&visible, &masked], 1), &ids_shuffle);
+        let as_predicted = |patches: &Tensor| {
             let mean = Tensor::from_slice(&mae_data::IMAGENET_MEAN.repeat(16));
             let std = Tensor::from_slice(&mae_data::IMAGENET_STD.repeat(16));
-            (masked.to_kind(Kind::Float) / 255.0 - mean) / std
-        };
-        let target = if norm_pix_loss {
-            let mean = normalised.mean_dim(-1i64, true, Kind::Float);
-            let std = (normalised.var_dim(-1i64, true, true) + 1e-6).sqrt();
-            (&normalised - mean) / std
-        } else {
-            normalised
+            let normalised = (patches.to_kind(Kind::Float) / 255.0 - mean) / std;
+            if norm_pix_loss {
+                let mean = normalised.mean_dim(-1i64, true, Kind::Float);
+                let std = (normalised.var_dim(-1i64, true, true) + 1e-6).sqrt();
+                (&normalised - mean) / std
+            } else {
+                normalised
+            }
         };
         let asked = model.target(&visible, &masked, &ids_shuffle).unwrap();
-        let loss = model.forward_loss(&target, &asked).unwrap();
+        let loss = model.forward_loss(&as_predicted(&masked), &asked).unwrap();
         assert!(loss.double_value(&[]) < 1e-9);
-        let error = (model
-            .to_pixels(&target, &masked, &ids_shuffle.narrow(1, 0, 6))
-            .unwrap()
-            - in_units(&masked))
-        .abs()
-        .max()
-        .double_value(&[]);
+        let statistics = match norm_pix_loss {
+            true => PatchStatistics::Oracle,
+            false => PatchStatistics::Raw,
+        };
+        let ids_keep = ids_shuffle.narrow(1, 0, 6);
+        let pixels = model.to_pixels(&as_predicted(&patches), &patches, &ids_keep, statistics);
+        let error = (pixels.unwrap() - in_units(&patches))
+            .abs()
+            .max()
+            .double_value(&[]);
         assert!(error < 0.01 / 255.0, "{error} of 1");
     }
 }

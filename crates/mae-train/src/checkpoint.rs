@@ -123,6 +123,13 @@ pub fn find_model(path: &Path) -> Result<PathBuf> {
     Ok(path.into())
 }
 
+/// The folder of the run that `model`, a file, is a checkpoint of, if it lies in one.
+pub fn run_of(model: &Path) -> Option<&Path> {
+    let checkpoints = model.parent()?.parent()?;
+    let run = checkpoints.parent()?;
+    (RunDir::checkpoints_of(run) == checkpoints && run.join("config.toml").exists()).then_some(run)
+}
+
 /// Deletes what an interrupted [`save`] left behind.
 ///
 /// # Errors
@@ -177,7 +184,7 @@ pub fn load(path: &Path, state: &impl Saved) -> Result<Position> {
 }
 
 /// Whole checkpoints by step, oldest first.
-fn list(folder: &Path) -> Result<Vec<(u64, PathBuf)>> {
+pub(crate) fn list(folder: &Path) -> Result<Vec<(u64, PathBuf)>> {
     if !folder.exists() {
         return Ok(Vec::new());
     }

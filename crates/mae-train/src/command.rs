@@ -3,10 +3,12 @@
 pub mod completions;
 pub mod config;
 pub mod eval;
+pub mod inspect;
 pub mod man;
 pub mod pack;
 pub mod pretrain;
 pub mod recipes;
+pub mod reconstruct;
 mod run;
 pub mod tokenizer;
 
@@ -26,6 +28,15 @@ fn start_progress() -> Result<Progress> {
     indicatif_log_bridge::LogWrapper::new(progress.bars(), logger).try_init()?;
     log::set_max_level(level);
     Ok(progress)
+}
+
+/// The first of `NAME.EXTENSION`, `NAME-2.EXTENSION`, ... that is not there yet.
+fn free_file(name: &str, extension: &str) -> PathBuf {
+    let file = |suffix: String| PathBuf::from(format!("{name}{suffix}.{extension}"));
+    std::iter::once(file(String::new()))
+        .chain((2..).map(|number| file(format!("-{number}"))))
+        .find(|path| !path.exists())
+        .expect("numbers do not end")
 }
 
 /// The first of `runs/NAME`, `runs/NAME-2`, ... that is not there yet.

@@ -44,6 +44,20 @@ pub fn open_path(path: &Path, split: Split, channels: usize) -> Result<Arc<dyn D
     open_files(DataSource::of(path), path, split, channels, None)
 }
 
+/// Opens the images at `path` as [`open_path`] does, or the one image that it is.
+///
+/// # Errors
+/// With the path and what was found there.
+pub fn open_path_or_image(path: &Path, channels: usize) -> Result<Arc<dyn Dataset>> {
+    let is_image = DataSource::of(path) == DataSource::Packed
+        && !PackedDataset::is_packed(path)
+            .with_context(|| format!("reading {}", path.display()))?;
+    match is_image {
+        true => Ok(Arc::new(FolderDataset::of_one(path, channels)?)),
+        false => open_path(path, Split::Train, channels),
+    }
+}
+
 fn open_files(
     source: DataSource,
     path: &Path,

@@ -23,6 +23,7 @@ pub mod data;
 pub mod device;
 pub mod display;
 pub mod eval;
+pub mod inspect;
 pub mod interrupt;
 pub mod journal;
 pub mod optim;

@@ -38,6 +38,12 @@ enum Command {
     /// Makes images ready for training once: one file, at the size that is needed
     #[command(after_help = command::pack::EXAMPLES)]
     Pack(command::pack::PackArgs),
+    /// Draws what a model makes of images that are partly hidden
+    #[command(after_help = command::reconstruct::EXAMPLES)]
+    Reconstruct(command::reconstruct::ReconstructArgs),
+    /// Says what a checkpoint, a run or a data set is, and what is in it
+    #[command(after_help = command::inspect::EXAMPLES)]
+    Inspect(command::inspect::InspectArgs),
     /// Lists the recipes
     #[command(after_help = command::recipes::EXAMPLES)]
     Recipes,
@@ -60,6 +66,8 @@ fn main() -> ExitCode {
         Some(Command::Eval(args)) => args.run(),
         Some(Command::Tokenizer(args)) => args.run(),
         Some(Command::Pack(args)) => args.run(),
+        Some(Command::Reconstruct(args)) => args.run(),
+        Some(Command::Inspect(args)) => args.run(),
         Some(Command::Recipes) => command::recipes::run(),
         Some(Command::Config(args)) => args.run(),
         Some(Command::Completions(args)) => args.run(Cli::command()),

@@ -5,24 +5,28 @@ use std::io::Cursor;
 
 use anyhow::Result;
 use embedded_graphics::Pixel;
-use embedded_graphics::mono_font::MonoTextStyle;
-use embedded_graphics::mono_font::ascii::FONT_6X13;
+use embedded_graphics::mono_font::iso_8859_1::FONT_6X13;
+use embedded_graphics::mono_font::{MonoFont, MonoTextStyle};
 use embedded_graphics::pixelcolor::{Rgb888, RgbColor};
 use embedded_graphics::prelude::{DrawTarget, Drawable, OriginDimensions, Point, Size};
 use embedded_graphics::text::{Baseline, Text};
 use image::imageops::{self, FilterType};
 use image::{GrayImage, ImageFormat, Rgb, RgbImage};
 
+/// What words are written in: names of files may have more than ASCII's letters.
+const FONT: MonoFont<'static> = FONT_6X13;
 /// Height of a line of words, pixels.
-const LINE: u32 = 17;
+pub const LINE: u32 = 17;
 
 /// Images in several versions, side by side.
-#[derive(Clone, Debug)]
-pub struct Comparison<const VERSIONS: usize> {
+#[derive(Clone, Copy, Debug)]
+pub struct Comparison<'a> {
+    /// Words above all else, each on lines of its own.
+    pub notes: &'a [String],
+    /// Words above the titles of some versions: the first of them, and the words.
+    pub groups: &'a [(usize, &'static str)],
     /// What each version is.
-    pub titles: [&'static str; VERSIONS],
-    /// Lines of words below the titles.
-    pub note: Option<String>,
+    pub titles: &'a [&'static str],
     /// Images side by side.
     pub columns: usize,
     /// Of an image, pixels.
@@ -31,44 +35,97 @@ pub struct Comparison<const VERSIONS: usize> {
     pub width: u32,
 }
 
+/// One image of a [`Comparison`].
+#[derive(Clone, Debug)]
+pub struct Versions {
+    /// Each version `[height, width, channels]` u8, with 1 or 3 channels.
+    pub tiles: Vec<Vec<u8>>,
+    /// Words below it; if any image has some, there is room for all of them.
+    pub name: Option<String>,
+}
+
 /// Tiles are enlarged by whole factors up to about this side, pixels.
 const TILE: u32 = 128;
 const GAP: u32 = 4;
 
-impl<const VERSIONS: usize> Comparison<VERSIONS> {
-    /// Draws `images`, each version `[height, width, channels]` u8.
-    pub fn draw(&self, images: &[[Vec<u8>; VERSIONS]]) -> Picture {
+impl Comparison<'_> {
+    /// Draws `images`.
+    pub fn draw(&self, images: &[Versions]) -> Picture {
         let (height, width) = (self.height, self.width);
-        let note = self.note.as_deref().unwrap_or_default();
         let scale = (TILE / height.max(width)).max(1);
         let (tile_width, tile_height) = (width * scale + GAP, height * scale + GAP);
-        let image_width = VERSIONS as u32 * tile_width + 2 * GAP;
-        let words_height = LINE * (1 + note.lines().count() as u32);
+        let image_width = self.titles.len() as u32 * tile_width + 2 * GAP;
+        let is_named = images.iter().any(|image| image.name.is_some());
+        let row_height = tile_height + LINE * is_named as u32;
         let columns = images.len().min(self.columns) as u32;
         let rows = images.len().div_ceil(self.columns) as u32;
-        let mut picture = Picture::new(
-            columns * image_width,
-            words_height + rows * tile_height + GAP,
-        );
+
+        let notes: Vec<String> = self
+            .notes
+            .iter()
+            .flat_map(|note| wrapped(note, letters(columns * image_width - 2 * GAP)))
+            .collect();
+        let groups_top = LINE * notes.len() as u32;
+        let titles_top = groups_top + LINE * !self.groups.is_empty() as u32;
+        let tiles_top = titles_top + LINE;
+
+        let mut picture = Picture::new(columns * image_width, tiles_top + rows * row_height + GAP);
+        let tile_left =
+            |column: u32, version: usize| column * image_width + GAP + version as u32 * tile_width;
         for column in 0..columns {
+            for (first, words) in self.groups {
+                picture.words(words, (tile_left(column, *first), groups_top + 2));
+            }
             for (i, title) in self.titles.iter().enumerate() {
-                let x = column * image_width + GAP + i as u32 * tile_width;
-                picture.words(title, (x, 2));
+                picture.words(title, (tile_left(column, i), titles_top + 2));
             }
         }
-        for (line, words) in (1..).zip(note.lines()) {
-            picture.words(words, (GAP, 2 + line * LINE));
+        for (i, note) in notes.iter().enumerate() {
+            picture.words(note, (GAP, LINE * i as u32 + 2));
         }
-        for (i, versions) in images.iter().enumerate() {
+        for (i, image) in images.iter().enumerate() {
             let (column, row) = ((i % self.columns) as u32, (i / self.columns) as u32);
-            for (j, tile) in versions.iter().enumerate() {
-                let x = column * image_width + GAP + j as u32 * tile_width;
-                let y = words_height + row * tile_height;
-                picture.tile(tile, (height, width), scale, (x, y));
+            let top = tiles_top + row * row_height;
+            for (j, tile) in image.tiles.iter().enumerate() {
+                picture.tile(tile, (height, width), scale, (tile_left(column, j), top));
+            }
+            if let Some(name) = &image.name {
+                let name = ending(name, letters(image_width - 3 * GAP));
+                picture.words(&name, (tile_left(column, 0), top + tile_height - 2));
             }
         }
         picture
     }
+}
+
+/// How many letters fit into `width` pixels.
+pub fn letters(width: u32) -> usize {
+    (width / FONT.character_size.width) as usize
+}
+
+/// Words on lines of at most `longest` letters, where words are not longer.
+fn wrapped(words: &str, longest: usize) -> Vec<String> {
+    let mut lines: Vec<String> = Vec::new();
+    for word in words.split(' ') {
+        match lines.last_mut() {
+            Some(line) if line.chars().count() + 1 + word.chars().count() <= longest => {
+                *line += " ";
+                *line += word;
+            }
+            _ => lines.push(word.into()),
+        }
+    }
+    lines
+}
+
+/// The last `longest` letters of a name, for the end of a path says most.
+pub fn ending(name: &str, longest: usize) -> String {
+    let count = name.chars().count();
+    if count <= longest {
+        return name.into();
+    }
+    let rest = name.chars().skip(count + 2 - longest.max(2));
+    format!("..{}", rest.collect::<String>())
 }
 
 /// An RGB picture on a white ground.
@@ -77,7 +134,7 @@ pub struct Picture(RgbImage);
 
 impl Picture {
     /// A white picture.
-    fn new(width: u32, height: u32) -> Self {
+    pub fn new(width: u32, height: u32) -> Self {
         Self(RgbImage::from_pixel(width, height, Rgb([255, 255, 255])))
     }
 
@@ -92,7 +149,7 @@ impl Picture {
     }
 
     /// Puts an image of `[height, width, channels]` u8 with 1 or 3 channels at `(x, y)`, `scale` times as large.
-    fn tile(&mut self, pixels: &[u8], size: (u32, u32), scale: u32, (x, y): (u32, u32)) {
+    pub fn tile(&mut self, pixels: &[u8], size: (u32, u32), scale: u32, (x, y): (u32, u32)) {
         let (height, width) = size;
         let tile = match pixels.len() as u32 / (height * width) {
             1 => GrayImage::from_raw(width, height, pixels.to_vec())
@@ -106,8 +163,8 @@ impl Picture {
     }
 
     /// Writes words with their top left corner at `(x, y)`; beyond the right edge they are cut off.
-    fn words(&mut self, words: &str, (x, y): (u32, u32)) {
-        let style = MonoTextStyle::new(&FONT_6X13, Rgb888::new(40, 40, 40));
+    pub fn words(&mut self, words: &str, (x, y): (u32, u32)) {
+        let style = MonoTextStyle::new(&FONT, Rgb888::new(40, 40, 40));
         let Ok(_) =
             Text::with_baseline(words, Point::new(x as i32, y as i32), style, Baseline::Top)
                 .draw(self);

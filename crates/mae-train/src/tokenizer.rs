@@ -23,7 +23,7 @@ use crate::eval::features::images_to_device;
 use crate::interrupt::Interrupt;
 use crate::journal::Journal;
 use crate::optim::Optimizer;
-use crate::picture::{Comparison, Picture};
+use crate::picture::{Comparison, Picture, Versions};
 use crate::progress::Progress;
 use crate::run_dir::RunDir;
 use crate::state::Trainer;
@@ -185,11 +185,15 @@ impl Training<'_> {
             .chunks_exact(image_len)
             .zip(decoded.chunks_exact(image_len))
             .take(SHOWN)
-            .map(|(original, decoded)| [original, decoded].map(|image| display.show(image)))
+            .map(|(original, decoded)| Versions {
+                tiles: vec![display.show(original), display.show(decoded)],
+                name: None,
+            })
             .collect();
         Ok(Comparison {
-            titles: ["original", "from tokens"],
-            note: display.note(),
+            notes: &Vec::from_iter(display.note()),
+            groups: &[],
+            titles: &["original", "from tokens"],
             columns: 4,
             height: grid.height() as u32,
             width: grid.width() as u32,

@@ -89,6 +89,27 @@ impl FolderDataset {
         FolderDataset { kind, ..self }
     }
 
+    /// The image at `path` alone, whatever its name, without a label; it is read when it is asked for.
+    ///
+    /// # Errors
+    /// [`DataError::Config`] for impossible channel counts.
+    pub fn of_one(path: impl AsRef<Path>, channels: usize) -> Result<FolderDataset, DataError> {
+        let path = path.as_ref();
+        check_channels(channels)?;
+        Ok(FolderDataset {
+            root: PathBuf::new(),
+            images: vec![path.to_owned()],
+            labels: Vec::new(),
+            classes: Vec::new(),
+            channels,
+            kind: kind::find(
+                1,
+                |_| Some(path.extension()?.to_str()?.to_owned()),
+                |_| Some(BufReader::new(File::open(path).ok()?)),
+            ),
+        })
+    }
+
     fn read(&self, index: usize) -> Result<Vec<u8>, DataError> {
         check_index(index, self.len())?;
         std::fs::read(self.path(index)).map_err(|error| DataError::Image {
@@ -400,6 +421,17 @@ mod tests {
         content.push(0);
         fs::write(folder.path().join("b/2.png"), content).unwrap();
         assert_ne!(before, identity(3));
+    }
+
+    #[test]
+    fn one_image_is_a_data_set() {
+        let folder = folder(&["a/1.png"]);
+        let path = folder.path().join("a/1.png");
+        let dataset = FolderDataset::of_one(&path, 3).unwrap();
+        assert_eq!((dataset.len(), dataset.label(0)), (1, None));
+        assert_eq!(dataset.name(0), path.display().to_string());
+        assert_eq!(dataset.image(0).unwrap().width(), 3);
+        assert!(FolderDataset::of_one(&path, 0).is_err());
     }
 
     #[test]

@@ -75,7 +75,7 @@ impl VitClassifier {
 }
 
 /// What a classifier's file has in place of a Masked Autoencoder's configuration.
-const CLASSIFIER: &str = "classifier";
+pub(crate) const CLASSIFIER: &str = "classifier";
 
 /// Fixed positions differ from computed ones by rounding, in a file of f16 by up to 5e-4.
 const SAME_POSITION: f64 = 1e-3;

@@ -12,7 +12,7 @@ use crate::checkpoint::{
 use crate::{Normalization, Result};
 
 /// What a tokenizer's file has in place of a Masked Autoencoder's configuration.
-const TOKENIZER: &str = "tokenizer";
+pub(crate) const TOKENIZER: &str = "tokenizer";
 
 impl Tokenizer {
     /// Writes the weights under their native keys, with the configuration as metadata.

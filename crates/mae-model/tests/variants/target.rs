@@ -4,8 +4,8 @@ use std::collections::BTreeSet;
 
 use mae_model::pca::Moments;
 use mae_model::{
-    LossRegion, MaeConfig, MaskedAutoencoderViT, Normalization, Pca, Target, Tokenizer,
-    TokenizerConfig, unshuffle,
+    LossRegion, MaeConfig, MaskedAutoencoderViT, Normalization, PatchStatistics, Pca, Target,
+    Tokenizer, TokenizerConfig, unshuffle,
 };
 use tch::{Device, Kind, Tensor};
 
@@ -159,7 +159,7 @@ fn coefficients_become_pixels() {
     let basis = pca(5);
     let projection = (image() - &basis.mean).matmul(&basis.components.tr());
     let expected = projection.matmul(&basis.components) + &basis.mean;
-    let pixels = pca_model(5).to_pixels(&projection, &image(), &ids_keep);
+    let pixels = pca_model(5).to_pixels(&projection, &image(), &ids_keep, PatchStatistics::Raw);
     assert!(relative(&pixels.unwrap(), &expected) < 1e-5);
 }
 
@@ -205,7 +205,9 @@ fn tokens_become_pixels_beside_the_true_ones() {
     let wrong = (&ids + 1).remainder(VOCABULARY);
     let shown = ids.scatter(1, &ids_keep, &wrong.gather(1, &ids_keep, false));
     let pred = shown.one_hot(VOCABULARY).to_kind(Kind::Float);
-    let pixels = model.to_pixels(&pred, &image(), &ids_keep).unwrap();
+    let pixels = model
+        .to_pixels(&pred, &image(), &ids_keep, PatchStatistics::Raw)
+        .unwrap();
     let decoded = tokenizer(5).decode(&ids).unwrap();
     let expected = tokenizer(5).patches_of(&decoded).unwrap();
     assert!(relative(&pixels, &expected) < 1e-5);

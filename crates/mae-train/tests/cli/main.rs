@@ -2,9 +2,11 @@
 
 mod channels;
 mod eval;
+mod inspect;
 mod pack;
 mod pretrain;
 mod program;
+mod reconstruct;
 mod shell;
 mod tokenizer;
 mod variants;

@@ -5,7 +5,7 @@ use std::io::Cursor;
 use anyhow::{Context, Result, ensure};
 use png::{BitDepth, ColorType, Compression, Transformations};
 
-/// What mae-train's picture is made of: images in two columns, four tiles each, below one or two lines of words.
+/// What mae-train's picture is made of: images in two columns, four tiles each, below one to three lines of words.
 const IMAGES: (usize, usize) = (2, 4);
 const TILES: usize = 4;
 const GAP: usize = 4;
@@ -72,7 +72,7 @@ impl Tiles {
         };
         let image = parts(width, columns)?;
         let width_and_gap = parts(image.checked_sub(2 * GAP)?, TILES)?;
-        [LINE, 2 * LINE].into_iter().find_map(|top| {
+        [LINE, 2 * LINE, 3 * LINE].into_iter().find_map(|top| {
             Some(Self {
                 top,
                 width_and_gap,

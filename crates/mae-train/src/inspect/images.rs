@@ -1,0 +1,452 @@
+//! What images a data set has, and what of them matters before training.
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+
+use anyhow::Result;
+use mae_data::{Dataset, PackedDataset, PixelKind, Survey, survey};
+use mae_model::Normalization;
+use serde::Serialize;
+
+use super::lines::{Lines, count, numbers};
+use crate::config::DataSource;
+use crate::data::open_path_or_image;
+use crate::display::Display;
+use crate::progress::Progress;
+
+/// Where one image is.
+const ONE_FILE: &str = "a file";
+/// What a model is trained on where nothing else is said.
+const IMAGE_SIZE: usize = 224;
+const BATCH_SIZE: usize = 64;
+/// The share of broken images that training accepts where nothing else is said.
+const MAX_BROKEN_SHARE: f64 = 0.01;
+/// How many times as many images as the smallest class the largest may have before it is said.
+const IMBALANCE: usize = 10;
+/// What folders of images for training and for judging are called.
+const SPLITS: [&str; 5] = ["train", "val", "valid", "validation", "test"];
+/// Broken images that are named.
+const NAMED: usize = 20;
+
+/// What images a data set has.
+#[derive(Clone, Debug, Serialize)]
+pub struct Images {
+    /// Where they are.
+    pub path: PathBuf,
+    /// How they are stored.
+    pub source: &'static str,
+    /// How many they are.
+    pub images: usize,
+    /// How many of them were decoded.
+    pub looked_at: usize,
+    /// The classes in label order; empty if there are no labels.
+    pub classes: Vec<Class>,
+    /// The sizes of whole images; none if there are none.
+    pub sizes: Option<Sizes>,
+    /// The channels that they were read with.
+    pub channels: usize,
+    /// What their values were read as: `f32` if any has more than 8 bits.
+    pub values: PixelKind,
+    /// How many are stored as what: channels and bits of a value.
+    pub stored: BTreeMap<String, usize>,
+    /// How many have which ending.
+    pub extensions: BTreeMap<String, usize>,
+    /// Images of another format than their name says, and of which.
+    pub misnamed: Vec<(String, &'static str)>,
+    /// Images that cannot be read.
+    pub broken: Vec<Broken>,
+    /// Images with the same content, in groups.
+    pub duplicates: Vec<Vec<String>>,
+    /// Mean of each channel, of 0 to 1, or for numbers in their own units; every image counts the same.
+    pub mean: Vec<f64>,
+    /// Standard deviation, likewise.
+    pub std: Vec<f64>,
+    /// What to know before training, in words.
+    pub warnings: Vec<String>,
+}
+
+/// A class of images.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct Class {
+    /// Its name.
+    pub name: String,
+    /// How many images it has.
+    pub images: usize,
+}
+
+/// Sizes of images, `[height, width]` in pixels, ordered by their area.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+pub struct Sizes {
+    /// That of the smallest image.
+    pub smallest: [usize; 2],
+    /// That of the image in the middle.
+    pub median: [usize; 2],
+    /// That of the largest image.
+    pub largest: [usize; 2],
+    /// How many different ones there are.
+    pub distinct: usize,
+}
+
+/// An image that cannot be read.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct Broken {
+    /// Its name.
+    pub name: String,
+    /// Why.
+    pub reason: String,
+}
+
+impl Images {
+    /// Opens the images at `path`, of so many channels, and decodes all, or `sample` random ones.
+    ///
+    /// # Errors
+    /// If there are none. Broken images are no error.
+    pub fn survey(
+        path: &Path,
+        channels: usize,
+        sample: Option<usize>,
+        progress: &Progress,
+    ) -> Result<Self> {
+        let dataset = open_path_or_image(path, channels)?;
+        let steps = sample.map_or(dataset.len(), |sample| sample.min(dataset.len()));
+        let bar = progress.start(0, steps as u64);
+        let found = survey(dataset.as_ref(), sample, 0, || {
+            bar.advance();
+            bar.message("decoding images");
+        })?;
+        Ok(Self::of(path, dataset.as_ref(), &found))
+    }
+
+    /// Whether they are one image file, and not some in a folder.
+    pub fn is_one_file(&self) -> bool {
+        self.source == ONE_FILE
+    }
+
+    fn of(path: &Path, dataset: &dyn Dataset, found: &Survey) -> Self {
+        let name = |&index: &usize| dataset.name(index);
+        let mut images = Self {
+            path: path.into(),
+            source: source(path),
+            images: dataset.len(),
+            looked_at: found.looked_at,
+            classes: classes(dataset),
+            sizes: Sizes::of(&found.sizes),
+            channels: dataset.channels(),
+            values: dataset.kind(),
+            stored: found.stored.clone(),
+            extensions: found.extensions.clone(),
+            misnamed: (found.misnamed.iter())
+                .map(|(index, format)| (name(index), *format))
+                .collect(),
+            broken: (found.broken.iter())
+                .map(|(index, reason)| Broken {
+                    name: name(index),
+                    reason: reason.clone(),
+                })
+                .collect(),
+            duplicates: (found.duplicates.iter())
+                .map(|group| group.iter().map(name).collect())
+                .collect(),
+            mean: found.mean.clone(),
+            std: found.std.clone(),
+            warnings: Vec::new(),
+        };
+        images.warnings = images.warn(dataset, found);
+        images
+    }
+
+    fn warn(&self, dataset: &dyn Dataset, found: &Survey) -> Vec<String> {
+        let mut warnings = Vec::new();
+        let mut warn = |is_due: bool, words: String| {
+            if is_due {
+                warnings.push(words);
+            }
+        };
+        let share = self.broken.len() as f64 / self.looked_at as f64;
+        warn(
+            share > MAX_BROKEN_SHARE,
+            format!(
+                "{:.1} % of the images are broken, and training gives up at {:.0} %: remove them, or set data.max_broken_share",
+                100.0 * share,
+                100.0 * MAX_BROKEN_SHARE
+            ),
+        );
+        warn(
+            self.images < BATCH_SIZE,
+            format!("fewer images than a batch of {BATCH_SIZE}: set optim.batch_size"),
+        );
+        let small: usize = (found.sizes.iter())
+            .filter(|((height, width), _)| *height.min(width) < IMAGE_SIZE)
+            .map(|(_, images)| images)
+            .sum();
+        warn(
+            small > 0,
+            format!(
+                "{} smaller than {IMAGE_SIZE} pixels on a side, the usual size of a model, and would be enlarged: set model.image_size",
+                is(small, self.looked_at)
+            ),
+        );
+        warn(
+            found.channels.len() > 1,
+            format!(
+                "images of {} channels are mixed: all are read as {}, as model.channels says",
+                list(&found.channels),
+                self.channels
+            ),
+        );
+        warn(
+            !self.misnamed.is_empty(),
+            format!(
+                "{} of another format than the name says; they are read all the same",
+                is(self.misnamed.len(), self.looked_at)
+            ),
+        );
+        let copies: usize = self.duplicates.iter().map(|group| group.len() - 1).sum();
+        let is_ambiguous = |group: &&Vec<usize>| {
+            group
+                .iter()
+                .any(|&index| dataset.label(index) != dataset.label(group[0]))
+        };
+        let ambiguous = found.duplicates.iter().filter(is_ambiguous).count();
+        warn(
+            copies > 0,
+            format!(
+                "{} of another{}",
+                match copies {
+                    1 => "1 image is a copy".into(),
+                    _ => format!("{copies} images are copies"),
+                },
+                match ambiguous {
+                    0 => String::new(),
+                    1 => ", once in another class".into(),
+                    _ => format!(", {ambiguous} times in another class"),
+                }
+            ),
+        );
+        let is_split = |class: &Class| SPLITS.contains(&class.name.to_lowercase().as_str());
+        warn(
+            !self.classes.is_empty() && self.classes.iter().all(is_split),
+            "the classes are called as parts of a data set: give each of these folders by itself"
+                .into(),
+        );
+        let counts = || self.classes.iter().map(|class| class.images);
+        match (counts().min(), counts().max()) {
+            (None, _) | (_, None) => warn(
+                true,
+                "no labels: mae-train eval needs one sub-folder a class; pre-training does not"
+                    .into(),
+            ),
+            (Some(_), Some(_)) if self.classes.len() == 1 => warn(
+                true,
+                "one class only: mae-train eval needs two; pre-training does not".into(),
+            ),
+            (Some(least), Some(most)) => warn(
+                most > IMBALANCE * least,
+                format!("the largest class has {most} images, the smallest {least}"),
+            ),
+        }
+        warnings
+    }
+
+    /// How to show them.
+    pub fn display(&self, kind: PixelKind) -> Display {
+        let narrow = |values: &[f64]| values.iter().map(|&value| value as f32).collect::<Vec<_>>();
+        // Of one value only, all are shown as that.
+        let std = narrow(&self.std)
+            .into_iter()
+            .map(|std| std.max(f32::MIN_POSITIVE));
+        Display::new(kind, &Normalization::new(narrow(&self.mean), std.collect()))
+    }
+
+    /// The facts as lines to read.
+    pub fn text(&self) -> String {
+        let mut lines = Lines::default();
+        lines.line(&format!(
+            "{}: {} in {}",
+            self.path.display(),
+            count(self.images, "image"),
+            self.source
+        ));
+        if self.looked_at < self.images {
+            let words = format!("{} of them, chosen at random", self.looked_at);
+            lines.fact("looked at", words);
+        }
+        if let Some(sizes) = &self.sizes {
+            let size = |[height, width]: [usize; 2]| format!("{height} x {width}");
+            lines.fact(
+                "size",
+                match sizes.distinct {
+                    1 => format!("{} pixels, height x width", size(sizes.median)),
+                    distinct => format!(
+                        "{} to {}, median {} pixels, height x width; {distinct} different ones",
+                        size(sizes.smallest),
+                        size(sizes.largest),
+                        size(sizes.median)
+                    ),
+                },
+            );
+        }
+        for (label, counts) in [("stored as", &self.stored), ("files", &self.extensions)] {
+            let words: Vec<String> = (counts.iter())
+                .filter(|(name, _)| !name.is_empty())
+                .map(|(name, images)| format!("{name}: {images}"))
+                .collect();
+            if !words.is_empty() {
+                lines.fact(label, words.join(", "));
+            }
+        }
+        if !self.mean.is_empty() {
+            lines.fact(
+                "pixels",
+                format!(
+                    "mean {}, std {}, {}",
+                    numbers(&self.mean),
+                    numbers(&self.std),
+                    match self.values {
+                        PixelKind::U8 => "of 0 to 1",
+                        PixelKind::F32 => "in units of the files; 16-bit images are 0 to 1",
+                    }
+                ),
+            );
+        }
+        lines.fact(
+            "broken",
+            match self.broken.len() {
+                0 => "none".into(),
+                broken => format!("{broken} of {}", self.looked_at),
+            },
+        );
+        lines.items(&self.broken, NAMED, |broken| {
+            format!("{}: {}", broken.name, broken.reason)
+        });
+        self.describe_groups(&mut lines);
+        for warning in &self.warnings {
+            lines.fact("note", warning);
+        }
+        lines.into_text()
+    }
+
+    fn describe_groups(&self, lines: &mut Lines) {
+        if !self.misnamed.is_empty() {
+            lines.fact("misnamed", count(self.misnamed.len(), "image"));
+            lines.items(&self.misnamed, 5, |(name, format)| {
+                format!("{name}: {format}")
+            });
+        }
+        if !self.duplicates.is_empty() {
+            lines.fact("equal", count(self.duplicates.len(), "group"));
+            lines.items(&self.duplicates, 5, |group| match &group[..] {
+                [first, second] => format!("{first} = {second}"),
+                [first, second, more @ ..] => {
+                    format!("{first} = {second} and {} more", more.len())
+                }
+                _ => unreachable!("equal images are at least two"),
+            });
+        }
+        if !self.classes.is_empty() {
+            lines.fact(
+                "classes",
+                format!("{}, with images each:", self.classes.len()),
+            );
+            let width = (self.classes.iter())
+                .map(|class| class.name.chars().count())
+                .max()
+                .unwrap_or(0);
+            lines.items(&self.classes, 50, |class| {
+                format!("{:width$}  {}", class.name, class.images)
+            });
+        }
+    }
+}
+
+impl Sizes {
+    /// None of no images.
+    fn of(sizes: &BTreeMap<(usize, usize), usize>) -> Option<Self> {
+        let mut by_area: Vec<([usize; 2], usize)> = (sizes.iter())
+            .map(|(&(height, width), &images)| ([height, width], images))
+            .collect();
+        by_area.sort_by_key(|([height, width], _)| height * width);
+        let images: usize = sizes.values().sum();
+        let mut before = 0;
+        let median = by_area.iter().find(|(_, images_of_size)| {
+            before += images_of_size;
+            2 * before >= images
+        })?;
+        Some(Self {
+            smallest: by_area.first()?.0,
+            median: median.0,
+            largest: by_area.last()?.0,
+            distinct: by_area.len(),
+        })
+    }
+}
+
+fn classes(dataset: &dyn Dataset) -> Vec<Class> {
+    let mut classes: Vec<Class> = (dataset.classes().iter())
+        .map(|name| Class {
+            name: name.clone(),
+            images: 0,
+        })
+        .collect();
+    for index in 0..dataset.len() {
+        let label = dataset.label(index).map(|label| label as usize);
+        if let Some(class) = label.and_then(|label| classes.get_mut(label)) {
+            class.images += 1;
+        }
+    }
+    classes
+}
+
+fn source(path: &Path) -> &'static str {
+    match DataSource::of(path) {
+        DataSource::Tar => "tar files",
+        DataSource::Packed if PackedDataset::is_packed(path).unwrap_or(false) => "a packed file",
+        DataSource::Packed => ONE_FILE,
+        DataSource::Cifar10 => "CIFAR-10's binary files of training",
+        DataSource::Cifar100 => "CIFAR-100's binary files of training",
+        DataSource::Folder | DataSource::Synthetic => "a folder",
+    }
+}
+
+/// "3 of 5 images are".
+fn is(images: usize, of: usize) -> String {
+    match (images == of, images) {
+        (true, 1) => "the image is".into(),
+        (true, _) => "all images are".into(),
+        (false, 1) => format!("1 of {of} images is"),
+        (false, _) => format!("{images} of {of} images are"),
+    }
+}
+
+/// "1, 3 and 4".
+fn list(numbers: &[usize]) -> String {
+    let words: Vec<String> = numbers.iter().map(usize::to_string).collect();
+    match &words[..] {
+        [first @ .., last] if !first.is_empty() => format!("{} and {last}", first.join(", ")),
+        _ => words.concat(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn sizes_are_ordered_by_area() {
+        let sizes = [((10, 10), 1), ((1, 40), 2), ((200, 1), 3)].into();
+        let found = Sizes::of(&sizes).unwrap();
+        // Of six images, the third.
+        assert_eq!(
+            [found.smallest, found.median, found.largest],
+            [[1, 40], [10, 10], [200, 1]]
+        );
+        assert_eq!(found.distinct, 3);
+        assert_eq!(Sizes::of(&BTreeMap::new()), None);
+    }
+
+    #[test]
+    fn numbers_are_listed() {
+        assert_eq!(list(&[1, 3, 4]), "1, 3 and 4");
+        assert_eq!(list(&[3]), "3");
+    }
+}
