@@ -103,6 +103,18 @@ impl PixelScale {
         }
     }
 
+    /// f32 patches `[.., patch_dim]` in the units of mean and standard deviation, 0..1 for images, to normalised ones:
+    /// the same as their u8 pixels give.
+    pub fn normalize_scaled(&self, patches: &Tensor) -> Tensor {
+        self.shift.addcmul(&(patches * 255.0), &self.scale)
+    }
+
+    /// The factor and the summand of each number of a patch row, `[patch_dim]`; the tensors are shared.
+    pub fn tensors(&self) -> [(&'static str, Tensor); 2] {
+        [("scale", &self.scale), ("shift", &self.shift)]
+            .map(|(name, tensor)| (name, tensor.shallow_clone()))
+    }
+
     /// Normalised f32 patches `[.., patch_dim]` back to pixel values 0..255, not clamped.
     pub fn denormalize(&self, patches: &Tensor) -> Tensor {
         (patches - &self.shift) / &self.scale

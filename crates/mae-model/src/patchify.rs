@@ -17,11 +17,12 @@ use crate::mae::shape;
 pub fn patchify(images: &Tensor, patch_size: usize) -> Result<Tensor> {
     let p = patch_size as i64;
     match images.size()[..] {
-        [batch, height, width, channels] if p > 0 && height % p == 0 && width % p == 0 => {
+        [_, height, width, channels] if p > 0 && height % p == 0 && width % p == 0 => {
+            // -1, not the number of images: a recording of it takes any number.
             Ok(images
-                .reshape([batch, height / p, p, width / p, p, channels])
+                .reshape([-1, height / p, p, width / p, p, channels])
                 .transpose(2, 3)
-                .reshape([batch, height / p * (width / p), p * p * channels]))
+                .reshape([-1, height / p * (width / p), p * p * channels]))
         }
         _ => {
             let expected =
