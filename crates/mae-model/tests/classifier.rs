@@ -449,7 +449,8 @@ fn the_recorded_encoder_gives_the_tokens_of_any_batch() {
         .collect();
     let found = module.named_parameters().unwrap();
     let mut found: Vec<String> = found.into_iter().map(|(key, _)| key).collect();
-    (keys.sort(), found.sort());
+    keys.sort();
+    found.sort();
     assert_eq!(found, keys);
 
     // No tensor is a constant: all of it can be converted, and so moved.

@@ -1,0 +1,146 @@
+//! What is before and after the numbers in a file of features.
+
+use std::collections::BTreeMap;
+use std::path::Path;
+
+use anyhow::{Result, bail};
+use serde_json::{Map, Value, json};
+
+/// A kind of file, by its extension.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Format {
+    /// NumPy's array.
+    Npy,
+    /// Named tensors and metadata.
+    Safetensors,
+}
+
+impl Format {
+    /// The kind of `out`.
+    pub fn of(out: &Path) -> Result<Self> {
+        match out.extension().and_then(|extension| extension.to_str()) {
+            Some("npy") => Ok(Self::Npy),
+            Some("safetensors") => Ok(Self::Safetensors),
+            _ => bail!(
+                "{}: expected a name that ends in .npy, for NumPy, or in .safetensors",
+                out.display()
+            ),
+        }
+    }
+}
+
+/// A header of fixed length, then the numbers as images come, then what is known at the end.
+///
+/// How many images are broken is known at the end, too: the header is written then, padded to the length that it would
+/// have if none were.
+#[derive(Clone, Debug)]
+pub struct Layout {
+    format: Format,
+    row: Vec<usize>,
+    metadata: Map<String, Value>,
+    header_len: usize,
+}
+
+impl Layout {
+    /// The layout of at most `images` images of `row` numbers each.
+    pub fn new(
+        format: Format,
+        images: usize,
+        row: Vec<usize>,
+        metadata: &BTreeMap<String, String>,
+    ) -> Self {
+        let metadata = (metadata.iter())
+            .map(|(key, value)| (key.clone(), Value::from(value.as_str())))
+            .collect();
+        let mut layout = Self {
+            format,
+            row,
+            metadata,
+            header_len: 0,
+        };
+        // Whatever follows is aligned to 64 bytes, as NumPy asks for.
+        layout.header_len = layout.unpadded(images, true).len().next_multiple_of(64);
+        layout
+    }
+
+    /// Bytes before the numbers.
+    pub fn header_len(&self) -> u64 {
+        self.header_len as u64
+    }
+
+    /// Bytes of the numbers of an image: f32, little-endian.
+    pub fn row_len(&self) -> u64 {
+        4 * self.row.iter().product::<usize>() as u64
+    }
+
+    /// The bytes before the numbers of `images` images.
+    pub fn header(&self, images: usize, has_labels: bool) -> Vec<u8> {
+        let mut header = self.unpadded(images, has_labels);
+        header.resize(self.header_len, b' ');
+        match self.format {
+            Format::Npy => {
+                header[self.header_len - 1] = b'\n';
+                let len = (self.header_len - NPY_START) as u16;
+                header[NPY_START - 2..NPY_START].copy_from_slice(&len.to_le_bytes());
+            }
+            Format::Safetensors => {
+                let len = (self.header_len - SAFETENSORS_START) as u64;
+                header[..SAFETENSORS_START].copy_from_slice(&len.to_le_bytes());
+            }
+        }
+        header
+    }
+
+    /// The bytes after the numbers.
+    pub fn tail(&self, rows: &[usize], labels: Option<&[i64]>) -> Vec<u8> {
+        match self.format {
+            Format::Npy => Vec::new(),
+            Format::Safetensors => (rows.iter())
+                .map(|&index| index as i64)
+                .chain(labels.into_iter().flatten().copied())
+                .flat_map(i64::to_le_bytes)
+                .collect(),
+        }
+    }
+
+    /// The header with its length still to be filled in, before padding.
+    fn unpadded(&self, images: usize, has_labels: bool) -> Vec<u8> {
+        match self.format {
+            Format::Npy => {
+                let shape: String = (std::iter::once(&images).chain(&self.row))
+                    .map(|n| format!("{n}, "))
+                    .collect();
+                let shape = shape.trim_end_matches(", ");
+                // The last byte becomes a newline.
+                let header =
+                    format!("{{'descr': '<f4', 'fortran_order': False, 'shape': ({shape}), }} ");
+                [b"\x93NUMPY\x01\0\0\0", header.as_bytes()].concat()
+            }
+            Format::Safetensors => {
+                let mut header = Map::new();
+                header.insert("__metadata__".into(), self.metadata.clone().into());
+                let mut end = 0;
+                let mut place = |name: &str, dtype: &str, shape: Vec<usize>, width: usize| {
+                    let start = end;
+                    end += width * shape.iter().product::<usize>();
+                    let offsets = [start, end];
+                    let entry = json!({"dtype": dtype, "shape": shape, "data_offsets": offsets});
+                    header.insert(name.into(), entry);
+                };
+                let shape = [&[images], self.row.as_slice()].concat();
+                place("features", "F32", shape, 4);
+                place("indices", "I64", vec![images], 8);
+                if has_labels {
+                    place("labels", "I64", vec![images], 8);
+                }
+                let json = Value::from(header).to_string();
+                [&[0; SAFETENSORS_START], json.as_bytes()].concat()
+            }
+        }
+    }
+}
+
+/// Magic, version, and the length of what follows.
+const NPY_START: usize = 10;
+/// The length of what follows.
+const SAFETENSORS_START: usize = 8;
