@@ -444,6 +444,16 @@ fn the_recorded_encoder_gives_the_tokens_of_any_batch() {
         assert!(!tokens.requires_grad());
         assert!(relative(&tokens, expected) < 1e-5, "batch {batch}");
     }
+    // Twice the height would be a whole number of images: it must not pass for that.
+    for size in [
+        [2, 3, 32, 24],
+        [2, 3, 16, 48],
+        [1, 3, 24, 16],
+        [1, 1, 16, 24],
+    ] {
+        let images = Tensor::zeros(size, (Kind::Float, Device::Cpu));
+        assert!(module.forward_ts(&[images]).is_err(), "{size:?}");
+    }
     let mut keys: Vec<String> = (model.parameters().into_keys())
         .filter(|key| !key.starts_with("head."))
         .collect();

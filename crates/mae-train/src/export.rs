@@ -1,5 +1,6 @@
 //! The encoder for other programs, verified against the model that it comes from.
 
+use std::fs::File;
 use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -54,13 +55,15 @@ pub fn export_torchscript(
         Tensor::cat(&[&pixels, &pixels.flip([2]), &pixels.flip([1])], 0),
     ];
     // By the kernels that everything else uses.
-    let expected = batches.each_ref().map(|batch| -> Result<Tensor> {
-        Ok(model.tokens(&patchify(batch, model.config().encoder.patch_size)?)?)
-    });
+    let patch_size = model.config().encoder.patch_size;
+    let tokens = |batch: &Tensor| model.tokens(&patchify(batch, patch_size)?);
+    let expected = [tokens(&batches[0])?, tokens(&batches[1])?];
 
     // What happened, unless the file could not be written: that, `write_atomic_with` says.
     let mut outcome = None;
     let written = mae_report::write_atomic_with(out, |temporary| {
+        // Where that is impossible, the system says it better than libtorch.
+        File::create(temporary)?;
         let verified = model.save_torchscript(temporary).map_err(Into::into);
         let verified = verified.and_then(|()| verify(temporary, &name, &batches, &expected));
         let is_whole = verified.is_ok();
@@ -81,14 +84,11 @@ fn verify(
     path: &Path,
     image: &str,
     batches: &[Tensor; 2],
-    expected: &[Result<Tensor>; 2],
+    expected: &[Tensor; 2],
 ) -> Result<Verified> {
     let module = CModule::load(path)?;
     let (mut difference, mut largest, mut tokens) = (0.0f64, 0.0f64, [0; 2]);
     for (batch, expected) in batches.iter().zip(expected) {
-        let expected = expected
-            .as_ref()
-            .map_err(|error| anyhow::anyhow!("{error:#}"))?;
         let images = batch.permute([0, 3, 1, 2]);
         let images = match images.kind() {
             Kind::Uint8 => images.to_kind(Kind::Float) / 255.0,
@@ -123,7 +123,8 @@ fn verify(
     })
 }
 
-/// Images to verify with: those of `file`, or the run's own if they are there, or else drawn scenes.
+/// Images to verify with, and in words what they are: the one of `file`, or the run's own if they are there, or else a
+/// drawn scene.
 ///
 /// # Errors
 /// If `file` cannot be read, or no scene of the encoder's size can be drawn.
@@ -131,15 +132,16 @@ pub fn images_for(
     file: Option<&Path>,
     weights: &Path,
     encoder: &MaeConfig,
-) -> Result<Arc<dyn Dataset>> {
+) -> Result<(Arc<dyn Dataset>, &'static str)> {
     if let Some(path) = file {
-        return Ok(Arc::new(OneImage::open(path, encoder.channels)?));
+        let image = OneImage::open(path, encoder.channels)?;
+        return Ok((Arc::new(image), "the image that was given"));
     }
     let own = open_own(weights)
         .ok()
         .filter(|own| !own.is_empty() && own.channels() == encoder.channels);
     if let Some(own) = own {
-        return Ok(own);
+        return Ok((own, "one of the run's own images"));
     }
     let scenes = SyntheticDataset::new(
         1,
@@ -148,9 +150,9 @@ pub fn images_for(
         encoder.channels,
         0,
     );
-    Ok(Arc::new(scenes.context(
-        "no scene can be drawn for this encoder: give --image",
-    )?))
+    let scenes = scenes.context("no scene can be drawn for this encoder: give --image")?;
+    let what = "a drawn scene, as the run's own images are not there";
+    Ok((Arc::new(scenes), what))
 }
 
 /// The first image that can be read, `[1, height, width, channels]` on the CPU.

@@ -51,19 +51,19 @@ impl ExportArgs {
         );
         let weights = checkpoint::find_model(&self.from).context("--from")?;
         let (encoder, _) = read_config(&weights)?;
-        let images = images_for(self.image.as_deref(), &weights, &encoder)?;
+        let (images, what) = images_for(self.image.as_deref(), &weights, &encoder)?;
         let verified = export_torchscript(&weights, &images, &self.torchscript)?;
-        self.tell(&weights.display().to_string(), &verified);
+        self.tell(&weights.display().to_string(), what, &verified);
         Ok(ExitCode::SUCCESS)
     }
 
-    fn tell(&self, weights: &str, verified: &Verified) {
+    fn tell(&self, weights: &str, what: &str, verified: &Verified) {
         let [one, several] = verified.batches;
         let [tokens, dim] = verified.tokens;
         println!(
             "wrote {}, the encoder of {weights}\n\
-             verified with {}: in batches of {one} and {several} it differs from the model by at most {:.1e}, \
-             of numbers up to {:.1}\n\
+             verified with {what} ({}): in batches of {one} and {several} it differs from the model by at most \
+             {:.1e}, of numbers up to {:.1}\n\
              \n\
              in Python, with images [batch, channels, height, width] from 0 to 1:\n\
              \n  \

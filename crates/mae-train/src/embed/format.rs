@@ -144,3 +144,56 @@ impl Layout {
 const NPY_START: usize = 10;
 /// The length of what follows.
 const SAFETENSORS_START: usize = 8;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use safetensors::SafeTensors;
+
+    fn layout(format: Format, images: usize) -> Layout {
+        let metadata = BTreeMap::from([("note".to_string(), "a \"b\"".to_string())]);
+        Layout::new(format, images, vec![3, 2], &metadata)
+    }
+
+    #[test]
+    fn the_header_of_fewer_images_is_as_long() {
+        for format in [Format::Npy, Format::Safetensors] {
+            for exponent in 0..12 {
+                let layout = layout(format, 10usize.pow(exponent));
+                assert_eq!(layout.header_len() % 64, 0);
+                for images in [1, 10usize.pow(exponent)] {
+                    for has_labels in [true, false] {
+                        let header = layout.header(images, has_labels);
+                        assert_eq!(header.len() as u64, layout.header_len());
+                    }
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn a_safetensors_file_is_whole() {
+        let layout = layout(Format::Safetensors, 1000);
+        let mut bytes = layout.header(2, true);
+        bytes.resize(bytes.len() + 2 * layout.row_len() as usize, 0);
+        bytes.extend(layout.tail(&[4, 9], Some(&[1, -1])));
+        let file = SafeTensors::deserialize(&bytes).unwrap();
+        assert_eq!(file.tensor("features").unwrap().shape(), [2, 3, 2]);
+        assert_eq!(file.tensor("indices").unwrap().data()[8], 9);
+        assert_eq!(file.tensor("labels").unwrap().data()[8..], [255; 8]);
+        let (_, header) = SafeTensors::read_metadata(&bytes).unwrap();
+        assert_eq!(header.metadata().as_ref().unwrap()["note"], "a \"b\"");
+    }
+
+    #[test]
+    fn a_npy_header_says_the_shape() {
+        let header = layout(Format::Npy, 1000).header(12, false);
+        let text = String::from_utf8_lossy(&header[NPY_START..]);
+        assert!(
+            text.starts_with("{'descr': '<f4', 'fortran_order': False, 'shape': (12, 3, 2), }")
+        );
+        assert!(text.ends_with(" \n"));
+        let len = u16::from_le_bytes([header[8], header[9]]) as usize;
+        assert_eq!(NPY_START + len, header.len());
+    }
+}

@@ -1,6 +1,8 @@
 //! The program through its real binary.
 
+mod embed;
 mod eval;
+mod export;
 mod pack;
 mod pretrain;
 mod program;
