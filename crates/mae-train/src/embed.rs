@@ -269,6 +269,7 @@ pub fn embed(
         dataset.len()
     );
 
+    partial.commit()?;
     let labels = (!dataset.classes().is_empty()).then(|| {
         let label = |&index: &usize| dataset.label(index).map_or(-1, i64::from);
         rows.iter().map(label).collect::<Vec<i64>>()

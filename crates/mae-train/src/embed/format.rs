@@ -36,6 +36,7 @@ impl Format {
 #[derive(Clone, Debug)]
 pub struct Layout {
     format: Format,
+    images: usize,
     row: Vec<usize>,
     metadata: Map<String, Value>,
     header_len: usize,
@@ -54,6 +55,7 @@ impl Layout {
             .collect();
         let mut layout = Self {
             format,
+            images,
             row,
             metadata,
             header_len: 0,
@@ -61,6 +63,11 @@ impl Layout {
         // Whatever follows is aligned to 64 bytes, as NumPy asks for.
         layout.header_len = layout.unpadded(images, true).len().next_multiple_of(64);
         layout
+    }
+
+    /// Images if none are broken.
+    pub fn images(&self) -> usize {
+        self.images
     }
 
     /// Bytes before the numbers.

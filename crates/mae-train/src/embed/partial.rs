@@ -77,11 +77,19 @@ impl Partial {
             Ok(())
         };
         refuse_existing(out)?;
-        let found = read_journal(&path, &journal_path, &identity, overwrite)?;
-        if found.is_none() {
+        let is_begun = path.exists() && journal_path.exists();
+        if !is_begun {
             refuse_existing(csv)?;
         }
         let file = lock(&path)?;
+        let found = match is_begun {
+            true => read_journal(&path, &journal_path, &identity, overwrite)?,
+            false => None,
+        };
+        if found.is_none() {
+            // It must not be taken for that of the file which begins now.
+            delete(&journal_path)?;
+        }
         let journal = found.unwrap_or(Journal {
             identity,
             batches: 0,
@@ -157,17 +165,13 @@ impl Partial {
             std::fs::rename(&self.path, &self.out)
         };
         complete().with_context(|| self.writing())?;
-        match std::fs::remove_file(&self.journal_path) {
-            Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
-                Err(error).with_context(|| format!("deleting {}", self.journal_path.display()))
-            }
-            _ => Ok(()),
-        }
+        delete(&self.journal_path)
     }
 
     /// Forgets what was written after the last note.
     fn rewind(&mut self) -> Result<()> {
-        let images = (self.journal.batches * BATCH).saturating_sub(self.journal.broken.len());
+        let images = (self.journal.batches * BATCH).min(self.layout.images());
+        let images = images.saturating_sub(self.journal.broken.len());
         let whole = self.layout.header_len() + images as u64 * self.layout.row_len();
         let found = self.file.metadata().with_context(|| self.writing())?.len();
         ensure!(
@@ -195,16 +199,23 @@ fn beside(out: &Path, suffix: &str) -> PathBuf {
     name.into()
 }
 
-/// What is noted of an unfinished file, if it is to be gone on with.
+/// Deletes a file that need not be there.
+fn delete(path: &Path) -> Result<()> {
+    match std::fs::remove_file(path) {
+        Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
+            Err(error).with_context(|| format!("deleting {}", path.display()))
+        }
+        _ => Ok(()),
+    }
+}
+
+/// What is noted of an unfinished file, unless it is to be begun anew.
 fn read_journal(
     path: &Path,
     journal_path: &Path,
     identity: &Identity,
     overwrite: bool,
 ) -> Result<Option<Journal>> {
-    if !(path.exists() && journal_path.exists()) {
-        return Ok(None);
-    }
     let remedy = format!(
         "give what it was begun with, begin anew with --overwrite, or give another --out ({} is what is unfinished)",
         path.display()

@@ -157,6 +157,15 @@ fn the_files_hold_what_the_model_makes_of_the_images() {
     assert_eq!((&rows[69][0], &rows[69][2]), ("69", "a, \"b\""));
     assert!(rows[69][1].ends_with("photos/a, \"b\"/069.png"));
     assert_eq!((&rows[149][0], &rows[149][2]), ("149", "c"));
+    // Stopped when all numbers are there, by what is in the way of the last steps.
+    std::fs::create_dir(world.path("late.csv")).unwrap();
+    let late = || world.embed("photos", "late.npy", &["--overwrite"]);
+    check_message(late(), &["late.csv"]);
+    assert!(world.path("late.npy.partial.json").exists());
+    std::fs::remove_dir(world.path("late.csv")).unwrap();
+    succeed(late());
+    let bytes = |name: &str| std::fs::read(world.path(name)).unwrap();
+    assert_eq!(bytes("late.npy"), bytes("mean.npy"));
     for name in world.files() {
         assert!(!name.contains("partial") && !name.contains("tmp"), "{name}");
     }
