@@ -7,6 +7,7 @@
 
 mod config;
 mod pretrained;
+mod torchscript;
 
 use std::collections::BTreeMap;
 
@@ -146,6 +147,24 @@ impl VitClassifier {
     pub fn features(&self, patches: &Tensor) -> Result<Tensor> {
         let tokens = self.tokens_after(patches, self.depth())?;
         Ok(no_grad(|| self.pool(&tokens)))
+    }
+
+    /// All tokens of whole images after the encoder's last norm, without gradient.
+    ///
+    /// # Shapes
+    /// - `patches`: `[batch, patches, patch_dim]`, u8 pixels or normalised f32
+    /// - returns `[batch, 1 + patches, embed_dim]`, class token first
+    ///
+    /// # Errors
+    /// [`ModelError::Shape`](crate::ModelError::Shape) if they are not the patches of whole images,
+    /// [`ModelError::Config`](crate::ModelError::Config) if the pooling comes before the norm.
+    pub fn tokens(&self, patches: &Tensor) -> Result<Tensor> {
+        if self.config.pooling == Pooling::MeanThenNorm {
+            let expected = "a pooling that comes after the encoder's norm".into();
+            return Err(invalid("pooling", "mean_then_norm", expected));
+        }
+        let tokens = self.tokens_after(patches, self.depth())?;
+        Ok(no_grad(|| self.encoder.norm(&tokens)))
     }
 
     /// The tokens that the first `blocks` blocks make, without gradient or drop path: a frozen prefix.

@@ -136,11 +136,17 @@ impl PixelScale {
 
     /// Patches `[.., patch_dim]`, u8 or f32 in the units of mean and standard deviation, to normalised f32.
     pub fn normalize(&self, patches: &Tensor) -> Tensor {
-        let scale = match patches.kind() {
-            Kind::Uint8 => &self.scale_u8,
-            _ => &self.scale,
-        };
-        (self.shift).addcmul(&patches.to_kind(Kind::Float), scale)
+        match patches.kind() {
+            Kind::Uint8 => (self.shift).addcmul(&patches.to_kind(Kind::Float), &self.scale_u8),
+            // No cast, so that a recording of it can be converted to another kind.
+            _ => self.shift.addcmul(patches, &self.scale),
+        }
+    }
+
+    /// The factor and the summand of each f32 of a patch row, `[patch_dim]`; the tensors are shared.
+    pub fn tensors(&self) -> [(&'static str, Tensor); 2] {
+        [("scale", &self.scale), ("shift", &self.shift)]
+            .map(|(name, tensor)| (name, tensor.shallow_clone()))
     }
 
     /// Normalised f32 patches `[.., patch_dim]` back to the units of mean and standard deviation, not clamped.

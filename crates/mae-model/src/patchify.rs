@@ -17,11 +17,15 @@ use crate::mae::shape;
 pub fn patchify(images: &Tensor, patch_size: usize) -> Result<Tensor> {
     let p = patch_size as i64;
     match images.size()[..] {
-        [batch, height, width, channels] if p > 0 && height % p == 0 && width % p == 0 => {
+        [_, height, width, _] if p > 0 && height % p == 0 && width % p == 0 => {
+            // By dimensions that say nothing of the number of images: a recording of it takes any number, and
+            // refuses images of another size.
             Ok(images
-                .reshape([batch, height / p, p, width / p, p, channels])
+                .unflatten(2, [width / p, p])
+                .unflatten(1, [height / p, p])
                 .transpose(2, 3)
-                .reshape([batch, height / p * (width / p), p * p * channels]))
+                .flatten(1, 2)
+                .flatten(2, 4))
         }
         _ => {
             let expected =

@@ -78,8 +78,10 @@ impl VisionTransformer {
     ///
     /// `[batch, patches, patch_dim]`, normalised f32, to `[batch, 1 + patches, embed_dim]`.
     pub(crate) fn embed(&self, patches: &Tensor) -> Tensor {
-        let cls_token = self.cls_token.expand([patches.size()[0], -1, -1], false);
-        Tensor::cat(&[cls_token, self.patch_embed.forward(patches)], 1) + &self.pos_embed
+        let tokens = self.patch_embed.forward(patches);
+        // Expanded as the tokens are, not to a number of images: a recording of it takes any number.
+        let cls_token = self.cls_token.expand_as(&tokens.narrow(1, 0, 1));
+        Tensor::cat(&[cls_token, tokens], 1) + &self.pos_embed
     }
 
     /// Applies some of the blocks: `[batch, n, embed_dim]` to the same shape.

@@ -380,3 +380,97 @@ fn what_does_not_fit_is_refused() {
         assert!(error.unwrap_err().to_string().contains(key));
     }
 }
+
+#[test]
+fn the_encoder_alone_gives_the_tokens_that_features_are_pooled_from() {
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("model.safetensors");
+    save_mae(&file);
+    // Without a decoder, as an encoder that came from elsewhere has none.
+    let (mut tensors, mut metadata) = read_tensors(&file).unwrap();
+    tensors.retain(|key, _| !key.starts_with("decoder_") && key != "mask_token");
+    metadata.insert("part".into(), "encoder".into());
+    write_tensors(&file, &tensors, metadata).unwrap();
+
+    let open = |pooling| VitClassifier::open_encoder(&file, pooling, Device::Cpu).unwrap();
+    let tokens = open(Pooling::ClassToken).tokens(&patches()).unwrap();
+    assert_eq!(tokens.size(), [BATCH, 25, 32]);
+    let class = open(Pooling::ClassToken).features(&patches()).unwrap();
+    assert!(relative(&tokens.select(1, 0), &class) < 1e-6);
+    let mean = open(Pooling::NormThenMean).features(&patches()).unwrap();
+    let of_tokens = tokens.narrow(1, 1, 24).mean_dim(1i64, false, None);
+    assert!(relative(&of_tokens, &mean) < 1e-6);
+
+    let error = open(Pooling::MeanThenNorm).tokens(&patches()).unwrap_err();
+    assert!(
+        error.to_string().contains("after the encoder's norm"),
+        "{error}"
+    );
+    let error = VitClassifier::open_encoder(
+        &folder.path().join("absent"),
+        Pooling::ClassToken,
+        Device::Cpu,
+    );
+    assert!(error.unwrap_err().to_string().contains("absent"));
+}
+
+#[test]
+fn the_recorded_encoder_gives_the_tokens_of_any_batch() {
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("model.safetensors");
+    save_mae(&file);
+    let mut model = VitClassifier::open_encoder(&file, Pooling::ClassToken, Device::Cpu).unwrap();
+    let script = folder.path().join("encoder.pt");
+    // u8 pixels by the fused kernels, f32 ones by what was recorded.
+    let pixels = |batch: i64| {
+        let count = batch * 16 * 24 * 3;
+        let pixels: Vec<u8> = (0..count).map(|i| (i * 7 % 256) as u8).collect();
+        Tensor::from_slice(&pixels).view([batch, 16, 24, 3])
+    };
+    let expected: Vec<Tensor> = (1..=5)
+        .map(|batch| {
+            model
+                .tokens(&mae_model::patchify(&pixels(batch), 4).unwrap())
+                .unwrap()
+        })
+        .collect();
+    model.save_torchscript(&script).unwrap();
+
+    let mut module = tch::CModule::load(&script).unwrap();
+    for (expected, batch) in expected.iter().zip(1..) {
+        let images = pixels(batch).permute([0, 3, 1, 2]).to_kind(Kind::Float) / 255.0;
+        let tokens = module.forward_ts(&[images]).unwrap();
+        assert!(!tokens.requires_grad());
+        assert!(relative(&tokens, expected) < 1e-5, "batch {batch}");
+    }
+    // Twice the height would be a whole number of images: it must not pass for that.
+    for size in [
+        [2, 3, 32, 24],
+        [2, 3, 16, 48],
+        [1, 3, 24, 16],
+        [1, 1, 16, 24],
+    ] {
+        let images = Tensor::zeros(size, (Kind::Float, Device::Cpu));
+        assert!(module.forward_ts(&[images]).is_err(), "{size:?}");
+    }
+    let mut keys: Vec<String> = (model.parameters().into_keys())
+        .filter(|key| !key.starts_with("head."))
+        .collect();
+    let found = module.named_parameters().unwrap();
+    let mut found: Vec<String> = found.into_iter().map(|(key, _)| key).collect();
+    keys.sort();
+    found.sort();
+    assert_eq!(found, keys);
+
+    // No tensor is a constant: all of it can be converted, and so moved.
+    module.to(Device::Cpu, Kind::Double, false);
+    let images = pixels(2).permute([0, 3, 1, 2]).to_kind(Kind::Double) / 255.0;
+    let tokens = module.forward_ts(&[images]).unwrap();
+    assert_eq!(tokens.kind(), Kind::Double);
+    assert!(relative(&tokens, &expected[1]) < 1e-5);
+
+    let mut before_the_norm =
+        VitClassifier::open_encoder(&file, Pooling::MeanThenNorm, Device::Cpu).unwrap();
+    let error = before_the_norm.save_torchscript(&script).unwrap_err();
+    assert!(error.to_string().contains("`pooling`"), "{error}");
+}

@@ -2,7 +2,9 @@
 
 pub mod completions;
 pub mod config;
+pub mod embed;
 pub mod eval;
+pub mod export;
 pub mod inspect;
 pub mod man;
 pub mod pack;

@@ -11,7 +11,7 @@ use mae_data::{
 };
 use mae_model::Normalization;
 
-use crate::config::{DataSection, DataSource, NormalizationSource, RunConfig};
+use crate::config::{DataSection, DataSource, NormalizationSource, RunConfig, Source, read};
 
 /// Images whose pixels are looked at for `data.normalization = "auto"`.
 const STATISTICS_SAMPLE: usize = 1024;
@@ -34,6 +34,25 @@ pub fn open(data: &DataSection, grid: &PatchGrid, seed: u64) -> Result<Arc<dyn D
         )?)),
         source => open_files(source, path, Split::Train, grid.channels(), data.values),
     }
+}
+
+/// Opens the images that the run which `weights`, a checkpoint's model.safetensors, belongs to was trained on.
+///
+/// # Errors
+/// If the file is in no run's folder, or the run's images are not there any more.
+pub fn open_own(weights: &Path) -> Result<Arc<dyn Dataset>> {
+    // RUN/checkpoints/step-00000001/model.safetensors
+    let run = weights
+        .ancestors()
+        .nth(3)
+        .map(|run| run.join("config.toml"));
+    let config = run
+        .filter(|config| config.exists())
+        .with_context(|| format!("{} lies in no run's folder", weights.display()))?;
+    // Where it was trained does not matter, and there may be no such device here.
+    let on_cpu = ["run.device=cpu".to_string()];
+    let run = read(&Source::File(config), None, &on_cpu)?.resolve()?;
+    open(&run.data, &run.grid, run.seed)
 }
 
 /// Opens the images at `path`, whatever [`DataSource::of`] finds there; `split` matters to CIFAR's files alone.

@@ -15,14 +15,17 @@
 //! ```
 //!
 //! [`pretrain`](mod@pretrain) is what happens around the [`train_loop`], [`state`] what it changes,
-//! [`config`] what it is told; [`eval`] judges the encoder; [`tokenizer`] learns tokens of images.
+//! [`config`] what it is told; [`eval`] judges the encoder; [`tokenizer`] learns tokens of images;
+//! [`embed`](mod@embed) and [`export`] take what was learned elsewhere.
 
 pub mod checkpoint;
 pub mod config;
 pub mod data;
 pub mod device;
 pub mod display;
+pub mod embed;
 pub mod eval;
+pub mod export;
 pub mod inspect;
 pub mod interrupt;
 pub mod journal;

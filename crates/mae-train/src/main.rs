@@ -32,6 +32,12 @@ enum Command {
     /// Measures what an encoder learned: kNN, linear probe, partial and full fine-tuning
     #[command(after_help = command::eval::EXAMPLES)]
     Eval(Box<command::eval::EvalArgs>),
+    /// Writes what an encoder makes of your images: one vector an image, or one a patch
+    #[command(after_help = command::embed::EXAMPLES)]
+    Embed(command::embed::EmbedArgs),
+    /// Writes the encoder for PyTorch and C++, as TorchScript
+    #[command(after_help = command::export::EXAMPLES)]
+    Export(command::export::ExportArgs),
     /// Trains a tokenizer on your images: each patch becomes one token of a vocabulary
     #[command(after_help = command::tokenizer::EXAMPLES)]
     Tokenizer(command::tokenizer::TokenizerArgs),
@@ -64,6 +70,8 @@ fn main() -> ExitCode {
         None => cli.pretrain.run(),
         Some(Command::Pretrain(args)) => args.run(),
         Some(Command::Eval(args)) => args.run(),
+        Some(Command::Embed(args)) => args.run(),
+        Some(Command::Export(args)) => args.run(),
         Some(Command::Tokenizer(args)) => args.run(),
         Some(Command::Pack(args)) => args.run(),
         Some(Command::Reconstruct(args)) => args.run(),

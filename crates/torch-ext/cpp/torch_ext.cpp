@@ -17,6 +17,8 @@
 #include <ATen/ops/stack.h>
 #include <c10/core/GradMode.h>
 #include <torch/csrc/autograd/custom_function.h>
+#include <torch/csrc/jit/api/module.h>
+#include <torch/csrc/jit/frontend/tracer.h>
 
 #include <cstdlib>
 #include <cstring>
@@ -135,6 +137,26 @@ private:
     std::shared_ptr<Computed> computed;
   };
 };
+
+torch::jit::Module new_module(const char *name, const std::shared_ptr<torch::jit::CompilationUnit> &unit) {
+  torch::jit::Module module(c10::QualifiedName("__torch__." + std::string(name)), unit, /*shouldMangle=*/true);
+  // PyTorch's train() and eval() look for it.
+  module.register_attribute("training", c10::BoolType::get(), false);
+  return module;
+}
+
+// Puts a tensor where its dotted name says, into modules that are made on the way.
+void register_tensor(torch::jit::Module module, const std::string &name, const at::Tensor &tensor, bool is_buffer,
+                     const std::shared_ptr<torch::jit::CompilationUnit> &unit) {
+  TORCH_CHECK_VALUE(!tensor.requires_grad(), name, " requires a gradient: freeze it before");
+  size_t start = 0;
+  for (size_t dot; (dot = name.find('.', start)) != std::string::npos; start = dot + 1) {
+    const std::string part = name.substr(start, dot - start);
+    if (!module.hasattr(part)) module.register_module(part, new_module("Part", unit));
+    module = module.attr(part).toModule();
+  }
+  module.register_parameter(name.substr(start), tensor, is_buffer);
+}
 
 } // namespace
 
@@ -291,6 +313,41 @@ char *ext_cuda_compute_capability(int device, int *major, int *minor) {
     const int major_id = 75, minor_id = 76; // cudaDevAttrComputeCapabilityMajor and Minor
     if (const int error = attribute(major, major_id, device)) throw std::runtime_error("CUDA error " + std::to_string(error));
     if (const int error = attribute(minor, minor_id, device)) throw std::runtime_error("CUDA error " + std::to_string(error));
+  });
+}
+
+// `forward` is given the input and makes a new tensor, or gives a message.
+char *ext_save_traced(const char *path, const char *class_name, const char *const *names, at::Tensor *const *tensors,
+                      const bool *is_buffer, size_t tensor_count, const char *const *keys, const char *const *values,
+                      size_t attribute_count, at::Tensor *input, void *state,
+                      char *(*forward)(void *state, at::Tensor *input, at::Tensor **output)) {
+  return guarded([&] {
+    at::NoGradGuard no_grad;
+    auto unit = std::make_shared<torch::jit::CompilationUnit>();
+    torch::jit::Module module = new_module(class_name, unit);
+    for (size_t i = 0; i < tensor_count; ++i) register_tensor(module, names[i], *tensors[i], is_buffer[i], unit);
+    for (size_t i = 0; i < attribute_count; ++i) {
+      module.register_attribute(keys[i], c10::StringType::get(), std::string(values[i]));
+    }
+    const auto record = [&](torch::jit::Stack inputs) -> torch::jit::Stack {
+      at::Tensor given = inputs.at(0).toTensor();
+      at::Tensor *output = nullptr;
+      char *text = forward(state, &given, &output);
+      if (text != nullptr) {
+        const std::string copy = text;
+        std::free(text);
+        throw std::runtime_error(copy);
+      }
+      const std::unique_ptr<at::Tensor> owned(output);
+      return {*owned};
+    };
+    const auto no_name = [](const at::Tensor &) { return std::string(); };
+    // Tensors of `module` become its attributes in the graph, not constants, because it is given here.
+    const auto traced = torch::jit::tracer::trace({*input}, record, no_name, /*strict=*/true,
+                                                  /*force_outplace=*/false, &module, {"images"});
+    const c10::QualifiedName method(*module.type()->name(), "forward");
+    module.type()->addMethod(unit->create_function(method, traced.first->graph));
+    module.save(path);
   });
 }
 

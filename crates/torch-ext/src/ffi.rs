@@ -1,6 +1,7 @@
 //! The C interface of `cpp/torch_ext.cpp`.
 
 use crate::{Error, Result};
+use std::any::Any;
 use std::ffi::{CStr, c_char, c_void};
 use tch::Tensor;
 use torch_sys::C_tensor;
@@ -13,6 +14,13 @@ pub type Backward = unsafe extern "C" fn(
     saved_count: usize,
     grad: *mut C_tensor,
     grads: *mut *mut C_tensor,
+) -> *mut c_char;
+
+/// How a traced function is called: state, its input, and where its new output goes.
+pub type Forward = unsafe extern "C" fn(
+    state: *mut c_void,
+    input: *mut C_tensor,
+    output: *mut *mut C_tensor,
 ) -> *mut c_char;
 
 // The C++ functions receive tensor handles as tch holds them: pointers to at::Tensor.
@@ -71,6 +79,20 @@ unsafe extern "C" {
         major: *mut i32,
         minor: *mut i32,
     ) -> *mut c_char;
+    pub fn ext_save_traced(
+        path: *const c_char,
+        class_name: *const c_char,
+        names: *const *const c_char,
+        tensors: *const *mut C_tensor,
+        is_buffer: *const bool,
+        tensor_count: usize,
+        keys: *const *const c_char,
+        values: *const *const c_char,
+        attribute_count: usize,
+        input: *mut C_tensor,
+        state: *mut c_void,
+        forward: Forward,
+    ) -> *mut c_char;
     pub fn ext_load_cuda(loaded: *mut bool) -> *mut c_char;
 }
 
@@ -96,6 +118,15 @@ pub fn handle(tensor: &Tensor) -> *mut C_tensor {
 /// The handles of several tensors, for a call that only borrows them.
 pub fn handles(tensors: &[Tensor]) -> Vec<*mut C_tensor> {
     tensors.iter().map(handle).collect()
+}
+
+/// What a panic said, for the C++ side to free.
+pub fn panic_message(panic: Box<dyn Any + Send>, unknown: &str) -> *mut c_char {
+    let text = panic.downcast_ref::<String>().map(String::as_str);
+    message(
+        text.or(panic.downcast_ref::<&str>().copied())
+            .unwrap_or(unknown),
+    )
 }
 
 /// A message that the C++ side may free.

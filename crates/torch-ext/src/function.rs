@@ -6,7 +6,7 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use tch::{Device, Kind, Tensor};
 use torch_sys::C_tensor;
 
-use crate::ffi::{check, ext_with_backward, handle, handles, message};
+use crate::ffi::{check, ext_with_backward, handle, handles, message, panic_message};
 use crate::{Error, Result};
 
 /// Gives `output`, which the caller computed of `inputs`, a way back through `backward`.
@@ -89,11 +89,7 @@ unsafe extern "C" fn call<F: Fn(&[Tensor], &Tensor) -> Vec<Tensor>>(
                 state.inputs
             ));
         }
-        Err(panic) => {
-            let text = panic.downcast_ref::<String>().map(String::as_str);
-            let text = text.or(panic.downcast_ref::<&str>().copied());
-            return message(text.unwrap_or("a backward function panicked"));
-        }
+        Err(panic) => return panic_message(panic, "a backward function panicked"),
     };
     for (i, result) in results.into_iter().enumerate() {
         // SAFETY: `grads` has room for one handle an input; the C++ side takes each over.

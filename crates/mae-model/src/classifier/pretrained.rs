@@ -3,11 +3,11 @@
 use std::collections::HashMap;
 use std::path::Path;
 
-use tch::{Kind, Tensor};
+use tch::{Device, Kind, Tensor};
 
-use super::{VitClassifier, rows_and_columns};
+use super::{ClassifierConfig, Pooling, VitClassifier, rows_and_columns};
 use crate::checkpoint::{
-    CONFIG, NORMALIZATION, copy_into, from_metadata, json, read_tensors, write_tensors,
+    CONFIG, NORMALIZATION, copy_into, from_metadata, json, read_config, read_tensors, write_tensors,
 };
 use crate::config::invalid;
 use crate::pos_embed::{interpolate, sincos_2d};
@@ -27,6 +27,25 @@ impl VitClassifier {
             (NORMALIZATION.to_string(), json(self.normalization())),
         ]);
         write_tensors(path, &self.parameters(), metadata)
+    }
+
+    /// The encoder of a Masked Autoencoder's file, for what it makes of whole images:
+    /// [`features`](Self::features) and [`tokens`](Self::tokens).
+    ///
+    /// The images are of the size that it was trained on. There is a head, of one class, and it means nothing.
+    /// The file may hold no decoder.
+    ///
+    /// # Errors
+    /// As [`load_encoder`](Self::load_encoder), or if the model that the file describes cannot be built.
+    pub fn open_encoder(path: &Path, pooling: Pooling, device: Device) -> Result<Self> {
+        let (encoder, normalization) = read_config(path)?;
+        let config = ClassifierConfig {
+            pooling,
+            ..ClassifierConfig::linear_probe(encoder.without_target(), 1)
+        };
+        let model = Self::new(&config, &normalization, device, 0)?;
+        model.load_encoder(path)?;
+        Ok(model)
     }
 
     /// Replaces all weights by those of a file with the same keys and shapes.

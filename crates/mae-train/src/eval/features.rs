@@ -47,7 +47,7 @@ impl Features {
 }
 
 /// Images at once; fixed, because another number may round differently.
-const BATCH: usize = 128;
+pub const BATCH: usize = 128;
 
 /// How images go through the encoder.
 #[derive(Clone, Debug)]
@@ -103,12 +103,7 @@ impl Extraction<'_> {
         interrupt: &Interrupt,
         progress: &Progress,
     ) -> Result<Features> {
-        let config = ImageLoaderConfig {
-            workers: self.workers,
-            max_broken_share: self.max_broken_share,
-            ..ImageLoaderConfig::new(self.transform.clone(), BATCH)
-        };
-        let loader = ImageLoader::new(Arc::clone(dataset), config)?;
+        let loader = self.loader(dataset)?;
         let bar = progress.start(0, loader.batches_per_epoch() as u64);
         let (mut values, mut labels) = (Vec::new(), Vec::new());
         for batch in loader.epoch(0, 0) {
@@ -128,21 +123,47 @@ impl Extraction<'_> {
         })
     }
 
+    /// The images of `dataset` in its order, [`BATCH`] at a time.
+    ///
+    /// # Errors
+    /// If the settings make no batch of these images.
+    pub fn loader(&self, dataset: &Arc<dyn Dataset>) -> Result<ImageLoader> {
+        let config = ImageLoaderConfig {
+            workers: self.workers,
+            max_broken_share: self.max_broken_share,
+            ..ImageLoaderConfig::new(self.transform.clone(), BATCH)
+        };
+        Ok(ImageLoader::new(Arc::clone(dataset), config)?)
+    }
+
     /// The features of a batch, `[batch, embed_dim]`, f32 on the model's device.
     ///
     /// # Errors
     /// If the images are of another size than the model's.
     pub fn encode(&self, batch: &ImageBatch) -> Result<Tensor> {
+        self.run(batch, |patches| self.model.features(patches))
+    }
+
+    /// All tokens of a batch, `[batch, 1 + patches, embed_dim]`, class token first, f32 on the model's device.
+    ///
+    /// # Errors
+    /// If the images are of another size than the model's, or its pooling comes before the norm.
+    pub fn encode_tokens(&self, batch: &ImageBatch) -> Result<Tensor> {
+        self.run(batch, |patches| self.model.tokens(patches))
+    }
+
+    fn run(
+        &self,
+        batch: &ImageBatch,
+        network: impl FnOnce(&Tensor) -> mae_model::Result<Tensor>,
+    ) -> Result<Tensor> {
         let device = self.model.device();
         let encoder = &self.model.config().encoder;
         let images = images_to_device(batch, &self.transform, device);
         let patches = patchify(&images, encoder.patch_size)?;
-        let features = no_grad(|| {
-            torch_ext::autocast(device, self.precision.kind(), || {
-                self.model.features(&patches)
-            })
-        })??;
-        Ok(features.to_kind(Kind::Float))
+        let results =
+            no_grad(|| torch_ext::autocast(device, self.precision.kind(), || network(&patches)))??;
+        Ok(results.to_kind(Kind::Float))
     }
 
     /// A digest of all that decides the features.
@@ -166,13 +187,15 @@ impl Extraction<'_> {
             digest.write(&bytes);
         }
         dataset.identify(&mut digest);
-        Ok(digest
-            .0
-            .finalize()
-            .iter()
-            .map(|byte| format!("{byte:02x}"))
-            .collect())
+        Ok(digest.hex())
     }
+}
+
+/// A digest of all that tells the images of `dataset` from others: see [`Dataset::identify`].
+pub fn digest_of(dataset: &dyn Dataset) -> String {
+    let mut digest = Digester(Sha256::new());
+    dataset.identify(&mut digest);
+    digest.hex()
 }
 
 /// Images as `[batch, height, width, channels]`, u8 or f32, on a device.
@@ -228,6 +251,17 @@ fn read(path: &Path) -> Option<Features> {
 
 /// SHA-256 for those who write to a [`Hasher`].
 struct Digester(Sha256);
+
+impl Digester {
+    fn hex(self) -> String {
+        hex(&self.0.finalize())
+    }
+}
+
+/// Bytes as sha256sum prints them.
+pub(crate) fn hex(bytes: &[u8]) -> String {
+    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
+}
 
 impl Hasher for Digester {
     fn write(&mut self, bytes: &[u8]) {

@@ -1,7 +1,9 @@
 //! The program through its real binary.
 
 mod channels;
+mod embed;
 mod eval;
+mod export;
 mod inspect;
 mod pack;
 mod pretrain;

@@ -1,0 +1,151 @@
+//! `mae-train embed`.
+
+use std::path::PathBuf;
+use std::process::ExitCode;
+use std::sync::Arc;
+
+use anyhow::{Context, Result};
+use clap::{Args, ValueEnum};
+use mae_data::{Dataset, Split};
+use mae_train::data::{open_own, open_path};
+use mae_train::embed::{Embedding, Summary, Tokens, embed};
+use mae_train::interrupt::Interrupt;
+use mae_train::precision::Precision;
+use mae_train::{checkpoint, device};
+
+use super::start_progress;
+
+/// What `--help` ends with.
+pub const EXAMPLES: &str = "Examples:
+  mae-train embed --from runs/photos photos --out features.npy
+  mae-train embed --from runs/photos photos --out features.safetensors --tokens patches
+  mae-train embed --from model.safetensors cifar-10-batches-bin --split test --out test.npy
+
+A .npy holds one array of floats: [images, embed_dim], or [images, patches, embed_dim] for --tokens patches. A .safetensors
+holds it as `features`, with `indices`, `labels` if there are any, and as metadata what made it. A .csv file of the same
+name has index, path and label of each row. Images are resized and their centre is cropped to the size that the model was
+trained on, as eval does. A broken image is left out of all files, and named.
+Stopped or killed, the same command goes on where it was, and the files become the same to the byte.";
+
+/// Whose view of which images, and where to.
+#[derive(Args)]
+pub struct EmbedArgs {
+    /// The images: a folder, CIFAR's binary files, a packed file or tar shards [default: the run's own]
+    data: Option<PathBuf>,
+    /// A run's folder, a checkpoint's folder, or its model.safetensors
+    #[arg(long, value_name = "PATH")]
+    from: PathBuf,
+    /// The file to write: .npy or .safetensors
+    #[arg(long, value_name = "FILE")]
+    out: PathBuf,
+    /// What to take of an image: `cls`, the class token; `mean`, of the patch tokens; or `patches`, each of them. All
+    /// after the encoder's last norm. eval judges the mean, unless told otherwise
+    #[arg(long, value_name = "WHICH", default_value_t)]
+    tokens: Tokens,
+    /// Which images of CIFAR's binary files
+    #[arg(long, value_name = "SPLIT", default_value = "train", requires = "data")]
+    split: CifarSplit,
+    /// Threads that load images; 0 is one a core
+    #[arg(long, value_name = "N", default_value_t = 0)]
+    workers: usize,
+    /// Where it runs: auto, cpu, cuda or cuda:N
+    #[arg(long, value_name = "DEVICE", default_value = "auto")]
+    device: String,
+    /// Precision of matrix products: fp32, bf16 or fp16
+    #[arg(long, value_name = "PRECISION", default_value = "fp32")]
+    precision: Products,
+    /// Share of broken images to leave out before giving up
+    #[arg(long, value_name = "SHARE", default_value_t = 0.01)]
+    max_broken_share: f64,
+    /// Replaces the files that are there, and begins anew what is unfinished of another model, images or settings
+    #[arg(long)]
+    overwrite: bool,
+}
+
+#[derive(Clone, Copy, ValueEnum)]
+enum CifarSplit {
+    Train,
+    Test,
+}
+
+#[derive(Clone, Copy, ValueEnum)]
+enum Products {
+    Fp32,
+    Bf16,
+    Fp16,
+}
+
+impl EmbedArgs {
+    /// Embeds the images and says what is where.
+    pub fn run(&self) -> Result<ExitCode> {
+        let progress = start_progress()?;
+        let device = device::find(&self.device).context("--device")?;
+        let weights = checkpoint::find_model(&self.from).context("--from")?;
+        let mut embedding = Embedding::on_device(&weights, self.tokens, device)?;
+        embedding.precision = match self.precision {
+            Products::Fp32 => Precision::Fp32,
+            Products::Bf16 => Precision::Bf16,
+            Products::Fp16 => Precision::Fp16,
+        };
+        embedding.workers = self.workers;
+        embedding.max_broken_share = self.max_broken_share;
+        embedding.overwrite = self.overwrite;
+        embedding.progress = progress;
+        let images = self.images(&embedding)?;
+        embedding.interrupt = Interrupt::catch()?;
+        eprintln!(
+            "embedding {} images by {}, on {} in {}",
+            images.len(),
+            weights.display(),
+            device::name(device),
+            embedding.precision.name()
+        );
+        match embed(&embedding, &images, &self.out)? {
+            Some(summary) => {
+                self.tell(&summary);
+                Ok(ExitCode::SUCCESS)
+            }
+            None => {
+                println!("stopped and saved; go on with the same command");
+                let signal = embedding.interrupt.signal().unwrap_or(2);
+                Ok(ExitCode::from(128 + signal as u8))
+            }
+        }
+    }
+
+    fn images(&self, embedding: &Embedding) -> Result<Arc<dyn Dataset>> {
+        let split = match self.split {
+            CifarSplit::Train => Split::Train,
+            CifarSplit::Test => Split::Test,
+        };
+        match &self.data {
+            Some(data) => open_path(data, split, embedding.channels()),
+            None => open_own(embedding.weights()).context(
+                "the images are missing, and a run's own cannot be had: give a folder, for example",
+            ),
+        }
+    }
+
+    fn tell(&self, summary: &Summary) {
+        const SHOWN: usize = 10;
+        let sides: Vec<String> = (std::iter::once(&summary.images).chain(&summary.shape))
+            .map(usize::to_string)
+            .collect();
+        println!(
+            "wrote {}, [{}] in f32; index, path and label of each row are in {}",
+            self.out.display(),
+            sides.join(", "),
+            summary.csv.display()
+        );
+        if summary.broken.is_empty() {
+            return;
+        }
+        println!("left out {} broken images:", summary.broken.len());
+        for (name, reason) in summary.broken.iter().take(SHOWN) {
+            println!("  {name}: {reason}");
+        }
+        if summary.broken.len() > SHOWN {
+            println!("  and {} more", summary.broken.len() - SHOWN);
+        }
+    }
+}

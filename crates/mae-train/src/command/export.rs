@@ -1,0 +1,79 @@
+//! `mae-train export`.
+
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use anyhow::{Context, Result, ensure};
+use clap::Args;
+use mae_model::checkpoint::read_config;
+use mae_train::checkpoint;
+use mae_train::export::{Verified, export_torchscript, images_for};
+
+use super::start_progress;
+
+/// What `--help` ends with.
+pub const EXAMPLES: &str = "Examples:
+  mae-train export --from runs/photos --torchscript encoder.pt
+  mae-train export --from model.safetensors --torchscript encoder.pt --image cat.jpg
+
+The file is loaded by torch.jit.load in Python and torch::jit::load in C++, without this program. It takes images
+[batch, channels, height, width], any number of them, of the size that the model was trained on, in floats from 0 to 1 as
+torchvision's ToTensor makes them; it normalises them itself. It returns the tokens after the encoder's last norm,
+[batch, 1 + patches, embed_dim]: the class token at [:, 0], the patches row by row from 1 on.
+Weights are parameters under the checkpoint's keys, none of them training. The strings `config`, `normalization`, `input`
+and `output` are attributes of the module.";
+
+/// What to write, and for whom.
+#[derive(Args)]
+pub struct ExportArgs {
+    /// A run's folder, a checkpoint's folder, or its model.safetensors
+    #[arg(long, value_name = "PATH")]
+    from: PathBuf,
+    /// The TorchScript file to write
+    #[arg(long, value_name = "FILE")]
+    torchscript: PathBuf,
+    /// The image to verify the file with [default: one of the run's own, or a drawn scene if they are not there]
+    #[arg(long, value_name = "FILE")]
+    image: Option<PathBuf>,
+    /// Replaces the file that is there
+    #[arg(long)]
+    overwrite: bool,
+}
+
+impl ExportArgs {
+    /// Writes the file, verifies it and says how to use it.
+    pub fn run(&self) -> Result<ExitCode> {
+        let _progress = start_progress()?;
+        ensure!(
+            self.overwrite || !self.torchscript.exists(),
+            "{} is there already: replace it with --overwrite, or give another name",
+            self.torchscript.display()
+        );
+        let weights = checkpoint::find_model(&self.from).context("--from")?;
+        let (encoder, _) = read_config(&weights)?;
+        let (images, what) = images_for(self.image.as_deref(), &weights, &encoder)?;
+        let verified = export_torchscript(&weights, &images, &self.torchscript)?;
+        self.tell(&weights.display().to_string(), what, &verified);
+        Ok(ExitCode::SUCCESS)
+    }
+
+    fn tell(&self, weights: &str, what: &str, verified: &Verified) {
+        let [one, several] = verified.batches;
+        let [tokens, dim] = verified.tokens;
+        println!(
+            "wrote {}, the encoder of {weights}\n\
+             verified with {what} ({}): in batches of {one} and {several} it differs from the model by at most \
+             {:.1e}, of numbers up to {:.1}\n\
+             \n\
+             in Python, with images [batch, channels, height, width] from 0 to 1:\n\
+             \n  \
+             encoder = torch.jit.load({:?})\n  \
+             tokens = encoder(images)  # [batch, {tokens}, {dim}]: the class token is tokens[:, 0]",
+            self.torchscript.display(),
+            verified.image,
+            verified.difference,
+            verified.largest,
+            self.torchscript.display().to_string(),
+        );
+    }
+}
