@@ -280,7 +280,7 @@ def from_timm(page, programs, name, architecture, keep_config, **arguments):
     statistics = IMAGENET if channels == 3 else ([0.5] * channels, [0.25] * channels)
     more = []
     if keep_config:
-        timm.models.save_config_for_hf(
+        timm.models._hub.save_config_for_hf(
             model, folder / "config.json", model_args=arguments,
             model_config=dict(pretrained_cfg=dict(mean=statistics[0], std=statistics[1])),
         )

@@ -88,6 +88,12 @@ pub fn write(
     written
 }
 
+/// Numbers as they were written: 0.485, where its nearest f32 in f64 is 0.48500001430511475.
+pub fn decimals(values: &[f32]) -> Value {
+    let decimal = |value: &f32| value.to_string().parse::<f64>().ok();
+    values.iter().map(decimal).collect()
+}
+
 fn partial(folder: &Path) -> PathBuf {
     let name = folder.file_name().unwrap_or_default().to_string_lossy();
     folder.with_file_name(format!(".{name}.partial"))

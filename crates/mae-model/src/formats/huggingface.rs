@@ -328,8 +328,8 @@ fn preprocessor(weights: &Weights) -> Value {
         "do_rescale": true,
         "rescale_factor": 1.0 / 255.0,
         "do_normalize": true,
-        "image_mean": weights.normalization.mean,
-        "image_std": weights.normalization.std,
+        "image_mean": folder::decimals(&weights.normalization.mean),
+        "image_std": folder::decimals(&weights.normalization.std),
     })
 }
 

@@ -7,12 +7,18 @@ use std::path::{Path, PathBuf};
 
 use tch::Tensor;
 use zip::ZipArchive;
+use zip::read::{ArchiveOffset, Config};
 
 use super::pickle::{Id, Node, Pickle, Storage};
 use crate::{ModelError, Result};
 
 /// No checkpoint's pickle comes near it; a hostile one may.
 const MAX_PICKLE: u64 = 16 << 20;
+
+/// Nothing comes before the archive; looking for its start finds the wrong place in some small files.
+const FROM_THE_START: Config = Config {
+    archive_offset: ArchiveOffset::Known(0),
+};
 
 /// A file of `torch.save`, of which no tensor has been read yet.
 pub struct TorchFile {
@@ -64,8 +70,8 @@ impl TorchFile {
             )));
         }
         let file = File::open(path).map_err(io)?;
-        let mut archive =
-            ZipArchive::new(BufReader::new(file)).map_err(|error| damaged(path, &error))?;
+        let mut archive = ZipArchive::with_config(FROM_THE_START, BufReader::new(file))
+            .map_err(|error| damaged(path, &error))?;
         let pickles: Vec<String> = archive
             .file_names()
             .filter_map(|name| Some(name.ok()?.strip_suffix("data.pkl")?.to_string()))
