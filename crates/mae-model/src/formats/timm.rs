@@ -56,6 +56,20 @@ fn facts(path: &Path, tensors: &BTreeMap<String, Tensor>, config: &Value) -> Res
         ));
     }
     let arguments = &config["model_args"];
+    // Layers of other kinds compute something else with the same weights.
+    for kind in ["act_layer", "norm_layer", "mlp_layer", "no_embed_class"] {
+        match &arguments[kind] {
+            Value::Null | Value::Bool(false) => {}
+            other => {
+                return Err(foreign(
+                    path,
+                    format!(
+                        "config.json says `{kind}` {other}, expected none, as the plain ones have"
+                    ),
+                ));
+            }
+        }
+    }
     // Older files have all in one.
     let pretrained = config.get("pretrained_cfg").unwrap_or(config);
     let number = |value: &Value| value.as_u64().map(|n| n as usize);

@@ -325,3 +325,72 @@ fn foreign(path: &Path, problem: String) -> ModelError {
         problem,
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use tch::Kind;
+
+    fn view(
+        numel: i64,
+        offset: i64,
+        size: &[i64],
+        stride: &[i64],
+    ) -> std::result::Result<View, String> {
+        let storage = Storage {
+            kind: Kind::Int16,
+            key: 0,
+            numel,
+        };
+        View::new(&storage, offset, size, stride)
+    }
+
+    #[test]
+    fn views_inside_their_storage_are_read() {
+        let storage = Storage {
+            kind: Kind::Int16,
+            key: 0,
+            numel: 8,
+        };
+        let bytes: Vec<u8> = (0..8i16).flat_map(i16::to_le_bytes).collect();
+        let check = |offset, size: &[i64], stride: &[i64], expected: &[i64]| {
+            let view = View::new(&storage, offset, size, stride).unwrap();
+            let tensor = view.tensor(&storage, &bytes).unwrap();
+            assert_eq!(tensor.size(), size);
+            assert!(tensor.is_contiguous());
+            let flat = tensor.to_kind(Kind::Int64).view([-1]);
+            assert_eq!(Vec::<i64>::try_from(flat).unwrap(), expected);
+        };
+        check(0, &[8], &[1], &[0, 1, 2, 3, 4, 5, 6, 7]);
+        check(2, &[2, 3], &[3, 1], &[2, 3, 4, 5, 6, 7]);
+        check(0, &[2, 4], &[1, 2], &[0, 2, 4, 6, 1, 3, 5, 7]);
+        check(1, &[2, 2], &[4, 1], &[1, 2, 5, 6]);
+        check(7, &[], &[], &[7]);
+        check(8, &[0, 3], &[3, 1], &[]);
+    }
+
+    #[test]
+    fn views_outside_their_storage_are_refused() {
+        for (numel, offset, size, stride) in [
+            (8, 0, &[9][..], &[1][..]),
+            (8, 1, &[8], &[1]),
+            (8, -1, &[2], &[1]),
+            (8, 0, &[2], &[-1]),
+            (8, 0, &[-2], &[1]),
+            (-8, 0, &[0], &[1]),
+            (8, 0, &[2, 2], &[7, 2]),
+            (8, 0, &[2, 2], &[1]),
+            (8, i64::MAX, &[2], &[1]),
+            (8, 0, &[i64::MAX, i64::MAX], &[1, 1]),
+            (8, 0, &[2, 2], &[i64::MAX, i64::MAX]),
+            // Eight numbers as a million: no weights are.
+            (8, 0, &[1000, 1000], &[0, 0]),
+        ] {
+            let message = view(numel, offset, size, stride).err();
+            assert!(
+                message.is_some_and(|message| message.contains("reaches outside")),
+                "{size:?} {stride:?}"
+            );
+        }
+    }
+}
