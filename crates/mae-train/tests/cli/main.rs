@@ -1,6 +1,7 @@
 //! The program through its real binary.
 
 mod channels;
+mod convert;
 mod eval;
 mod inspect;
 mod pack;
