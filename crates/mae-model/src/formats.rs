@@ -29,7 +29,7 @@ mod pickle;
 mod timm;
 mod torch_file;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashMap};
 use std::fs::File;
 use std::io::Read;
 use std::path::{Path, PathBuf};
@@ -103,7 +103,7 @@ pub struct Weights {
 pub fn read(path: &Path, options: &ReadOptions) -> Result<Weights> {
     let mut weights = match Source::recognise(path)? {
         Source::Native(tensors, metadata) => native::read(path, tensors, &metadata, options)?,
-        Source::Other(found) => dimensions::settle(found, options)?,
+        Source::Other(found) => dimensions::settle(*found, options)?,
     };
     dimensions::check_layout(&weights)?;
     match (options.channels, options.normalization.clone()) {
@@ -179,14 +179,15 @@ struct Facts {
 }
 
 enum Source {
-    Native(
-        BTreeMap<String, Tensor>,
-        std::collections::HashMap<String, String>,
-    ),
-    Other(Found),
+    Native(BTreeMap<String, Tensor>, HashMap<String, String>),
+    Other(Box<Found>),
 }
 
 impl Source {
+    fn other(found: Found) -> Self {
+        Self::Other(Box::new(found))
+    }
+
     fn recognise(path: &Path) -> Result<Self> {
         if path.is_dir() {
             return Self::in_folder(path);
@@ -200,7 +201,7 @@ impl Source {
                 source,
             })?;
         if torch_file::is_torch_file(&first) {
-            return Ok(Self::Other(authors::read(path)?));
+            return Ok(Self::other(authors::read(path)?));
         }
         let (tensors, metadata) = read_tensors(path)?;
         if metadata.contains_key(CONFIG) {
@@ -217,12 +218,12 @@ impl Source {
                 let problem = "weights of Hugging Face's layout without their config.json: give the folder that has both";
                 foreign(path, problem.into())
             })?;
-            return Ok(Self::Other(huggingface::found(
+            return Ok(Self::other(huggingface::found(
                 path, folder, tensors, &config,
             )?));
         }
         let config = config.filter(|config| config.get("architecture").is_some());
-        Ok(Self::Other(timm::found(path, tensors, config.as_ref())?))
+        Ok(Self::other(timm::found(path, tensors, config.as_ref())?))
     }
 
     fn in_folder(folder: &Path) -> Result<Self> {
@@ -241,13 +242,13 @@ impl Source {
         };
         if config.get("model_type").is_some() {
             let tensors = folder::read_weights(folder)?;
-            return Ok(Self::Other(huggingface::found(
+            return Ok(Self::other(huggingface::found(
                 folder, folder, tensors, &config,
             )?));
         }
         if config.get("architecture").is_some() {
             let tensors = folder::read_weights(folder)?;
-            return Ok(Self::Other(timm::found(folder, tensors, Some(&config))?));
+            return Ok(Self::other(timm::found(folder, tensors, Some(&config))?));
         }
         Err(foreign(
             folder,

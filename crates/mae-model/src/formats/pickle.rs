@@ -572,7 +572,7 @@ impl Machine<'_> {
 }
 
 fn pairs(items: &[Id]) -> Step<Vec<(Id, Id)>> {
-    if items.len() % 2 != 0 {
+    if !items.len().is_multiple_of(2) {
         return Err("a dictionary has a key without a value".into());
     }
     Ok(items
