@@ -15,8 +15,7 @@ pub const EXAMPLES: &str = "Examples:
   mae-train convert runs/quickstart vit-mae --format huggingface    what a run has learned, for transformers
   mae-train convert runs/quickstart encoder --format timm           its encoder, for timm
   mae-train convert vit-mae-base base.safetensors                   a folder of Hugging Face, for this program
-  mae-train convert mae_visualize_vit_base.pth base.safetensors --num-heads 12 --decoder-num-heads 16 \\
-      --norm-pix-loss false --normalization imagenet                the authors' file, and what it does not say
+  mae-train convert mae_pretrain_vit_base.pth encoder.safetensors --num-heads 12 --normalization imagenet
   mae-train convert base.safetensors grey.safetensors --channels 1 --adapt mean
   mae-train pretrain --data photos --recipe imagenet_vit_b16 --set run.init=base.safetensors
 

@@ -129,22 +129,27 @@ fn a_run_goes_to_other_programs_and_comes_back_the_same() {
     assert!(encoder.iter().all(|(key, tensor)| whole[key] == *tensor));
 
     // An encoder is judged as a run is.
+    for i in 0..24u8 {
+        let class = world
+            .path("photos")
+            .join(["ant", "bee"][usize::from(i) % 2]);
+        std::fs::create_dir_all(&class).unwrap();
+        image::RgbImage::from_pixel(16, 16, image::Rgb([i, i % 2 * 200, 9]))
+            .save(class.join(format!("{i}.png")))
+            .unwrap();
+    }
     let mut eval = program();
     eval.arg("eval")
         .arg("--from")
         .arg(world.path("encoder.safetensors"))
-        .args([
-            "--protocols",
-            "knn",
-            "--set",
-            "run.device=cpu",
-            "--set",
-            "run.workers=1",
-        ])
+        .arg("--data")
+        .arg(world.path("photos"))
+        .args(["--protocols", "knn", "--set", "run.device=cpu"])
+        .args(["--set", "run.workers=1", "--set", "knn.k=[3]"])
         .arg("--out")
         .arg(world.path("eval"))
         .env("MAE_CACHE_DIR", world.path("cache"));
-    check_message(eval, &["--data is missing"]);
+    says(eval, &["knn k=3", "2 classes"]);
 }
 
 #[test]
