@@ -219,6 +219,11 @@ def huggingface(page, programs, name, config, statistics):
     settings = ("layer_norm_eps", "norm_pix_loss", "num_attention_heads", "decoder_num_attention_heads", "image_size")
     same = all(getattr(again.config, key) == getattr(config, key) for key in settings)
     page.row(name, way, "configuration", "equal" if same else "DIFFERENT", same)
+    # That a warning would be heard: an encoder alone leaves out the decoder of a whole model, and says so.
+    with listening() as heard:
+        ViTMAEModel.from_pretrained(back)
+    hears = any("decoder." in text for text in heard)
+    page.row(name, way, "ViTMAEModel from the folder of the whole model", "lists the decoder as left out" if hears else "SILENT", hears)
     encoder = programs.convert(source, programs.path(f"{name}-encoder"), "--format", "huggingface", "--part", "encoder")
     vit = load(page, name, way, "warnings of ViTMAEModel", lambda: ViTMAEModel.from_pretrained(encoder))
     page.equal(name, way, "weights of the encoder", vit.state_dict(), model.vit.state_dict())
