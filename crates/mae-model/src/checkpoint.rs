@@ -14,6 +14,18 @@ use crate::{MaeConfig, MaskedAutoencoderViT, ModelError, Normalization, Result};
 
 pub(crate) const CONFIG: &str = "config";
 pub(crate) const NORMALIZATION: &str = "normalization";
+pub(crate) const PART: &str = "part";
+/// The only value of [`PART`].
+pub(crate) const ENCODER: &str = "encoder";
+
+/// How much of a Masked Autoencoder a file holds: its metadata key `part`, which whole models lack.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Part {
+    /// Encoder and decoder.
+    Whole,
+    /// The encoder; what the configuration says of a decoder means nothing.
+    Encoder,
+}
 
 impl MaskedAutoencoderViT {
     /// Writes the weights under their native keys, with the configuration as metadata.
@@ -33,9 +45,13 @@ impl MaskedAutoencoderViT {
     /// Reads a model that [`save`](Self::save) wrote.
     ///
     /// # Errors
-    /// If the file is not whole, lacks its metadata, or its tensors do not fit the model they describe.
+    /// [`ModelError::EncoderOnly`] if it has no decoder;
+    /// or if the file is not whole, lacks its metadata, or its tensors do not fit the model they describe.
     pub fn load(path: &Path, device: Device) -> Result<Self> {
         let (tensors, metadata) = read_tensors(path)?;
+        if part_of(path, &metadata)? == Part::Encoder {
+            return Err(ModelError::EncoderOnly { path: path.into() });
+        }
         let config: MaeConfig = from_metadata(path, &metadata, CONFIG)?;
         let normalization: Normalization = from_metadata(path, &metadata, NORMALIZATION)?;
         let model = Self::new(&config, &normalization, device, 0)?;
@@ -65,6 +81,19 @@ pub fn read_config(path: &Path) -> Result<(MaeConfig, Normalization)> {
         from_metadata(path, &metadata, CONFIG)?,
         from_metadata(path, &metadata, NORMALIZATION)?,
     ))
+}
+
+/// How much of a model a file with this metadata holds.
+pub(crate) fn part_of(path: &Path, metadata: &HashMap<String, String>) -> Result<Part> {
+    match metadata.get(PART).map(String::as_str) {
+        None => Ok(Part::Whole),
+        Some(ENCODER) => Ok(Part::Encoder),
+        Some(other) => Err(ModelError::Metadata {
+            path: path.into(),
+            key: PART,
+            problem: format!("is {other:?}, expected {ENCODER:?} or none"),
+        }),
+    }
 }
 
 /// Copies a file's tensors into `parameters`, all or none.
@@ -187,7 +216,7 @@ pub fn read_tensors(path: &Path) -> Result<(BTreeMap<String, Tensor>, HashMap<St
     Ok((tensors, metadata))
 }
 
-const DTYPES: [(Kind, Dtype); 7] = [
+const DTYPES: [(Kind, Dtype); 10] = [
     (Kind::Float, Dtype::F32),
     (Kind::Double, Dtype::F64),
     (Kind::Half, Dtype::F16),
@@ -195,6 +224,9 @@ const DTYPES: [(Kind, Dtype); 7] = [
     (Kind::Int64, Dtype::I64),
     (Kind::Int, Dtype::I32),
     (Kind::Uint8, Dtype::U8),
+    (Kind::Int8, Dtype::I8),
+    (Kind::Int16, Dtype::I16),
+    (Kind::Bool, Dtype::BOOL),
 ];
 
 /// A tensor that is copied to host memory when its turn to be written comes.

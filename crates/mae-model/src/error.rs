@@ -54,6 +54,28 @@ pub enum ModelError {
         /// What is wrong with it.
         problem: String,
     },
+    /// A file that has an encoder where a whole model is needed.
+    #[error("{}: an encoder only, so there is no decoder to predict with; it can be evaluated, converted, and pre-trained from by `run.init`", path.display())]
+    EncoderOnly {
+        /// The file.
+        path: PathBuf,
+    },
+    /// Weights of another program that cannot be read, or written for it.
+    #[error("{}: {problem}", path.display())]
+    Foreign {
+        /// The file or folder.
+        path: PathBuf,
+        /// What is wrong, what was expected, and what can be done.
+        problem: String,
+    },
+    /// What must be said beside a file of weights, because it does not say it.
+    #[error("{} does not say {}", path.display(), missing.join("; nor "))]
+    Unsaid {
+        /// The file or folder.
+        path: PathBuf,
+        /// Each thing, and the option of `mae-train convert` that says it.
+        missing: Vec<String>,
+    },
     /// Tensors of a file that do not match the model's, each one named.
     #[error("{}: {}", path.display(), describe_keys(missing, extra, misshaped))]
     Keys {

@@ -2,12 +2,9 @@
 
 use std::collections::HashMap;
 
-use crate::checkpoint::CONFIG;
+use crate::checkpoint::{CONFIG, ENCODER, PART};
 use crate::classifier::CLASSIFIER;
 use crate::tokenizer::TOKENIZER;
-
-/// The metadata key that says that only a part of a Masked Autoencoder is in a file: `encoder`.
-const PART: &str = "part";
 
 /// What is in a safetensors file.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -29,7 +26,7 @@ impl FileKind {
     pub fn of(metadata: &HashMap<String, String>) -> Self {
         let has = |key: &str| metadata.contains_key(key);
         match metadata.get(PART).map(String::as_str) {
-            Some("encoder") if has(CONFIG) => Self::Encoder,
+            Some(ENCODER) if has(CONFIG) => Self::Encoder,
             _ if has(CONFIG) => Self::MaskedAutoencoder,
             _ if has(CLASSIFIER) => Self::Classifier,
             _ if has(TOKENIZER) => Self::Tokenizer,

@@ -24,7 +24,8 @@
 //! ```
 //!
 //! [`mae`] is the method, read top down; [`vit`] what it is built from; [`classifier`] what the encoder is
-//! judged by; [`pca`] and [`tokenizer`] are what it can predict in place of pixels.
+//! judged by; [`pca`] and [`tokenizer`] are what it can predict in place of pixels; [`formats`] are
+//! weights of other programs.
 
 pub mod checkpoint;
 pub mod classifier;
@@ -33,6 +34,7 @@ pub mod drop_path;
 mod error;
 mod file_kind;
 mod flops;
+pub mod formats;
 mod fused;
 mod init;
 mod kernels;
@@ -41,6 +43,7 @@ mod normalization;
 mod patchify;
 pub mod pca;
 pub mod pos_embed;
+mod start;
 mod statistics;
 mod target;
 pub mod tokenizer;
@@ -56,6 +59,7 @@ pub use mae::MaskedAutoencoderViT;
 pub use normalization::{Normalization, in_units};
 pub use patchify::{patchify, unpatchify};
 pub use pca::Pca;
+pub use start::Start;
 pub use statistics::PatchStatistics;
 pub use target::unshuffle;
 pub use tokenizer::{Tokenizer, TokenizerConfig};

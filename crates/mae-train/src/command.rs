@@ -2,6 +2,7 @@
 
 pub mod completions;
 pub mod config;
+pub mod convert;
 pub mod embed;
 pub mod eval;
 pub mod export;

@@ -7,6 +7,8 @@ mod data;
 mod read;
 mod tokenizer;
 
+use std::path::PathBuf;
+
 use anyhow::{Context, Result, anyhow, bail, ensure};
 use mae_data::{MaskSampler, PatchGrid, Transform};
 use mae_model::{Kernels, LossRegion, MaeConfig, Target, TokenizerConfig};
@@ -150,6 +152,10 @@ impl Default for OptimSection {
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct RunSection {
+    /// Weights to start from: a run, or a file of `mae-train convert`. Read when a run starts, not when it is resumed;
+    /// with an encoder alone, the decoder starts fresh. Absent by default.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub init: Option<PathBuf>,
     /// `auto`, `cpu`, `cuda` or `cuda:N`. Default `auto`.
     pub device: String,
     /// `fp32`, `bf16` or `fp16`. Default: fp32 on the CPU; on CUDA bf16 where the hardware has it, else fp16.
@@ -178,6 +184,7 @@ pub struct RunSection {
 impl Default for RunSection {
     fn default() -> Self {
         Self {
+            init: None,
             device: "auto".into(),
             precision: None,
             kernels: Kernels::default(),

@@ -50,6 +50,9 @@ enum Command {
     /// Says what a checkpoint, a run or a data set is, and what is in it
     #[command(after_help = command::inspect::EXAMPLES)]
     Inspect(command::inspect::InspectArgs),
+    /// Converts weights: of the MAE authors, Hugging Face and timm to this program's, and back
+    #[command(after_help = command::convert::EXAMPLES)]
+    Convert(Box<command::convert::ConvertArgs>),
     /// Lists the recipes
     #[command(after_help = command::recipes::EXAMPLES)]
     Recipes,
@@ -76,6 +79,7 @@ fn main() -> ExitCode {
         Some(Command::Pack(args)) => args.run(),
         Some(Command::Reconstruct(args)) => args.run(),
         Some(Command::Inspect(args)) => args.run(),
+        Some(Command::Convert(args)) => args.run(),
         Some(Command::Recipes) => command::recipes::run(),
         Some(Command::Config(args)) => args.run(),
         Some(Command::Completions(args)) => args.run(Cli::command()),

@@ -6,6 +6,8 @@ use std::sync::Arc;
 
 use anyhow::{Context, Result};
 use mae_data::{Dataset, MaskedBatch, hold_out, shared_classes};
+use mae_model::MaskedAutoencoderViT;
+use mae_model::checkpoint::Part;
 use mae_report::Record;
 use tch::{Device, Tensor};
 
@@ -47,12 +49,15 @@ pub fn pretrain(
         0 => None,
         _ => Some(Probing::new(&dataset, &config)?),
     };
+    let state = TrainState::new(&config, &normalization)?;
+    let is_new = checkpoint::latest(&run_dir.checkpoints())?.is_none();
+    if let Some(init) = config.run.init.as_ref().filter(|_| is_new) {
+        start_from(&state.model, init, progress).context("`run.init`")?;
+    }
     if !run_dir.config().exists() {
         run_dir.write_config("pretrain", &config.to_toml())?;
     }
-
-    let state = TrainState::new(&config, &normalization)?;
-    if checkpoint::latest(&run_dir.checkpoints())?.is_none() {
+    if is_new {
         target::prepare(&config, &dataset, &state.model, progress)?;
     }
 
@@ -78,6 +83,31 @@ pub fn pretrain(
         interrupt,
         progress,
     )
+}
+
+/// Starts from weights that are there already, and says what came of it.
+fn start_from(model: &MaskedAutoencoderViT, path: &Path, progress: &Progress) -> Result<()> {
+    let file = checkpoint::find_model(path)?;
+    let start = model.start_from(&file)?;
+    progress.line(&match start.part {
+        Part::Whole => format!("starting from encoder and decoder of {}", file.display()),
+        Part::Encoder => format!(
+            "starting from the encoder of {}, which has no decoder: the decoder starts fresh",
+            file.display()
+        ),
+    });
+    if start.normalization != *model.normalization() {
+        let theirs = start.normalization;
+        progress.line(&format!(
+            "its weights were trained on pixels of mean {:?} and std {:?}, this run has {:?} and {:?}; \
+             data.normalization=given with data.mean and data.std keeps the former",
+            theirs.mean,
+            theirs.std,
+            model.normalization().mean,
+            model.normalization().std
+        ));
+    }
+    Ok(())
 }
 
 struct Pretraining<'a> {

@@ -86,7 +86,8 @@ impl VitClassifier {
             !(is_pretraining || is_mask_token || unused_norm)
         });
         if let Some(pos_embed) = found.remove("pos_embed") {
-            let resized = resize_positions(pos_embed, &pretrained, &self.config.encoder)?;
+            let dim = self.config.encoder.embed_dim;
+            let resized = resize_positions(pos_embed, &pretrained, &self.config.encoder, dim)?;
             found.insert("pos_embed".into(), resized);
         }
         copy_into(path, expected, &found)
@@ -99,10 +100,14 @@ pub(crate) const CLASSIFIER: &str = "classifier";
 /// Fixed positions differ from computed ones by rounding, in a file of f16 by up to 5e-4.
 const SAME_POSITION: f64 = 1e-3;
 
-/// Positions of a checkpoint for the grid of `config`; those that do not fit their own grid are left to be reported.
-fn resize_positions(pos_embed: Tensor, from: &MaeConfig, config: &MaeConfig) -> Result<Tensor> {
+/// Positions `dim` wide of a checkpoint for the grid of `config`; those that do not fit their own grid are left to be reported.
+pub(crate) fn resize_positions(
+    pos_embed: Tensor,
+    from: &MaeConfig,
+    config: &MaeConfig,
+    dim: usize,
+) -> Result<Tensor> {
     let (source, target) = (rows_and_columns(from), rows_and_columns(config));
-    let dim = config.embed_dim;
     let fits = pos_embed.size() == [1, (1 + source.0 * source.1) as i64, dim as i64];
     if source == target || !fits {
         return Ok(pos_embed);

@@ -280,6 +280,7 @@ impl TokenizerRunSection {
     /// What the training loop needs of it; no transformer block is computed, so no threads are kept for one.
     pub fn for_loop(&self) -> RunSection {
         RunSection {
+            init: None,
             device: self.device.clone(),
             precision: self.precision,
             kernels: Kernels::Plain,

@@ -1,6 +1,7 @@
 //! The program through its real binary.
 
 mod channels;
+mod convert;
 mod embed;
 mod eval;
 mod export;

@@ -1,0 +1,318 @@
+//! Weights of other programs in, and weights for other programs out.
+//!
+//! [`read`] takes what the MAE authors' code, Hugging Face's transformers, timm and this project write, recognised by
+//! content, and gives [`Weights`]: tensors under the native keys and all that a model is built from.
+//! What a file cannot say is asked for, never guessed in silence; what was decided is in [`Weights::notes`].
+//!
+//! ```no_run
+//! use mae_model::formats::{Format, ReadOptions, read};
+//!
+//! let weights = read("mae_pretrain_vit_base_full.pth".as_ref(), &ReadOptions {
+//!     num_heads: Some(12),
+//!     decoder_num_heads: Some(16),
+//!     norm_pix_loss: Some(true),
+//!     normalization: Some(mae_model::Normalization::IMAGENET),
+//!     ..ReadOptions::default()
+//! })?;
+//! weights.write("vit-mae-base".as_ref(), Format::HuggingFace)?;
+//! # Ok::<(), mae_model::ModelError>(())
+//! ```
+
+mod authors;
+mod channels;
+mod dimensions;
+mod folder;
+mod huggingface;
+mod keys;
+mod native;
+mod pickle;
+mod timm;
+mod torch_file;
+
+use std::collections::{BTreeMap, HashMap};
+use std::fs::File;
+use std::io::Read;
+use std::path::{Path, PathBuf};
+
+use serde_json::Value;
+use tch::Tensor;
+
+use crate::checkpoint::{CONFIG, read_tensors};
+use crate::{MaeConfig, ModelError, Normalization, Result};
+
+pub use crate::checkpoint::Part;
+pub use channels::Adapt;
+
+/// A layout of weights.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Format {
+    /// This project's: one safetensors file that says what model it is of.
+    Native,
+    /// The MAE authors': a file of `torch.save`. Read only.
+    Authors,
+    /// Hugging Face's `ViTMAEForPreTraining`, or of an encoder `ViTMAEModel`: a folder.
+    HuggingFace,
+    /// timm's Vision Transformer: an encoder, in a folder or a file.
+    Timm,
+}
+
+/// What is said beside a file.
+///
+/// What the file says itself must agree; but for the statistics, which replace the file's.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct ReadOptions {
+    /// Attention heads of an encoder block.
+    pub num_heads: Option<usize>,
+    /// Attention heads of a decoder block.
+    pub decoder_num_heads: Option<usize>,
+    /// Whether the target is each patch normalised by its own mean and variance.
+    pub norm_pix_loss: Option<bool>,
+    /// Height and width of an image, pixels.
+    pub image_size: Option<(usize, usize)>,
+    /// Channel statistics; of the new channels, if these are adapted.
+    pub normalization: Option<Normalization>,
+    /// Channels that the model should have, and how it gets them.
+    pub channels: Option<(usize, Adapt)>,
+}
+
+/// A model's weights under the native keys, and what it is built from.
+#[derive(Debug)]
+pub struct Weights {
+    /// Where they were read.
+    pub path: PathBuf,
+    /// The layout they were read from.
+    pub format: Format,
+    /// The dimensions; of an encoder alone those of its decoder mean nothing.
+    pub config: MaeConfig,
+    /// The channel statistics that pixels are normalised with.
+    pub normalization: Normalization,
+    /// How much of the model is there.
+    pub part: Part,
+    /// The tensors, on the CPU and of the file's precision.
+    pub tensors: BTreeMap<String, Tensor>,
+    /// What was decided or left out, a sentence each.
+    pub notes: Vec<String>,
+}
+
+/// Reads weights of any layout: a file, or the folder of a model.
+///
+/// # Errors
+/// [`ModelError::Unsaid`] with everything that must be said beside the file;
+/// [`ModelError::Foreign`] or [`ModelError::Keys`] if it is of another kind of model;
+/// [`ModelError::Config`] if it contradicts `options`; or if it is not whole.
+pub fn read(path: &Path, options: &ReadOptions) -> Result<Weights> {
+    let mut weights = match Source::recognise(path)? {
+        Source::Native(tensors, metadata) => native::read(path, tensors, &metadata, options)?,
+        Source::Other(found) => dimensions::settle(*found, options)?,
+    };
+    dimensions::check_layout(&weights)?;
+    match (options.channels, options.normalization.clone()) {
+        (Some((channels, adapt)), said) if channels != weights.config.channels => {
+            weights = weights.with_channels(channels, adapt, said)?;
+        }
+        (_, Some(said)) => weights.normalization = said,
+        (_, None) => {}
+    }
+    weights.normalization.validate(weights.config.channels)?;
+    Ok(weights)
+}
+
+impl Weights {
+    /// The encoder alone.
+    pub fn into_encoder(mut self) -> Self {
+        let encoder = keys::layout(&self.config, Part::Encoder);
+        self.tensors.retain(|key, _| encoder.contains_key(key));
+        self.part = Part::Encoder;
+        self
+    }
+
+    /// Numbers in all tensors.
+    pub fn parameters(&self) -> usize {
+        self.tensors.values().map(Tensor::numel).sum()
+    }
+
+    /// Writes them in a layout: a file if it is the native one, else a folder, there whole or not at all.
+    ///
+    /// Returns what a reader should know of the difference between the model and what was written.
+    ///
+    /// # Errors
+    /// [`ModelError::Foreign`] with what the layout cannot hold, or if it cannot be written.
+    pub fn write(&self, path: &Path, format: Format) -> Result<Vec<String>> {
+        match format {
+            Format::Native => native::write(self, path),
+            Format::HuggingFace => huggingface::write(self, path),
+            Format::Timm => timm::write(self, path),
+            Format::Authors => Err(foreign(
+                path,
+                "the authors' layout is read only: their code reads timm's".into(),
+            )),
+        }
+    }
+}
+
+/// A file of another program, under the native keys, and what it says of its model.
+struct Found {
+    path: PathBuf,
+    format: Format,
+    tensors: BTreeMap<String, Tensor>,
+    facts: Facts,
+    notes: Vec<String>,
+}
+
+/// What is written beside weights; some of it the weights show as well.
+#[derive(Debug, Default)]
+struct Facts {
+    /// What says it.
+    said_by: &'static str,
+    embed_dim: Option<usize>,
+    depth: Option<usize>,
+    num_heads: Option<usize>,
+    decoder_embed_dim: Option<usize>,
+    decoder_depth: Option<usize>,
+    decoder_num_heads: Option<usize>,
+    patch_size: Option<usize>,
+    channels: Option<usize>,
+    image_size: Option<(usize, usize)>,
+    norm_pix_loss: Option<bool>,
+    layer_norm_eps: Option<f64>,
+    normalization: Option<Normalization>,
+}
+
+enum Source {
+    Native(BTreeMap<String, Tensor>, HashMap<String, String>),
+    Other(Box<Found>),
+}
+
+impl Source {
+    fn other(found: Found) -> Self {
+        Self::Other(Box::new(found))
+    }
+
+    fn recognise(path: &Path) -> Result<Self> {
+        if path.is_dir() {
+            return Self::in_folder(path);
+        }
+        let folder = path.parent().unwrap_or(Path::new("."));
+        let mut first = Vec::new();
+        File::open(path)
+            .and_then(|file| file.take(8).read_to_end(&mut first))
+            .map_err(|source| ModelError::Io {
+                path: path.into(),
+                source,
+            })?;
+        if torch_file::is_torch_file(&first) {
+            return Ok(Self::other(authors::read(path)?));
+        }
+        let (tensors, metadata) = read_tensors(path)?;
+        if metadata.contains_key(CONFIG) {
+            return Ok(Self::Native(tensors, metadata));
+        }
+        let config = match read_json(&folder.join("config.json")) {
+            Ok(config) => Some(config),
+            Err(ModelError::Io { .. }) => None,
+            Err(error) => return Err(error),
+        };
+        if huggingface::is_it(&tensors) {
+            let config = config.filter(|config| config.get("model_type").is_some());
+            let config = config.ok_or_else(|| {
+                let problem = "weights of Hugging Face's layout without their config.json: give the folder that has both";
+                foreign(path, problem.into())
+            })?;
+            return Ok(Self::other(huggingface::found(
+                path, folder, tensors, &config,
+            )?));
+        }
+        let config = config.filter(|config| config.get("architecture").is_some());
+        Ok(Self::other(timm::found(path, tensors, config.as_ref())?))
+    }
+
+    fn in_folder(folder: &Path) -> Result<Self> {
+        let config = match read_json(&folder.join("config.json")) {
+            Ok(config) => config,
+            Err(ModelError::Io { .. }) => {
+                return match folder.join("model.safetensors") {
+                    file if file.exists() => Self::recognise(&file),
+                    _ => Err(foreign(
+                        folder,
+                        "no config.json and no model.safetensors in it: expected a folder of Hugging Face's ViTMAE or of timm, or a file".into(),
+                    )),
+                };
+            }
+            Err(error) => return Err(error),
+        };
+        if config.get("model_type").is_some() {
+            let tensors = folder::read_weights(folder)?;
+            return Ok(Self::other(huggingface::found(
+                folder, folder, tensors, &config,
+            )?));
+        }
+        if config.get("architecture").is_some() {
+            let tensors = folder::read_weights(folder)?;
+            return Ok(Self::other(timm::found(folder, tensors, Some(&config))?));
+        }
+        Err(foreign(
+            folder,
+            "config.json has neither `model_type`, as Hugging Face's has, nor `architecture`, as timm's".into(),
+        ))
+    }
+}
+
+impl ReadOptions {
+    /// Checks that nothing said contradicts the file.
+    fn check(&self, path: &Path, config: &MaeConfig, part: Part) -> Result<()> {
+        let whole = part == Part::Whole;
+        let size = |(height, width): (usize, usize)| format!("{height}x{width}");
+        let text = |value: Option<usize>| value.map(|value| value.to_string());
+        let checks = [
+            (
+                "num_heads",
+                text(self.num_heads),
+                config.num_heads.to_string(),
+                true,
+            ),
+            (
+                "decoder_num_heads",
+                text(self.decoder_num_heads),
+                config.decoder_num_heads.to_string(),
+                whole,
+            ),
+            (
+                "norm_pix_loss",
+                self.norm_pix_loss.map(|value| value.to_string()),
+                config.norm_pix_loss.to_string(),
+                whole,
+            ),
+            (
+                "image_size",
+                self.image_size.map(size),
+                size((config.image_height, config.image_width)),
+                true,
+            ),
+        ];
+        for (key, said, found, is_there) in checks {
+            let expected = match is_there {
+                true => format!("{found}, as {} says", path.display()),
+                false => format!("nothing: {} has no decoder", path.display()),
+            };
+            if let Some(said) = said.filter(|said| !is_there || *said != found) {
+                return Err(crate::config::invalid(key, said, expected));
+            }
+        }
+        Ok(())
+    }
+}
+
+fn read_json(path: &Path) -> Result<Value> {
+    let text = std::fs::read_to_string(path).map_err(|source| ModelError::Io {
+        path: path.into(),
+        source,
+    })?;
+    serde_json::from_str(&text).map_err(|error| foreign(path, format!("not valid JSON: {error}")))
+}
+
+fn foreign(path: &Path, problem: String) -> ModelError {
+    ModelError::Foreign {
+        path: path.into(),
+        problem,
+    }
+}

@@ -1,0 +1,81 @@
+//! Files of the MAE authors' code, whose keys are the native ones.
+
+use std::collections::BTreeMap;
+use std::path::Path;
+
+use super::torch_file::{Scalar, TorchFile};
+use super::{Facts, Format, Found, foreign};
+use crate::{Normalization, Result};
+
+/// What the names of the authors' models stand for: blocks, width, heads and patch of the encoder.
+///
+/// Source: He et al. 2021, appendix A.1; Dosovitskiy et al. 2021, table 1. All decoders are 512 wide and 8 deep and
+/// have 16 heads.
+const MODELS: [(&str, [usize; 4]); 3] = [
+    ("vit_base_patch16", [12, 768, 12, 16]),
+    ("vit_large_patch16", [24, 1024, 16, 16]),
+    ("vit_huge_patch14", [32, 1280, 16, 14]),
+];
+
+pub fn read(path: &Path) -> Result<Found> {
+    let mut file = TorchFile::open(path)?;
+    let arguments = file.arguments();
+    let tensors = file.weights()?;
+    if super::huggingface::is_it(&tensors) {
+        return Err(foreign(
+            path,
+            "weights of Hugging Face's layout: give the folder with their config.json".into(),
+        ));
+    }
+    let mut facts = facts(&arguments);
+    let mut notes = Vec::new();
+    // Their program has no other statistics, and only this one trains with `norm_pix_loss`.
+    let channels = tensors
+        .get("patch_embed.proj.weight")
+        .and_then(|weight| weight.size().get(1).copied());
+    if !arguments.is_empty() && channels == Some(3) {
+        facts.normalization = Some(Normalization::IMAGENET);
+        notes.push("channel statistics are taken as ImageNet's, as the authors' program always has them; --mean and --std say otherwise".into());
+    }
+    Ok(Found {
+        path: path.into(),
+        format: Format::Authors,
+        tensors,
+        facts,
+        notes,
+    })
+}
+
+fn facts(arguments: &BTreeMap<String, Scalar>) -> Facts {
+    let mut facts = Facts {
+        said_by: "its `args`",
+        ..Facts::default()
+    };
+    if let Some(Scalar::Bool(norm_pix_loss)) = arguments.get("norm_pix_loss") {
+        facts.norm_pix_loss = Some(*norm_pix_loss);
+    }
+    if let Some(&Scalar::Int(side)) = arguments.get("input_size") {
+        facts.image_size = usize::try_from(side).ok().map(|side| (side, side));
+    }
+    let Some(Scalar::Text(name)) = arguments.get("model") else {
+        return facts;
+    };
+    let (name, is_mae) = match name.strip_prefix("mae_") {
+        Some(name) => (name.trim_end_matches("_dec512d8b"), true),
+        None => (name.as_str(), false),
+    };
+    if let Some((_, [depth, embed_dim, num_heads, patch_size])) =
+        MODELS.iter().find(|(known, _)| *known == name)
+    {
+        facts.depth = Some(*depth);
+        facts.embed_dim = Some(*embed_dim);
+        facts.num_heads = Some(*num_heads);
+        facts.patch_size = Some(*patch_size);
+        if is_mae {
+            facts.decoder_depth = Some(8);
+            facts.decoder_embed_dim = Some(512);
+            facts.decoder_num_heads = Some(16);
+        }
+    }
+    facts
+}

@@ -1,0 +1,272 @@
+//! Pickles by hand: good ones, broken ones, hostile ones.
+
+use proptest::prelude::*;
+
+use super::*;
+
+/// A pickle of protocol 2 with these instructions.
+fn pickle(parts: &[&[u8]]) -> Vec<u8> {
+    [&[0x80, 2], &parts.concat()[..], b"."].concat()
+}
+
+/// `'text'`, as an instruction.
+fn text(text: &str) -> Vec<u8> {
+    [&[0x8c, text.len() as u8], text.as_bytes()].concat()
+}
+
+fn refuse(bytes: &[u8], expected: &str) {
+    let message = Pickle::parse(bytes).unwrap_err();
+    assert!(message.contains(expected), "{message}");
+}
+
+/// `('storage', torch.FloatStorage, '0', 'cpu', numel)` by reference.
+fn storage(numel: u8) -> Vec<u8> {
+    let parts: [&[u8]; 7] = [
+        b"(",
+        &text("storage"),
+        b"ctorch\nFloatStorage\n",
+        &text("0"),
+        &text("cpu"),
+        &[b'K', numel],
+        b"tQ",
+    ];
+    parts.concat()
+}
+
+#[test]
+fn a_state_dictionary_is_read() {
+    let parts: [&[u8]; 9] = [
+        b"}(",
+        &text("weight"),
+        b"ctorch._utils\n_rebuild_tensor_v2\n(",
+        &storage(6),
+        b"K\x00K\x02K\x03\x86K\x03K\x01\x86\x89ccollections\nOrderedDict\n)RtR",
+        &text("epoch"),
+        b"K\x07",
+        &text("args"),
+        b"cargparse\nNamespace\n)\x81}\x8c\x01aG\x3f\xf8\x00\x00\x00\x00\x00\x00sbu",
+    ];
+    let found = Pickle::parse(&pickle(&parts)).unwrap();
+    let root = found.root();
+    assert_eq!(found.get(root, "epoch"), Some(&Node::Int(7)));
+    let Some(Node::Tensor {
+        storage,
+        offset: 0,
+        size,
+        stride,
+    }) = found.get(root, "weight")
+    else {
+        panic!("{:?}", found.get(root, "weight"));
+    };
+    assert_eq!((&size[..], &stride[..]), (&[2, 3][..], &[3, 1][..]));
+    let Node::Storage(storage) = found.node(*storage) else {
+        panic!("no storage");
+    };
+    assert_eq!((storage.kind, storage.numel), (Kind::Float, 6));
+    assert_eq!(found.node(storage.key), &Node::Text("0".into()));
+    let Some(Node::Namespace(Some(attributes))) = found.get(root, "args") else {
+        panic!("{:?}", found.get(root, "args"));
+    };
+    assert_eq!(
+        found.get(found.node(*attributes), "a"),
+        Some(&Node::Float(1.5))
+    );
+}
+
+#[test]
+fn numbers_text_and_containers_are_read() {
+    let check = |instructions: &[u8], expected: Node| {
+        assert_eq!(
+            *Pickle::parse(&pickle(&[instructions])).unwrap().root(),
+            expected
+        );
+    };
+    check(b"N", Node::None);
+    check(b"\x88", Node::Bool(true));
+    check(b"J\xfe\xff\xff\xff", Node::Int(-2));
+    check(b"M\x01\x02", Node::Int(513));
+    check(b"\x8a\x00", Node::Int(0));
+    check(b"\x8a\x02\x00\xff", Node::Int(-256));
+    check(b"\x8b\x01\x00\x00\x00\x05", Node::Int(5));
+    check(b"\x8a\x09123456789", Node::Opaque);
+    check(b"X\x02\x00\x00\x00\xc3\xa4", Node::Text("\u{e4}".into()));
+    check(b"C\x01x", Node::Opaque);
+    check(b"(K\x01K\x02t", Node::Sequence(vec![0, 1]));
+    check(b"](K\x01K\x02e", Node::Sequence(vec![1, 2]));
+    check(b"]K\x01a", Node::Sequence(vec![1]));
+    check(b"(K\x01K\x02d", Node::Dict(vec![(0, 1)]));
+    check(b"}K\x01K\x02s", Node::Dict(vec![(1, 2)]));
+    check(b"K\x05q\x00h\x00\x86", Node::Sequence(vec![0, 0]));
+    check(b"K\x05\x940h\x00", Node::Int(5));
+    check(b"(K\x01K\x021K\x07", Node::Int(7));
+    check(b"ctorch\ndevice\n\x8c\x03cpu\x85R", Node::Opaque);
+    check(
+        b"ctorch\nSize\nK\x01K\x02\x86\x85R",
+        Node::Sequence(vec![1, 2]),
+    );
+}
+
+#[test]
+fn functions_and_instructions_are_refused_by_name() {
+    refuse(
+        &pickle(&[b"cos\nsystem\n(", &text("echo"), b"tR"]),
+        "`os.system`",
+    );
+    refuse(
+        &pickle(&[&text("builtins"), &text("eval"), b"\x93"]),
+        "`builtins.eval`",
+    );
+    refuse(&pickle(&[b"ctorch\nload\n"]), "`torch.load`");
+    refuse(
+        &pickle(&[&text("collections"), &text("OrderedDict.fromkeys"), b"\x93"]),
+        "fromkeys",
+    );
+    refuse(
+        &pickle(&[format!("c{}\n{}\n", "m".repeat(500), "n").as_bytes()]),
+        "mmm...`",
+    );
+    refuse(&pickle(&[b"(ios\nsystem\n"]), "instruction INST");
+    refuse(&pickle(&[b"\x82\x01"]), "instruction EXT1");
+    refuse(&pickle(&[b"Pid\n"]), "instruction PERSID");
+    refuse(&pickle(&[b"N)}\x92"]), "instruction NEWOBJ_EX");
+    refuse(&pickle(&[b"\xff"]), "0xff is no instruction");
+    refuse(&[0x80, 9, b'.'], "pickle protocol 9, expected 2 to 5");
+    refuse(&pickle(&[b"K\x01K\x02\x86)R"]), "calls what is no function");
+    refuse(&pickle(&[b"ctorch\nFloatStorage\n)R"]), "calls a storage");
+    refuse(
+        &pickle(&[b"ctorch._utils\n_rebuild_tensor_v2\n)R"]),
+        "a tensor that is not made of",
+    );
+}
+
+#[test]
+fn broken_pickles_are_refused_where_they_break() {
+    refuse(b"", "1 bytes are announced and 0 are left, at byte 0");
+    refuse(&[0x80, 2, b'N'], "at byte 3");
+    refuse(&pickle(&[]), "finds nothing on the stack");
+    refuse(&pickle(&[b"a"]), "finds nothing on the stack");
+    refuse(&pickle(&[b"NNa"]), "what is no list");
+    refuse(&pickle(&[b"NNNs"]), "what is no dictionary");
+    refuse(&pickle(&[b"}(Nu"]), "a key without a value");
+    refuse(&pickle(&[b"t"]), "finds no mark");
+    // What lies below a mark is not to be taken.
+    refuse(&pickle(&[b"N(0"]), "finds nothing on the stack");
+    refuse(&pickle(&[b"h\x07"]), "nothing is remembered as 7");
+    refuse(&pickle(&[b"K\x01Q"]), "no tensor's storage");
+    refuse(&pickle(&[b"NNb"]), "attributes are given to what has none");
+    refuse(&pickle(&[b"cnever"]), "whose name does not end");
+    for length in [
+        b"X\xff\xff\xff\xff",
+        b"T\x00\x00\x00\x10",
+        b"B\xff\xff\xff\x7f",
+    ] {
+        refuse(&pickle(&[length]), "are left");
+    }
+    refuse(
+        &pickle(&[b"\x8d\xff\xff\xff\xff\xff\xff\xff\xff"]),
+        "18446744073709551615 bytes",
+    );
+    refuse(&pickle(&[b"\x8b\xff\xff\xff\xff"]), "4294967295 bytes");
+}
+
+#[test]
+fn bombs_cost_no_more_than_their_size() {
+    // Each list holds the one before twice: 2^1000 values, for who would follow them all.
+    let mut bomb = b"]q\x00".to_vec();
+    for _ in 0..1000 {
+        bomb.extend(b"h\x00h\x00\x86q\x00");
+    }
+    let found = Pickle::parse(&pickle(&[&bomb])).unwrap();
+    assert_eq!(found.nodes.len(), 1001);
+
+    // As deep as it is long.
+    let deep = [vec![b']'; 100_000], vec![b'a'; 99_999]].concat();
+    assert_eq!(
+        Pickle::parse(&pickle(&[&deep])).unwrap().nodes.len(),
+        100_000
+    );
+
+    // A list in itself.
+    let cycle = Pickle::parse(&pickle(&[b"]q\x00h\x00a"])).unwrap();
+    assert_eq!(*cycle.root(), Node::Sequence(vec![0]));
+
+    // A long name, referred to again and again, is stored once.
+    let long = "x".repeat(200);
+    let mut many = [
+        &b"("[..],
+        &text("storage"),
+        b"ctorch\nFloatStorage\n",
+        &text(&long),
+        &text("cpu"),
+        b"K\x01tq\x00",
+    ]
+    .concat();
+    for _ in 0..1000 {
+        many.extend(b"h\x00Q0");
+    }
+    let found = Pickle::parse(&pickle(&[&many])).unwrap();
+    let texts = found
+        .nodes
+        .iter()
+        .filter(|node| matches!(node, Node::Text(_)));
+    assert_eq!(texts.count(), 3);
+}
+
+/// The pickle of the committed checkpoint.
+fn checkpoint() -> Vec<u8> {
+    let path = concat!(
+        env!("CARGO_MANIFEST_DIR"),
+        "/tests/fixtures/formats/authors.pth"
+    );
+    let file = std::fs::read(path).unwrap();
+    let start = file
+        .windows(2)
+        .position(|bytes| bytes == [0x80, 2])
+        .unwrap();
+    let end = file
+        .windows(4)
+        .position(|bytes| bytes == b"PK\x07\x08")
+        .unwrap();
+    file[start..end].to_vec()
+}
+
+#[test]
+fn the_pickle_of_a_checkpoint_is_read() {
+    let found = Pickle::parse(&checkpoint()).unwrap();
+    assert_eq!(found.get(found.root(), "epoch"), Some(&Node::Int(7)));
+    assert!(matches!(
+        found.get(found.root(), "args"),
+        Some(Node::Namespace(Some(_)))
+    ));
+}
+
+proptest! {
+    #[test]
+    fn random_bytes_do_not_panic(bytes in proptest::collection::vec(any::<u8>(), 0..300)) {
+        let _ = Pickle::parse(&bytes);
+    }
+
+    #[test]
+    fn random_instructions_do_not_panic(
+        instructions in proptest::collection::vec(
+            proptest::sample::select(b"(.012NJKMGXUCB)]}tleadsuhjqrcRbQ\x80\x81\x85\x86\x87\x88\x89\x8a\x8c\x8f\x90\x91\x93\x94\n\x00\x01".to_vec()),
+            0..100,
+        ),
+    ) {
+        let _ = Pickle::parse(&instructions);
+    }
+
+    #[test]
+    fn changed_checkpoints_do_not_panic(changes in proptest::collection::vec((any::<proptest::sample::Index>(), any::<u8>()), 1..8)) {
+        let mut bytes = checkpoint();
+        for (index, value) in changes {
+            let at = index.index(bytes.len());
+            bytes[at] = value;
+        }
+        if let Ok(pickle) = Pickle::parse(&bytes) {
+            for (_, node) in pickle.entries(pickle.root()) {
+                prop_assert!(pickle.entries(node).count() < bytes.len());
+            }
+        }
+    }
+}
