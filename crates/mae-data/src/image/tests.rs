@@ -234,8 +234,9 @@ fn alpha_is_kept_where_it_is_asked_for() {
     assert_eq!(Image::decode(&grey, 3, "grey").unwrap().channels(), 3);
     for (content, found) in [(grey, 2), (encode(ramp(), ImageFormat::Jpeg), 3)] {
         let message = Image::decode(&content, 4, "a.png").unwrap_err().to_string();
-        let expected =
-            format!("a.png: it has {found} channels, expected 4; set model.channels={found}");
+        let expected = format!(
+            "a.png: it has {found} channels, expected 4 channels; set model.channels={found}"
+        );
         assert!(message.starts_with(&expected), "{message}");
     }
 }

@@ -1,10 +1,9 @@
 //! TIFF files of any number of channels.
 
 use std::io::{Cursor, Read, Seek};
-use std::num::NonZeroUsize;
 
 use tiff::ColorType;
-use tiff::decoder::{Decoder, DecodingResult, Limits};
+use tiff::decoder::{ChunkType, Decoder, DecodingResult, Limits};
 use tiff::tags::Tag;
 
 use super::{Decoded, MAX_DECODED, MAX_SIDE, Meaning};
@@ -109,32 +108,35 @@ fn decode(
         .find_tag_unsigned::<u16>(Tag::Orientation)
         .map_err(|error| error.to_string())?
         .unwrap_or(1);
-    let mut buffer = DecodingResult::U8(Vec::new());
-    let layout = decoder
-        .read_image_to_buffer(&mut buffer)
-        .map_err(|error| error.to_string())?;
-    let planes = match layout.planes {
-        1 => 1,
-        planes if planes == own => planes,
-        planes => {
-            return Err(format!(
-                "{planes} planes of {own} channels: no such file is read"
-            ));
+    let [height, width] = [height as usize, width as usize];
+    let planes = decoder
+        .image_buffer_layout()
+        .map_err(|error| error.to_string())?
+        .planes;
+    if planes != 1 && planes != own {
+        return Err(format!(
+            "{planes} planes of {own} channels, expected one a channel"
+        ));
+    }
+    let is_tiled = decoder.get_chunk_type() == ChunkType::Tile;
+    let pixels = if planes > 1 && is_tiled {
+        read_planar_tiles(&mut decoder, [height, width, own])?
+    } else {
+        let mut buffer = DecodingResult::U8(Vec::new());
+        decoder
+            .read_image_to_buffer(&mut buffer)
+            .map_err(|error| error.to_string())?;
+        match planes {
+            1 => into_pixels(buffer),
+            _ => interleave(into_pixels(buffer), own),
         }
     };
-    let pixels = into_pixels(buffer)?;
-    let [height, width] = [height as usize, width as usize];
-    let expected = NonZeroUsize::new(height * width * own);
-    if Some(pixels.len()) != expected.map(NonZeroUsize::get) {
+    if pixels.len() != height * width * own {
         return Err(format!(
             "{} values, expected {height} x {width} pixels of {own} channels; fetch it again",
             pixels.len()
         ));
     }
-    let pixels = match planes {
-        1 => pixels,
-        _ => interleave(pixels, own),
-    };
     Ok(Some(
         Decoded {
             height,
@@ -148,11 +150,11 @@ fn decode(
 }
 
 /// Unsigned integers of 16 bits as shares of the largest, other numbers as they are.
-fn into_pixels(decoded: DecodingResult) -> Result<Pixels, String> {
+fn into_pixels(decoded: DecodingResult) -> Pixels {
     fn all<T: Copy>(values: &[T], value: impl Fn(T) -> f32) -> Pixels {
         Pixels::F32(values.iter().map(|&number| value(number)).collect())
     }
-    Ok(match decoded {
+    match decoded {
         DecodingResult::U8(values) => Pixels::U8(values),
         DecodingResult::U16(values) => all(&values, from_u16),
         DecodingResult::U32(values) => all(&values, |value| value as f32),
@@ -164,7 +166,61 @@ fn into_pixels(decoded: DecodingResult) -> Result<Pixels, String> {
         DecodingResult::F16(values) => all(&values, f32::from),
         DecodingResult::F32(values) => Pixels::F32(values),
         DecodingResult::F64(values) => all(&values, |value| value as f32),
-    })
+    }
+}
+
+/// Reads tiles of one channel each.
+///
+/// One by one, for the library takes the padding below the last tiles of all planes but the first for pixels.
+fn read_planar_tiles(
+    decoder: &mut Decoder<Cursor<&[u8]>>,
+    [height, width, channels]: [usize; 3],
+) -> Result<Pixels, String> {
+    let (tile_width, tile_height) = decoder.chunk_dimensions();
+    let [tile_height, tile_width] = [tile_height, tile_width].map(|side| (side as usize).max(1));
+    let [down, across] = [height.div_ceil(tile_height), width.div_ceil(tile_width)];
+    let mut pixels = None;
+    for index in 0..channels * down * across {
+        let tile = (decoder.read_chunk(index as u32)).map_err(|error| error.to_string())?;
+        let tile = into_pixels(tile);
+        let (row_len, _) = decoder.chunk_data_dimensions(index as u32);
+        let place = Place {
+            channel: index / (down * across),
+            top: index / across % down * tile_height,
+            left: index % across * tile_width,
+            row_len: (row_len as usize).max(1),
+        };
+        let pixels =
+            pixels.get_or_insert_with(|| Pixels::zeros(tile.kind(), height * width * channels));
+        match (pixels, &tile) {
+            (Pixels::U8(all), Pixels::U8(tile)) => place.fill(tile, all, width, channels),
+            (Pixels::F32(all), Pixels::F32(tile)) => place.fill(tile, all, width, channels),
+            _ => return Err("its tiles are of different types".to_owned()),
+        }
+    }
+    pixels.ok_or_else(|| "it has no tiles".to_owned())
+}
+
+/// Where a tile lies in an image.
+struct Place {
+    channel: usize,
+    top: usize,
+    left: usize,
+    /// Values of a row of the tile.
+    row_len: usize,
+}
+
+impl Place {
+    /// Copies a tile; what lies over the image's edges is left out.
+    fn fill<T: Copy>(&self, tile: &[T], all: &mut [T], width: usize, channels: usize) {
+        let rows = all.chunks_exact_mut(width * channels).skip(self.top);
+        for (row, values) in rows.zip(tile.chunks_exact(self.row_len)) {
+            let pixels = row.chunks_exact_mut(channels).skip(self.left);
+            for (pixel, &value) in pixels.zip(values) {
+                pixel[self.channel] = value;
+            }
+        }
+    }
 }
 
 /// Planes `[channels, height, width]` as pixels `[height, width, channels]`.

@@ -13,7 +13,7 @@ const WIDTH: usize = 36;
 
 /// A smooth scene of a kind, its bands in different phases, from 0 to 1.
 fn scene(index: usize, row: usize, column: usize, band: usize) -> f64 {
-    let phase = index as f64 * 0.7 + band as f64;
+    let phase = index as f64 * 0.02 + band as f64;
     let stripes = match index % 2 {
         0 => row as f64 * 0.35,
         _ => column as f64 * 0.35,
@@ -104,7 +104,8 @@ impl World {
             "model.image_width=32",
             channels.as_str(),
             "optim.warmup_epochs=0",
-            "optim.base_lr=0.03",
+            "optim.base_lr=0.1",
+            "model.norm_pix_loss=false",
         ];
         let mut command = program();
         command.arg("pretrain").arg("--out").arg(self.path(out));
