@@ -21,6 +21,7 @@ pub mod checkpoint;
 pub mod config;
 pub mod data;
 pub mod device;
+pub mod doctor;
 pub mod eval;
 pub mod interrupt;
 pub mod journal;
