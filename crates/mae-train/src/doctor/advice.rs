@@ -497,9 +497,10 @@ mod tests {
         );
         check(of(&[], 320), None);
 
-        let keys = ["optim.accumulate=11", "optim.epochs=100"];
-        check(of(&keys, 320), warns("optim.accumulate", "10 batches"));
-        check(of(&["optim.accumulate=10", "optim.epochs=100"], 320), None);
+        let keys = |accumulate| [accumulate, "optim.base_lr=1e-3", "optim.epochs=100"];
+        let eleven = of(&keys("optim.accumulate=11"), 320);
+        check(eleven, warns("optim.accumulate", "10 batches"));
+        check(of(&keys("optim.accumulate=10"), 320), None);
 
         check(
             of(&["optim.base_lr=0.1"], 8192),

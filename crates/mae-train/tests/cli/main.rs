@@ -1,5 +1,6 @@
 //! The program through its real binary.
 
+mod doctor;
 mod eval;
 mod pack;
 mod pretrain;
