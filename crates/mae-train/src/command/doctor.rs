@@ -286,6 +286,9 @@ fn describe_findings(report: &mut Report, findings: &[Finding]) {
     }
 }
 
+/// Between a number and its unit: no line ends there.
+const NARROW: char = '\u{a0}';
+
 /// Lines of a label and words, of at most [`WIDTH`] columns.
 #[derive(Default)]
 struct Report(String);
@@ -308,7 +311,7 @@ impl Report {
     }
 
     fn push(&mut self, line: &str) {
-        self.0 += line.trim_end();
+        self.0 += line.replace(NARROW, " ").trim_end();
         self.0 += "\n";
     }
 }
@@ -353,7 +356,7 @@ fn scaled(number: f64, prefixes: &[&str]) -> String {
         number if number < 99.95 => 1,
         _ => 0,
     };
-    format!("{number:.decimals$} {prefix}")
+    format!("{number:.decimals$}{NARROW}{prefix}")
 }
 
 fn bytes(number: u64) -> String {
@@ -379,11 +382,11 @@ fn rate(images_per_s: f64) -> String {
 
 fn duration(seconds: f64) -> String {
     match seconds {
-        s if s < 1.0 => format!("{:.0} ms", 1000.0 * s),
-        s if s < 90.0 => format!("{s:.1} s"),
-        s if s < 5400.0 => format!("{:.1} min", s / 60.0),
-        s if s < 48.0 * 3600.0 => format!("{:.1} h", s / 3600.0),
-        s => format!("{:.1} days", s / 86_400.0),
+        s if s < 1.0 => format!("{:.0}{NARROW}ms", 1000.0 * s),
+        s if s < 90.0 => format!("{s:.1}{NARROW}s"),
+        s if s < 5400.0 => format!("{:.1}{NARROW}min", s / 60.0),
+        s if s < 48.0 * 3600.0 => format!("{:.1}{NARROW}h", s / 3600.0),
+        s => format!("{:.1}{NARROW}days", s / 86_400.0),
     }
 }
 
@@ -425,27 +428,29 @@ mod tests {
 
     #[test]
     fn numbers_are_readable() {
-        assert_eq!((count(7), count(8192)), ("7".into(), "8,192".into()));
-        assert_eq!(count(1_234_567), "1,234,567");
-        assert_eq!(counted(1, "epoch"), "1 epoch");
-        assert_eq!(counted(12, "epoch"), "12 epochs");
-        assert_eq!(counted(2, "batch"), "2 batches");
-        assert_eq!((bytes(17), bytes(1700)), ("17 B".into(), "1.70 kB".into()));
-        assert_eq!(bytes(999_600), "1.00 MB");
-        assert_eq!((bytes(21_400_000_000)), "21.4 GB");
-        assert_eq!(
-            (flops(8.04e15), large(900_000.0)),
-            ("8.04 PFLOP".into(), "900 k".into())
-        );
-        assert_eq!(
-            (rate(6.184), rate(63.54), rate(4054.4)),
-            ("6.18".into(), "63.5".into(), "4,054".into())
-        );
-        let durations = [0.25, 7.4, 95.0, 11_520.0, 1e6].map(duration);
-        assert_eq!(
-            durations,
-            ["250 ms", "7.4 s", "1.6 min", "3.2 h", "11.6 days"]
-        );
+        let check = |found: String, expect: &str| {
+            assert_eq!(found.replace(NARROW, " "), expect);
+        };
+        check(count(7), "7");
+        check(count(8192), "8,192");
+        check(count(1_234_567), "1,234,567");
+        check(counted(1, "epoch"), "1 epoch");
+        check(counted(12, "epoch"), "12 epochs");
+        check(counted(2, "batch"), "2 batches");
+        check(bytes(17), "17 B");
+        check(bytes(1700), "1.70 kB");
+        check(bytes(999_600), "1.00 MB");
+        check(bytes(21_400_000_000), "21.4 GB");
+        check(flops(8.04e15), "8.04 PFLOP");
+        check(large(900_000.0), "900 k");
+        check(rate(6.184), "6.18");
+        check(rate(63.54), "63.5");
+        check(rate(4054.4), "4,054");
+        check(duration(0.25), "250 ms");
+        check(duration(7.4), "7.4 s");
+        check(duration(95.0), "1.6 min");
+        check(duration(11_520.0), "3.2 h");
+        check(duration(1e6), "11.6 days");
     }
 
     #[test]
