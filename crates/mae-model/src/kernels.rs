@@ -50,7 +50,8 @@ impl Kernels {
         Some(TakenThreads::leave((threads / 4).max(1)))
     }
 
-    fn fuses_on(self, device: Device, precision: Kind) -> bool {
+    /// Whether `mae-kernels` computes the blocks there.
+    pub(crate) fn fuses_on(self, device: Device, precision: Kind) -> bool {
         self == Self::Fused && device == Device::Cpu && precision == Kind::Float
     }
 

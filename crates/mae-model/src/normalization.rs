@@ -138,12 +138,13 @@ impl PixelScale {
     pub fn normalize(&self, patches: &Tensor) -> Tensor {
         match patches.kind() {
             Kind::Uint8 => (self.shift).addcmul(&patches.to_kind(Kind::Float), &self.scale_u8),
-            // No cast, so that a recording of it can be converted to another kind.
+            // Not converted: a recording of it can be given another precision.
             _ => self.shift.addcmul(patches, &self.scale),
         }
     }
 
-    /// The factor and the summand of each f32 of a patch row, `[patch_dim]`; the tensors are shared.
+    /// What normalises f32 patches: the factor and the summand of each number of a patch row, `[patch_dim]`; the tensors
+    /// are shared.
     pub fn tensors(&self) -> [(&'static str, Tensor); 2] {
         [("scale", &self.scale), ("shift", &self.shift)]
             .map(|(name, tensor)| (name, tensor.shallow_clone()))

@@ -3,6 +3,7 @@
 pub mod completions;
 pub mod config;
 pub mod convert;
+pub mod doctor;
 pub mod embed;
 pub mod eval;
 pub mod export;

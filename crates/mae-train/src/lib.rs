@@ -23,6 +23,7 @@ pub mod config;
 pub mod data;
 pub mod device;
 pub mod display;
+pub mod doctor;
 pub mod embed;
 pub mod eval;
 pub mod export;

@@ -59,6 +59,9 @@ enum Command {
     /// Prints the complete configuration that a run would have
     #[command(after_help = command::config::EXAMPLES)]
     Config(command::config::ConfigArgs),
+    /// Looks a run over before it begins: speed, time, memory, disk, and what may be wrong
+    #[command(after_help = command::doctor::EXAMPLES)]
+    Doctor(command::doctor::DoctorArgs),
     /// Prints a script that completes commands and options in your shell
     #[command(after_help = command::completions::EXAMPLES)]
     Completions(command::completions::CompletionsArgs),
@@ -82,6 +85,7 @@ fn main() -> ExitCode {
         Some(Command::Convert(args)) => args.run(),
         Some(Command::Recipes) => command::recipes::run(),
         Some(Command::Config(args)) => args.run(),
+        Some(Command::Doctor(args)) => args.run(),
         Some(Command::Completions(args)) => args.run(Cli::command()),
         Some(Command::Man(args)) => args.run(Cli::command()),
     };

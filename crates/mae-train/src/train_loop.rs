@@ -1,5 +1,6 @@
 //! The loop that pre-training and fine-tuning share: batches in, updates, metrics, checkpoints, interruptions.
 
+use std::iter::Peekable;
 use std::path::PathBuf;
 use std::time::Instant;
 
@@ -158,20 +159,8 @@ pub fn train<T: Task>(
     while run.position.epoch < optim.epochs {
         let epoch = run.position.epoch;
         let mut epoch_batches = (batches.epoch)(epoch, run.position.batch).peekable();
-        while let Some(first) = epoch_batches.next().transpose()? {
-            let accumulate = optim.accumulate;
-            let group_number = first.number() / accumulate;
-            let is_same = |batch: &T::Batch| batch.number() / accumulate == group_number;
-            let mut group = vec![first];
-            // Looks at the next batch only where the group is not full, for looking is waiting.
-            while group
-                .last()
-                .is_some_and(|last| (last.number() + 1) % accumulate != 0)
-                && let Some(batch) =
-                    epoch_batches.next_if(|next| next.as_ref().map_or(true, is_same))
-            {
-                group.push(batch?);
-            }
+        while let Some(group) = next_group(&mut epoch_batches, optim.accumulate)? {
+            let group_number = group[0].number() / optim.accumulate;
             run.step(task, &group, group_number as u64)?;
             if let Some(signal) = interrupt.signal() {
                 let checkpoint = run
@@ -189,6 +178,31 @@ pub fn train<T: Task>(
         loss: last_loss,
         checkpoint,
     })
+}
+
+/// The batches of the next update, in order; `None` after the last one of the epoch.
+///
+/// # Errors
+/// Those of the loader.
+pub(crate) fn next_group<B: Batch>(
+    batches: &mut Peekable<Epoch<B>>,
+    accumulate: usize,
+) -> Result<Option<Vec<B>>> {
+    let Some(first) = batches.next().transpose()? else {
+        return Ok(None);
+    };
+    let group_number = first.number() / accumulate;
+    let is_same = |batch: &B| batch.number() / accumulate == group_number;
+    let mut group = vec![first];
+    // Looks at the next batch only where the group is not full, for looking is waiting.
+    while group
+        .last()
+        .is_some_and(|last| (last.number() + 1) % accumulate != 0)
+        && let Some(batch) = batches.next_if(|next| next.as_ref().map_or(true, is_same))
+    {
+        group.push(batch?);
+    }
+    Ok(Some(group))
 }
 
 /// A run in progress, but for what training changes.

@@ -53,6 +53,21 @@ template <typename Body> char *guarded(Body body) {
   }
 }
 
+// A function of the CUDA runtime, which a binary is not linked against.
+template <typename Function> Function cuda_runtime(const char *name) {
+#ifdef _WIN32
+  void *symbol = reinterpret_cast<void *>(GetProcAddress(GetModuleHandleA("cudart64_13.dll"), name));
+#else
+  void *symbol = dlsym(RTLD_DEFAULT, name);
+#endif
+  if (symbol == nullptr) throw std::runtime_error("the CUDA runtime is not loaded");
+  return reinterpret_cast<Function>(symbol);
+}
+
+void check_cuda(int error) {
+  if (error != 0) throw std::runtime_error("CUDA error " + std::to_string(error));
+}
+
 std::vector<at::Tensor> list(at::Tensor *const *tensors, size_t count) {
   std::vector<at::Tensor> result;
   result.reserve(count);
@@ -303,16 +318,25 @@ char *ext_load_cuda(bool *loaded) {
 // Asks the CUDA runtime by name: its headers are not part of a libtorch installation.
 char *ext_cuda_compute_capability(int device, int *major, int *minor) {
   return guarded([&] {
-#ifdef _WIN32
-    void *symbol = reinterpret_cast<void *>(GetProcAddress(GetModuleHandleA("cudart64_13.dll"), "cudaDeviceGetAttribute"));
-#else
-    void *symbol = dlsym(RTLD_DEFAULT, "cudaDeviceGetAttribute");
-#endif
-    if (symbol == nullptr) throw std::runtime_error("the CUDA runtime is not loaded");
-    const auto attribute = reinterpret_cast<int (*)(int *, int, int)>(symbol);
+    const auto attribute = cuda_runtime<int (*)(int *, int, int)>("cudaDeviceGetAttribute");
     const int major_id = 75, minor_id = 76; // cudaDevAttrComputeCapabilityMajor and Minor
-    if (const int error = attribute(major, major_id, device)) throw std::runtime_error("CUDA error " + std::to_string(error));
-    if (const int error = attribute(minor, minor_id, device)) throw std::runtime_error("CUDA error " + std::to_string(error));
+    check_cuda(attribute(major, major_id, device));
+    check_cuda(attribute(minor, minor_id, device));
+  });
+}
+
+// Bytes of a device that nobody has taken, and all of them.
+char *ext_cuda_memory(int device, size_t *free_bytes, size_t *total_bytes) {
+  return guarded([&] {
+    const auto get_device = cuda_runtime<int (*)(int *)>("cudaGetDevice");
+    const auto set_device = cuda_runtime<int (*)(int)>("cudaSetDevice");
+    const auto memory = cuda_runtime<int (*)(size_t *, size_t *)>("cudaMemGetInfo");
+    int before = 0;
+    check_cuda(get_device(&before));
+    check_cuda(set_device(device));
+    const int error = memory(free_bytes, total_bytes);
+    check_cuda(set_device(before));
+    check_cuda(error);
   });
 }
 

@@ -2,7 +2,8 @@
 
 use crate::Result;
 use crate::ffi::{
-    check, ext_cuda_compute_capability, ext_load_cuda, ext_set_float32_matmul_precision,
+    check, ext_cuda_compute_capability, ext_cuda_memory, ext_load_cuda,
+    ext_set_float32_matmul_precision,
 };
 use std::ffi::CStr;
 
@@ -29,6 +30,17 @@ pub fn cuda_compute_capability(device: usize) -> Result<(i32, i32)> {
     // SAFETY: both pointers are valid for the call.
     check(unsafe { ext_cuda_compute_capability(device as i32, &mut major, &mut minor) })?;
     Ok((major, minor))
+}
+
+/// Bytes of a CUDA device's memory that nobody has taken, and all of them.
+///
+/// # Errors
+/// If no CUDA runtime is loaded, or there is no such device.
+pub fn cuda_memory(device: usize) -> Result<(u64, u64)> {
+    let (mut free, mut total) = (0, 0);
+    // SAFETY: both pointers are valid for the call.
+    check(unsafe { ext_cuda_memory(device as i32, &mut free, &mut total) })?;
+    Ok((free as u64, total as u64))
 }
 
 /// How exactly float32 matrix products are computed on hardware that has a choice.
@@ -64,6 +76,7 @@ mod tests {
             eprintln!("no CUDA library here: only the answer `false` was tested");
             assert!(!tch::Cuda::is_available());
             assert!(cuda_compute_capability(0).is_err());
+            assert!(cuda_memory(0).is_err());
         }
     }
 

@@ -93,6 +93,11 @@ unsafe extern "C" {
         state: *mut c_void,
         forward: Forward,
     ) -> *mut c_char;
+    pub fn ext_cuda_memory(
+        device: i32,
+        free_bytes: *mut usize,
+        total_bytes: *mut usize,
+    ) -> *mut c_char;
     pub fn ext_load_cuda(loaded: *mut bool) -> *mut c_char;
 }
 

@@ -21,7 +21,9 @@ mod random;
 mod trace;
 
 pub use autocast::{autocast, is_autocast};
-pub use cuda::{MatmulPrecision, cuda_compute_capability, load_cuda, set_float32_matmul_precision};
+pub use cuda::{
+    MatmulPrecision, cuda_compute_capability, cuda_memory, load_cuda, set_float32_matmul_precision,
+};
 pub use function::{as_mut_slice, as_slice, with_backward};
 pub use optim::{AdamW, AdamWState, clear_grads, fused_adamw, total_norm, unscale};
 pub use random::exponential;

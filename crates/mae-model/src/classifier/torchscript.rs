@@ -11,7 +11,8 @@ use crate::checkpoint::{CONFIG, NORMALIZATION, json};
 use crate::{Kernels, Result, patchify};
 
 /// What the module takes, as its attribute `input` says.
-const INPUT: &str = "images [batch, channels, height, width], float, 0 to 1; normalised inside";
+const INPUT: &str = "images [batch, channels, height, width], float, 0 to 1 unless the model's own are of another unit; \
+                     normalised inside";
 /// What it gives, as its attribute `output` says.
 const OUTPUT: &str =
     "tokens [batch, 1 + patches, embed_dim] after the last norm; the class token is first";
@@ -74,6 +75,6 @@ impl VitClassifier {
     fn tokens_of_images(&self, images: &Tensor) -> Result<Tensor> {
         let images = images.permute([0, 2, 3, 1]);
         let patches = patchify(&images, self.config.encoder.patch_size)?;
-        self.tokens(&self.pixels.normalize(&patches))
+        self.tokens(&patches)
     }
 }

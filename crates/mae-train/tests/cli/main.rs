@@ -2,6 +2,7 @@
 
 mod channels;
 mod convert;
+mod doctor;
 mod embed;
 mod eval;
 mod export;
