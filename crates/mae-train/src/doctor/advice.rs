@@ -503,8 +503,8 @@ mod tests {
         check(of(&keys("optim.accumulate=10"), 320), None);
 
         check(
-            of(&["optim.base_lr=0.1"], 8192),
-            warns("optim.base_lr", "1.2e-2"),
+            of(&["optim.base_lr=0.2"], 8192),
+            warns("optim.base_lr", "2.5e-2"),
         );
         check(
             of(&["optim.base_lr=1.5e-4"], 8192),
