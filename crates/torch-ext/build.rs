@@ -1,10 +1,10 @@
-//! Compiles the C++ file against the libtorch that torch-sys found, and tells dependents where that is.
+//! Compiles the C++ files against the libtorch that torch-sys found, and tells dependents where that is.
 
 use std::env;
 use std::path::PathBuf;
 
 fn main() {
-    println!("cargo:rerun-if-changed=cpp/torch_ext.cpp");
+    println!("cargo:rerun-if-changed=cpp");
     // torch-sys publishes the folder of libtorch's shared libraries.
     let lib = env::var("DEP_TCH_LIBTORCH_LIB").expect("torch-sys publishes `libtorch_lib`");
     let include = match env::var_os("LIBTORCH_INCLUDE") {
@@ -16,6 +16,11 @@ fn main() {
     build
         .cpp(true)
         .file("cpp/torch_ext.cpp")
+        .file("cpp/distributed.cpp")
+        .define("USE_DISTRIBUTED", None)
+        .define("USE_C10D_GLOO", None)
+        // For Gloo's headers, which a libtorch installation lacks.
+        .include("cpp")
         .include(&include)
         .include(include.join("torch/csrc/api/include"))
         .warnings(false);

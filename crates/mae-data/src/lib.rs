@@ -56,6 +56,7 @@ pub use crate::error::DataError;
 pub use crate::image::{CropBox, Image};
 pub use crate::loader::{
     Epoch, ImageBatch, ImageLoader, ImageLoaderConfig, Loader, LoaderConfig, MaskedBatch, Order,
+    Shard,
 };
 pub use crate::mask::{Mask, MaskSampler, kept_patches};
 pub use crate::patch::{PatchGrid, patchify, patchify_into, unpatchify, unpatchify_into};

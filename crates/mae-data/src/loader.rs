@@ -5,6 +5,7 @@ mod epoch;
 mod images;
 mod masked;
 mod recipe;
+mod shard;
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -16,6 +17,7 @@ pub use self::epoch::Epoch;
 pub use self::images::{ImageBatch, ImageLoaderConfig};
 pub use self::masked::{LoaderConfig, MaskedBatch};
 use self::recipe::{Recipe, Schedule};
+pub use self::shard::Shard;
 use crate::dataset::Dataset;
 use crate::error::DataError;
 use crate::rng::{Rng, SampleKey, Stream};
@@ -39,7 +41,8 @@ pub enum Order {
 ///
 /// # Broken images
 /// An image that cannot be read is left out of its batch, which is then smaller; the images of the
-/// other batches stay the same, and a batch without any whole image is not given out.
+/// other batches stay the same, and a batch without any whole image is not given out, unless other
+/// processes may have some of it.
 /// It is warned of once per loader, and listed by [`Loader::broken`].
 /// Once more than `max_broken_share` of the data set is broken, the epoch ends with
 /// [`DataError::TooManyBroken`].

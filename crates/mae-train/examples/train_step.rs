@@ -15,6 +15,7 @@ mod allocator;
 use std::collections::BTreeMap;
 use std::fs;
 use std::process::ExitCode;
+use std::rc::Rc;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, anyhow, ensure};
@@ -24,6 +25,7 @@ use mae_data::{
 };
 use mae_model::{Kernels, MaeConfig, Normalization};
 use mae_train::config::{RunConfig, Source, read};
+use mae_train::distributed::World;
 use mae_train::state::TrainState;
 use serde::Deserialize;
 use tch::{Device, Kind, Tensor};
@@ -75,7 +77,7 @@ fn measure(args: &Args) -> Result<serde_json::Value> {
     let step = find(&args.config)?;
     let config = run_config(&step)?;
     let images = Images::random(&step)?;
-    let mut state = TrainState::new(&config, &Normalization::IMAGENET)?;
+    let mut state = TrainState::new(&config, &Normalization::IMAGENET, &Rc::new(World::alone()))?;
     let kernels = match args.kernels {
         BlockKernels::Fused => Kernels::Fused,
         BlockKernels::Plain => Kernels::Plain,

@@ -28,6 +28,9 @@ pub trait Saved {
     /// If the file is damaged or another model's.
     fn load_model(&self, path: &Path) -> mae_model::Result<()>;
 
+    /// The weights; the tensors are shared, so that they can be filled.
+    fn weights(&self) -> Vec<Tensor>;
+
     /// What only the training needs; the tensors are shared, so that they can be filled.
     fn trainer_tensors(&self) -> BTreeMap<String, Tensor>;
 }

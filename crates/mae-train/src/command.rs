@@ -13,6 +13,7 @@ pub mod pack;
 pub mod pretrain;
 pub mod recipes;
 pub mod reconstruct;
+mod processes;
 mod run;
 pub mod tokenizer;
 
@@ -21,11 +22,15 @@ use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use anyhow::Result;
+use mae_train::distributed::World;
 use mae_train::progress::Progress;
 
-/// A progress bar, and a logger that does not tear it.
-fn start_progress() -> Result<Progress> {
-    let progress = Progress::stderr();
+/// A progress bar, of which several processes show one, and a logger that does not tear it.
+fn start_progress(world: &World) -> Result<Progress> {
+    let progress = match world.is_first() {
+        true => Progress::stderr(),
+        false => Progress::hidden(),
+    };
     let logger =
         env_logger::Builder::from_env(env_logger::Env::default().default_filter_or("warn")).build();
     let level = logger.filter();

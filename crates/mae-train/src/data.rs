@@ -5,13 +5,16 @@ use std::sync::Arc;
 
 use anyhow::{Context, Result, bail};
 use mae_data::{
-    ChannelStats, Cifar, CifarDataset, Dataset, FolderDataset, Loader, LoaderConfig, Order,
-    PackedDataset, PatchGrid, PixelKind, Split, SyntheticDataset, TarDataset, Transform,
+    ChannelStats, Cifar, CifarDataset, Dataset, FolderDataset, Image, Loader, LoaderConfig, Order,
+    PackedDataset, PatchGrid, PixelKind, Pixels, Split, SyntheticDataset, TarDataset, Transform,
     channel_mean_std,
 };
 use mae_model::Normalization;
+use sha2::{Digest, Sha256};
 
 use crate::config::{DataSection, DataSource, NormalizationSource, RunConfig, Source, read};
+use crate::distributed::World;
+use crate::eval::features::hex;
 
 /// Images whose pixels are looked at for `data.normalization = "auto"`.
 const STATISTICS_SAMPLE: usize = 1024;
@@ -151,20 +154,51 @@ pub fn settle_normalization(
     Ok(Normalization::new(stats.mean, stats.std))
 }
 
-/// The loader of training batches.
+/// Images that are compared between processes.
+const COMPARED: usize = 8;
+
+/// Makes sure that all processes have the same images: as many, with the same labels, the same ones here and there.
+///
+/// # Errors
+/// Which process has others, or if one of those looked at cannot be read.
+pub fn agree(dataset: &dyn Dataset, world: &World) -> Result<()> {
+    if world.size() == 1 {
+        return Ok(());
+    }
+    let mut labels = Sha256::new();
+    for index in 0..dataset.len() {
+        labels.update(dataset.label(index).map_or(-1, i64::from).to_le_bytes());
+    }
+    let mut text = format!("images = {}\nlabels = {}\n", dataset.len(), hex(&labels.finalize()[..8]));
+    for i in 0..COMPARED.min(dataset.len()) {
+        let index = i * dataset.len() / COMPARED.min(dataset.len());
+        let mut digest = Sha256::new();
+        match dataset.image(index).as_ref().map(Image::pixels) {
+            Ok(Pixels::U8(values)) => digest.update(values),
+            Ok(Pixels::F32(values)) => values.iter().for_each(|v| digest.update(v.to_le_bytes())),
+            // A broken image is broken everywhere.
+            Err(_) => {}
+        }
+        text += &format!("image {index} = {}\n", hex(&digest.finalize()[..8]));
+    }
+    world.agree("images", &text)
+}
+
+/// The loader of training batches, or of this process's part of them.
 ///
 /// # Errors
 /// If the settings make no batch of these images.
-pub fn loader(config: &RunConfig, dataset: Arc<dyn Dataset>) -> Result<Loader> {
+pub fn loader(config: &RunConfig, dataset: Arc<dyn Dataset>, world: &World) -> Result<Loader> {
     Ok(Loader::new(
         dataset,
         LoaderConfig {
-            workers: config.run.workers,
+            workers: world.workers(config.run.workers),
             prefetch: 2 * config.optim.accumulate,
             drop_last: config.data.drop_last,
             order: Order::Shuffled,
             seed: config.seed,
             max_broken_share: config.data.max_broken_share,
+            shard: world.shard(),
             mask_ratio: config.mask.ratio,
             sampler: config.mask.sampler,
             transform: config.transform(),

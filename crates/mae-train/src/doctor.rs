@@ -22,6 +22,7 @@ use tch::Device;
 
 use crate::config::RunConfig;
 use crate::data;
+use crate::distributed::World;
 use crate::progress::Progress;
 
 pub use advice::{Finding, Severity};
@@ -217,7 +218,7 @@ fn start(
     let (grid, seed) = (config.grid, config.seed);
     let normalization =
         data::settle_normalization(&mut config.data, &grid, seed, dataset.as_ref())?;
-    let loader = data::loader(config, Arc::clone(dataset))?;
+    let loader = data::loader(config, Arc::clone(dataset), &World::alone())?;
     Ok((loader, normalization))
 }
 

@@ -22,6 +22,7 @@ pub mod score;
 
 use std::fmt;
 use std::path::{Path, PathBuf};
+use std::rc::Rc;
 use std::str::FromStr;
 use std::sync::Arc;
 use std::time::Instant;
@@ -36,6 +37,7 @@ use mae_model::{MaeConfig, Normalization, VitClassifier};
 use mae_report::{MetricsWriter, loss_svg, read_metrics};
 use tch::Device;
 
+use crate::distributed::World;
 use crate::interrupt::Interrupt;
 use crate::precision::Precision;
 use crate::progress::Progress;
@@ -125,8 +127,10 @@ pub struct Evaluation<'a> {
     pub train: Arc<dyn Dataset>,
     /// Images to judge by.
     pub val: Arc<dyn Dataset>,
-    /// The folder of the results.
-    pub out: &'a Path,
+    /// The folder of the results; `None` in processes that do not write.
+    pub out: Option<&'a Path>,
+    /// The processes that share the work.
+    pub world: &'a Rc<World>,
     /// The folder of cached features; `None` keeps none.
     pub cache: Option<PathBuf>,
     /// Whether it was asked to stop.
@@ -179,17 +183,21 @@ pub fn evaluate(
         classes,
         rows: Vec::new(),
     };
-    let path = eval.out.join("eval.json");
-    report.rows = report.rows_so_far(&path)?;
+    if let Some(out) = eval.out {
+        report.rows = report.rows_so_far(&out.join("eval.json"))?;
+    }
     for &start in starts {
         let mut frozen = None;
         for protocol in protocols {
             let started = Instant::now();
-            let folder = eval.out.join(format!(
-                "{}-{}",
-                protocol.to_string().replace(':', "-"),
-                start.name()
-            ));
+            let folder = eval.out.map(|out| {
+                out.join(format!(
+                    "{}-{}",
+                    protocol.to_string().replace(':', "-"),
+                    start.name()
+                ))
+            });
+            let folder = folder.as_deref();
             let classes = report.classes.len();
             let scores = match protocol {
                 Protocol::Knn | Protocol::Linear => {
@@ -199,7 +207,7 @@ pub fn evaluate(
                     };
                     let scores = match protocol {
                         Protocol::Knn => features.knn(eval, classes),
-                        _ => vec![("linear".into(), features.linear(eval, classes, &folder)?)],
+                        _ => vec![("linear".into(), features.linear(eval, classes, folder)?)],
                     };
                     frozen = Some(features);
                     scores
@@ -209,7 +217,7 @@ pub fn evaluate(
                         Protocol::Partial(blocks) => Some(*blocks),
                         _ => None,
                     };
-                    match fine_tune(eval, start, classes, partial, &folder)? {
+                    match fine_tune(eval, start, classes, partial, folder)? {
                         Some(score) => vec![(protocol.to_string(), score)],
                         None => return Ok(None),
                     }
@@ -217,7 +225,9 @@ pub fn evaluate(
             };
             let seconds = started.elapsed().as_secs_f64();
             for (name, score) in scores {
-                report.draw_confusion(&folder, &name, start, &score)?;
+                if let Some(folder) = folder {
+                    report.draw_confusion(folder, &name, start, &score)?;
+                }
                 report.put(Row {
                     protocol: name,
                     start: start.name().into(),
@@ -227,7 +237,9 @@ pub fn evaluate(
                     confusion: score.confusion,
                 });
             }
-            report.write(&path)?;
+            if let Some(out) = eval.out {
+                report.write(&out.join("eval.json"))?;
+            }
         }
     }
     Ok(Some(report))
@@ -260,9 +272,11 @@ impl Evaluation<'_> {
         let mut model =
             VitClassifier::new(config, &self.normalization, self.device, self.config.seed)?;
         model.set_kernels(self.config.run.kernels);
-        if start == Start::Pretrained {
+        if start == Start::Pretrained && self.world.is_first() {
             model.load_encoder(&self.weights)?;
         }
+        let parameters: Vec<_> = model.parameters().into_values().collect();
+        self.world.copy_from_first(&parameters)?;
         Ok(model)
     }
 
@@ -274,7 +288,7 @@ impl Evaluation<'_> {
 
     fn loader(&self, dataset: &Arc<dyn Dataset>, config: ImageLoaderConfig) -> Result<ImageLoader> {
         let config = ImageLoaderConfig {
-            workers: self.config.run.workers,
+            workers: self.world.workers(self.config.run.workers),
             max_broken_share: self.config.data.max_broken_share,
             seed: self.config.seed,
             ..config
@@ -282,12 +296,12 @@ impl Evaluation<'_> {
         Ok(ImageLoader::new(Arc::clone(dataset), config)?)
     }
 
-    fn extraction<'a>(&self, model: &'a VitClassifier, transform: Transform) -> Extraction<'a> {
+    fn extraction<'a>(&'a self, model: &'a VitClassifier, transform: Transform) -> Extraction<'a> {
         Extraction {
             model,
             precision: self.precision,
             transform,
-            workers: self.config.run.workers,
+            workers: self.world.workers(self.config.run.workers),
             max_broken_share: self.config.data.max_broken_share,
         }
     }
@@ -310,8 +324,10 @@ impl Frozen {
         let extraction = eval.extraction(&model, eval.val_transform());
         let features = |dataset| -> Result<Features> {
             let features = match &eval.cache {
-                Some(cache) => extraction.features(dataset, cache, eval.interrupt, eval.progress),
-                None => extraction.extract(dataset, eval.interrupt, eval.progress),
+                Some(cache) => {
+                    extraction.features(dataset, cache, eval.world, eval.interrupt, eval.progress)
+                }
+                None => extraction.extract(dataset, eval.world, eval.interrupt, eval.progress),
             };
             Ok(features?.to_device(eval.device))
         };
@@ -326,7 +342,8 @@ impl Frozen {
             .collect()
     }
 
-    fn linear(&self, eval: &Evaluation, classes: usize, folder: &Path) -> Result<Score> {
+    /// Every process trains the same probe; the first alone has a `folder` for its curves.
+    fn linear(&self, eval: &Evaluation, classes: usize, folder: Option<&Path>) -> Result<Score> {
         let settings = &eval.config.linear;
         let batch = settings.batch_size.min(self.train.len() as usize);
         let augmented = match settings.augment {
@@ -348,24 +365,30 @@ impl Frozen {
             classes,
             seed,
         };
-        std::fs::create_dir_all(folder)
-            .with_context(|| format!("creating {}", folder.display()))?;
-        let path = folder.join("metrics.jsonl");
-        let mut metrics = MetricsWriter::create(&path)?;
+        let path = match folder {
+            Some(folder) => {
+                std::fs::create_dir_all(folder)
+                    .with_context(|| format!("creating {}", folder.display()))?;
+                Some(folder.join("metrics.jsonl"))
+            }
+            None => None,
+        };
+        let mut metrics = path.as_deref().map(MetricsWriter::create).transpose()?;
         let bar = eval.progress.start(0, settings.epochs);
         let score = linear::linear_probe(&probe, settings, eval.interrupt, &mut |record| {
-            metrics.write(&record)?;
+            if let Some(metrics) = &mut metrics {
+                metrics.write(&record)?;
+            }
             if let mae_report::Record::Accuracy { top1, .. } = record {
                 bar.advance();
                 bar.message(&format!("linear probe  top-1 {:.2} %", 100.0 * top1));
             }
             Ok(())
         })?;
-        loss_svg(
-            &folder.join("loss.svg"),
-            &read_metrics(&path)?,
-            "linear probe",
-        )?;
+        if let Some(path) = path {
+            let curves = path.with_file_name("loss.svg");
+            loss_svg(&curves, &read_metrics(&path)?, "linear probe")?;
+        }
         Ok(score)
     }
 }
@@ -378,7 +401,7 @@ struct Augmented<'a> {
 }
 
 impl<'a> Augmented<'a> {
-    fn new(eval: &Evaluation, model: &'a VitClassifier, batch: usize) -> Result<Self> {
+    fn new(eval: &'a Evaluation, model: &'a VitClassifier, batch: usize) -> Result<Self> {
         /// The smallest and largest share of the image in a crop: the usual one of supervised training.
         const SCALE: [f64; 2] = [0.08, 1.0];
         let transform = Transform {
@@ -415,7 +438,7 @@ fn fine_tune(
     start: Start,
     classes: usize,
     partial: Option<f64>,
-    folder: &Path,
+    folder: Option<&Path>,
 ) -> Result<Option<Score>> {
     /// Images that are judged at once.
     const VAL_BATCH: usize = 128;
@@ -432,10 +455,14 @@ fn fine_tune(
     let train = ImageLoaderConfig {
         order: Order::Shuffled,
         drop_last: eval.train.len() >= settings.batch_size,
+        shard: eval.world.shard(),
         ..ImageLoaderConfig::new(train_transform.clone(), settings.batch_size)
     };
     let val_transform = eval.val_transform();
-    let val = ImageLoaderConfig::new(val_transform.clone(), VAL_BATCH);
+    let val = ImageLoaderConfig {
+        shard: eval.world.shard(),
+        ..ImageLoaderConfig::new(val_transform.clone(), VAL_BATCH * eval.world.size())
+    };
     let task = FineTuning {
         model: eval.classifier(&config, start)?,
         partial,
@@ -447,12 +474,15 @@ fn fine_tune(
         train_transform,
         val: eval.loader(&eval.val, val)?,
         val_transform,
+        world: eval.world,
     };
-    let run_dir = RunDir::open_or_create(folder, &eval.config.to_toml())?;
+    let run_dir = folder
+        .map(|folder| RunDir::open_or_create(folder, &eval.config.to_toml()))
+        .transpose()?;
     finetune::finetune(
         task,
         &eval.config.run.for_loop(),
-        &run_dir,
+        run_dir.as_ref(),
         eval.interrupt,
         eval.progress,
     )

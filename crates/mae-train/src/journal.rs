@@ -8,7 +8,10 @@ use crate::run_dir::RunDir;
 
 /// The records of one run, in every format.
 #[derive(Debug)]
-pub struct Journal<'a> {
+pub struct Journal<'a>(Option<Files<'a>>);
+
+#[derive(Debug)]
+struct Files<'a> {
     run_dir: &'a RunDir,
     metrics: MetricsWriter,
     events: EventWriter,
@@ -20,11 +23,16 @@ impl<'a> Journal<'a> {
     /// # Errors
     /// If a file cannot be written, or the metrics so far are damaged.
     pub fn open(run_dir: &'a RunDir, step: u64, epochs: u64) -> Result<Self> {
-        Ok(Self {
+        Ok(Self(Some(Files {
             run_dir,
             metrics: MetricsWriter::resume(&run_dir.metrics(), step, epochs)?,
             events: EventWriter::create(&run_dir.tensorboard(), step)?,
-        })
+        })))
+    }
+
+    /// Writes nothing, in a process whose records another one writes.
+    pub fn of_another() -> Self {
+        Self(None)
     }
 
     /// Writes one record.
@@ -32,7 +40,10 @@ impl<'a> Journal<'a> {
     /// # Errors
     /// If the disk is full or cannot be written to.
     pub fn record(&mut self, record: &Record) -> Result<()> {
-        self.metrics.write(record)?;
+        let Some(files) = &mut self.0 else {
+            return Ok(());
+        };
+        files.metrics.write(record)?;
         let step = record.step();
         let mut named = Vec::new();
         let scalars: Vec<(&str, f64)> = match *record {
@@ -91,10 +102,10 @@ impl<'a> Journal<'a> {
             ],
         };
         for (tag, value) in &named {
-            self.events.scalar(tag, step, *value)?;
+            files.events.scalar(tag, step, *value)?;
         }
         for (tag, value) in scalars {
-            self.events.scalar(tag, step, value)?;
+            files.events.scalar(tag, step, value)?;
         }
         Ok(())
     }
@@ -104,8 +115,11 @@ impl<'a> Journal<'a> {
     /// # Errors
     /// If a file cannot be read or written.
     pub fn publish(&mut self) -> Result<()> {
-        self.events.flush()?;
-        let records = read_metrics(&self.run_dir.metrics())?;
+        let Some(files) = &mut self.0 else {
+            return Ok(());
+        };
+        files.events.flush()?;
+        let records = read_metrics(&files.run_dir.metrics())?;
         let name = self
             .run_dir
             .path()
@@ -113,34 +127,35 @@ impl<'a> Journal<'a> {
             .unwrap_or_default()
             .to_string_lossy()
             .into_owned();
-        loss_svg(&self.run_dir.curves(), &records, &name)?;
+        loss_svg(&files.run_dir.curves(), &records, &name)?;
         Ok(())
     }
 
-    /// Saves the picture of an epoch's reconstructions. Returns where.
+    /// Draws and saves the picture of an epoch's reconstructions.
     ///
     /// # Errors
-    /// If it cannot be written.
+    /// If it cannot be drawn, or the disk is full or cannot be written to.
     pub fn picture(
         &mut self,
-        picture: &Picture,
+        draw: impl FnOnce() -> Result<Picture>,
         epoch: u64,
         step: u64,
-    ) -> Result<std::path::PathBuf> {
-        let path = self
-            .run_dir
-            .reconstructions()
-            .join(format!("epoch-{epoch:04}.png"));
-        std::fs::create_dir_all(self.run_dir.reconstructions())?;
+    ) -> Result<()> {
+        let Some(files) = &mut self.0 else {
+            return Ok(());
+        };
+        let folder = files.run_dir.reconstructions();
+        std::fs::create_dir_all(&folder)?;
+        let picture = draw()?;
         let png = picture.png()?;
-        mae_report::write_atomic(&path, &png)?;
-        self.events.image_png(
+        mae_report::write_atomic(&folder.join(format!("epoch-{epoch:04}.png")), &png)?;
+        files.events.image_png(
             "reconstructions",
             step,
             &png,
             picture.height(),
             picture.width(),
         )?;
-        Ok(path)
+        Ok(())
     }
 }

@@ -23,6 +23,7 @@ pub mod config;
 pub mod data;
 pub mod device;
 pub mod display;
+pub mod distributed;
 pub mod doctor;
 pub mod embed;
 pub mod eval;

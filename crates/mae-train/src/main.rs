@@ -6,7 +6,9 @@ mod command;
 
 use std::process::ExitCode;
 
+use anyhow::Result;
 use clap::{CommandFactory, Parser, Subcommand};
+use mae_train::distributed::refuse_others;
 
 /// Pre-trains a Masked Autoencoder on your own images, and measures what it learned.
 ///
@@ -72,27 +74,35 @@ enum Command {
 
 fn main() -> ExitCode {
     let cli = Cli::parse();
-    let result = match cli.command {
-        None => cli.pretrain.run(),
-        Some(Command::Pretrain(args)) => args.run(),
-        Some(Command::Eval(args)) => args.run(),
-        Some(Command::Embed(args)) => args.run(),
-        Some(Command::Export(args)) => args.run(),
-        Some(Command::Tokenizer(args)) => args.run(),
-        Some(Command::Pack(args)) => args.run(),
-        Some(Command::Reconstruct(args)) => args.run(),
-        Some(Command::Inspect(args)) => args.run(),
-        Some(Command::Convert(args)) => args.run(),
-        Some(Command::Recipes) => command::recipes::run(),
-        Some(Command::Config(args)) => args.run(),
-        Some(Command::Doctor(args)) => args.run(),
-        Some(Command::Completions(args)) => args.run(Cli::command()),
-        Some(Command::Man(args)) => args.run(Cli::command()),
-    };
-    result.unwrap_or_else(|error| {
+    let command = cli.command.unwrap_or(Command::Pretrain(cli.pretrain));
+    command.run().unwrap_or_else(|error| {
         eprintln!("error: {error:#}");
         ExitCode::FAILURE
     })
+}
+
+impl Command {
+    fn run(self) -> Result<ExitCode> {
+        if !matches!(self, Self::Pretrain(_) | Self::Eval(_) | Self::Tokenizer(_)) {
+            refuse_others()?;
+        }
+        match self {
+            Self::Pretrain(args) => args.run(),
+            Self::Eval(args) => args.run(),
+            Self::Tokenizer(args) => args.run(),
+            Self::Embed(args) => args.run(),
+            Self::Export(args) => args.run(),
+            Self::Pack(args) => args.run(),
+            Self::Reconstruct(args) => args.run(),
+            Self::Inspect(args) => args.run(),
+            Self::Convert(args) => args.run(),
+            Self::Recipes => command::recipes::run(),
+            Self::Config(args) => args.run(),
+            Self::Doctor(args) => args.run(),
+            Self::Completions(args) => args.run(Cli::command()),
+            Self::Man(args) => args.run(Cli::command()),
+        }
+    }
 }
 
 #[cfg(test)]

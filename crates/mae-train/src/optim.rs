@@ -99,6 +99,11 @@ impl Optimizer {
         }
     }
 
+    /// The parameters that it moves.
+    pub fn params(&self) -> &[Tensor] {
+        &self.params
+    }
+
     /// The gradients of the last backward pass, in the order that [`step`](Self::step) takes.
     ///
     /// # Errors

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::path::Path;
+use std::rc::Rc;
 use std::sync::Arc;
 
 use anyhow::{Context, Result};
@@ -13,6 +14,7 @@ use tch::{Device, Tensor};
 
 use crate::checkpoint::{self, Saved};
 use crate::config::{RunConfig, Source, read_as};
+use crate::distributed::World;
 use crate::eval::config::EvalConfig;
 use crate::eval::score::Score;
 use crate::eval::{Evaluation, evaluate_frozen};
@@ -26,11 +28,16 @@ use crate::{data, recipes, reconstruct, target};
 
 /// Trains from the latest checkpoint in `run_dir`, or from the start if there is none.
 ///
+/// All processes of `world` call this, under the same configuration but for the device; the first alone has a
+/// `run_dir`.
+///
 /// # Errors
-/// If the data or the run's files cannot be read or written, or training diverges.
+/// If the data or the run's files cannot be read or written, training diverges, or another process is gone or
+/// has other images.
 pub fn pretrain(
     mut config: RunConfig,
-    run_dir: &RunDir,
+    run_dir: Option<&RunDir>,
+    world: &Rc<World>,
     interrupt: &Interrupt,
     progress: &Progress,
 ) -> Result<Outcome> {
@@ -43,26 +50,31 @@ pub fn pretrain(
     data::settle_values(&mut config.data, dataset.as_ref())?;
     let normalization =
         data::settle_normalization(&mut config.data, &grid, seed, dataset.as_ref())?;
-    let loader = data::loader(&config, dataset.clone())?;
+    data::agree(dataset.as_ref(), world)?;
+    let loader = data::loader(&config, dataset.clone(), world)?;
     let samples = reconstruct::pick(&config, dataset.clone())?;
     let probing = match config.run.eval_every {
         0 => None,
-        _ => Some(Probing::new(&dataset, &config)?),
+        _ => Some(Probing::new(&dataset, &config, world)?),
     };
-    let state = TrainState::new(&config, &normalization)?;
-    let is_new = checkpoint::latest(&run_dir.checkpoints())?.is_none();
-    if let Some(init) = config.run.init.as_ref().filter(|_| is_new) {
-        start_from(&state.model, init, progress).context("`run.init`")?;
-    }
-    if !run_dir.config().exists() {
-        run_dir.write_config("pretrain", &config.to_toml())?;
-    }
-    if is_new {
-        target::prepare(&config, &dataset, &state.model, progress)?;
+    let state = TrainState::new(&config, &normalization, world)?;
+    // The others are given what the first process starts from.
+    if let Some(run_dir) = run_dir {
+        let is_new = checkpoint::latest(&run_dir.checkpoints())?.is_none();
+        if let Some(init) = config.run.init.as_ref().filter(|_| is_new) {
+            start_from(&state.model, init, progress).context("`run.init`")?;
+        }
+        if !run_dir.config().exists() {
+            run_dir.write_config("pretrain", &config.to_toml())?;
+        }
+        if is_new {
+            target::prepare(&config, &dataset, &state.model, progress)?;
+        }
     }
 
     let mut task = Pretraining {
         probing,
+        world: Rc::clone(world),
         run_dir,
         state,
         samples,
@@ -116,7 +128,9 @@ struct Pretraining<'a> {
     /// What the pictures show.
     samples: MaskedBatch,
     probing: Option<Probing>,
-    run_dir: &'a RunDir,
+    world: Rc<World>,
+    /// `None` in processes that do not write.
+    run_dir: Option<&'a RunDir>,
 }
 
 /// What `run.eval_every` measures by.
@@ -127,11 +141,12 @@ struct Probing {
 }
 
 impl Probing {
-    fn new(dataset: &Arc<dyn Dataset>, config: &RunConfig) -> Result<Self> {
+    fn new(dataset: &Arc<dyn Dataset>, config: &RunConfig, world: &World) -> Result<Self> {
         let recipe = Source::Recipe("finetune_cifar10".into());
         let mut eval: EvalConfig = read_as(&recipe, recipes::EVAL, &[], |_| Ok(()))?;
         eval.seed = config.seed;
-        (eval.run.workers, eval.run.kernels) = (config.run.workers, config.run.kernels);
+        eval.run.workers = world.workers(config.run.workers);
+        eval.run.kernels = config.run.kernels;
         let (train, val) = hold_out(Arc::clone(dataset), eval.data.val_share, config.seed)?;
         shared_classes(&train, &val).context("`run.eval_every` needs labelled images")?;
         Ok(Self {
@@ -151,10 +166,13 @@ impl Pretraining<'_> {
         step: u64,
         journal: &mut Journal,
     ) -> Result<String> {
-        let folder = self.run_dir.path().join("eval");
-        std::fs::create_dir_all(&folder)?;
-        let weights = folder.join("model.safetensors");
-        self.state.model.save(&weights)?;
+        let folder = self.run_dir.map(|run_dir| run_dir.path().join("eval"));
+        let weights = folder.as_ref().map(|folder| folder.join("model.safetensors"));
+        let weights = weights.unwrap_or_default();
+        if let Some(folder) = &folder {
+            std::fs::create_dir_all(folder)?;
+            self.state.model.save(&weights)?;
+        }
         let scores = evaluate_frozen(&Evaluation {
             config: &probing.config,
             device: self.config.device,
@@ -164,13 +182,16 @@ impl Pretraining<'_> {
             weights: weights.clone(),
             train: Arc::clone(&probing.train),
             val: Arc::clone(&probing.val),
-            out: &folder,
+            out: folder.as_deref(),
+            world: &self.world,
             cache: None,
             // A signal is for the loop, which then saves.
             interrupt: &Interrupt::default(),
             progress: &Progress::hidden(),
         });
-        std::fs::remove_file(&weights)?;
+        if folder.is_some() {
+            std::fs::remove_file(&weights)?;
+        }
         let mut words = String::new();
         for (protocol, Score { top1, top5, .. }) in scores? {
             words += &format!("  {protocol} {:.2} %", 100.0 * top1);
@@ -195,6 +216,10 @@ impl Saved for Pretraining<'_> {
         self.state.model.load_weights(path)
     }
 
+    fn weights(&self) -> Vec<Tensor> {
+        self.state.model.parameters().into_values().collect()
+    }
+
     fn trainer_tensors(&self) -> BTreeMap<String, Tensor> {
         self.state.trainer.tensors()
     }
@@ -203,7 +228,7 @@ impl Saved for Pretraining<'_> {
 impl Task for Pretraining<'_> {
     type Batch = MaskedBatch;
 
-    fn update(&mut self, group: &[MaskedBatch], lr: f64, _step: u64) -> Result<()> {
+    fn update(&mut self, group: &[MaskedBatch], lr: f64, _step: u64) -> Result<usize> {
         self.state.update(group, lr)
     }
 
@@ -218,8 +243,8 @@ impl Task for Pretraining<'_> {
     fn end_epoch(&mut self, epoch: u64, step: u64, journal: &mut Journal) -> Result<String> {
         let every = self.config.run.reconstruct_every;
         if is_due(every, epoch, self.config.optim.epochs) {
-            let picture = reconstruct::draw(&self.state.model, &self.samples)?;
-            journal.picture(&picture, epoch, step)?;
+            let draw = || reconstruct::draw(&self.state.model, &self.samples);
+            journal.picture(draw, epoch, step)?;
         }
         match &self.probing {
             Some(probing)

@@ -1,13 +1,16 @@
 //! What training changes, and one update of it.
 
 use std::collections::BTreeMap;
+use std::rc::Rc;
 
 use anyhow::Result;
 use mae_data::{MaskedBatch, Pixels};
 use mae_model::{MaskedAutoencoderViT, Normalization};
 use tch::{Device, Kind, Tensor, no_grad};
+use torch_ext::Reducer;
 
 use crate::config::RunConfig;
+use crate::distributed::World;
 use crate::optim::Optimizer;
 use crate::precision::{GradScaler, Precision};
 
@@ -21,11 +24,15 @@ pub struct TrainState {
 }
 
 impl TrainState {
-    /// The state before the first step.
+    /// The state before the first step, the same in all processes of `world`.
     ///
     /// # Errors
     /// If the model cannot be built.
-    pub fn new(config: &RunConfig, normalization: &Normalization) -> Result<Self> {
+    pub fn new(
+        config: &RunConfig,
+        normalization: &Normalization,
+        world: &Rc<World>,
+    ) -> Result<Self> {
         let mut model =
             MaskedAutoencoderViT::new(&config.model, normalization, config.device, config.seed)?;
         model.set_kernels(config.run.kernels);
@@ -39,17 +46,16 @@ impl TrainState {
             config.precision,
             config.optim.clip_grad,
             config.device,
-        );
+            world,
+        )?;
         Ok(Self { model, trainer })
     }
 
-    /// One update from all images of `batches`, each image weighing the same. Reads nothing back.
-    ///
-    /// A loss or gradient that is not finite leaves weights and moments as they were, and is counted.
+    /// One update from all images of `batches`: see [`Trainer::update`].
     ///
     /// # Errors
-    /// If the batches do not fit the model, or libtorch refuses.
-    pub fn update(&mut self, batches: &[MaskedBatch], lr: f64) -> Result<()> {
+    /// If the batches do not fit the model, libtorch refuses, or another process is gone.
+    pub fn update(&mut self, batches: &[MaskedBatch], lr: f64) -> Result<usize> {
         let images: Vec<usize> = batches.iter().map(MaskedBatch::len).collect();
         self.trainer.update(&images, lr, |batch| {
             let (visible, masked, ids_shuffle) = to_device(&batches[batch], self.model.device());
@@ -70,19 +76,33 @@ pub struct Trainer {
     precision: Precision,
     clip_grad: f64,
     device: Device,
+    world: Rc<World>,
+    /// What averages gradients with other processes.
+    reducer: Option<Reducer>,
 }
 
 impl Trainer {
     /// A trainer before its first update; a gradient norm above `clip_grad` is scaled down to it, 0 clips nothing.
-    pub fn new(optimizer: Optimizer, precision: Precision, clip_grad: f64, device: Device) -> Self {
-        Self {
+    ///
+    /// # Errors
+    /// If libtorch refuses to average the gradients with those of `world`'s other processes.
+    pub fn new(
+        optimizer: Optimizer,
+        precision: Precision,
+        clip_grad: f64,
+        device: Device,
+        world: &Rc<World>,
+    ) -> Result<Self> {
+        Ok(Self {
+            reducer: world.reducer(optimizer.params())?,
+            world: Rc::clone(world),
             optimizer,
             scaler: (precision == Precision::Fp16).then(|| GradScaler::new(device)),
             totals: Totals::new(device),
             precision,
             clip_grad,
             device,
-        }
+        })
     }
 
     /// Where it computes.
@@ -90,36 +110,58 @@ impl Trainer {
         self.device
     }
 
+    /// The processes that make the same updates.
+    pub fn world(&self) -> &Rc<World> {
+        &self.world
+    }
+
     /// What it computes matrix products in.
     pub fn precision(&self) -> Precision {
         self.precision
     }
 
-    /// One update from several batches, each image weighing the same. Reads nothing back.
+    /// One update from several batches, each image of all processes weighing the same; returns the number of images.
+    /// Reads nothing back from the device.
     ///
-    /// `images` are the batches' sizes, and `loss_of` gives the mean loss of the batch of that number;
-    /// it is called under autocast.
+    /// `images` are the sizes of the parts of the batches that this process has, and `loss_of` gives the mean loss of
+    /// the part of that number; it is called under autocast, and not for a part without images.
     /// A loss or gradient that is not finite leaves weights and moments as they were, and is counted.
     ///
     /// # Errors
-    /// Those of `loss_of`, or if libtorch refuses.
+    /// Those of `loss_of`, or if libtorch refuses, or another process is gone.
     pub fn update(
         &mut self,
         images: &[usize],
         lr: f64,
         mut loss_of: impl FnMut(usize) -> Result<Tensor>,
-    ) -> Result<()> {
-        let total: usize = images.iter().sum();
+    ) -> Result<usize> {
+        let [total] = self.world.sums([images.iter().sum::<usize>() as i64])?;
+        if total == 0 {
+            // Broken images alone, in all processes.
+            return Ok(0);
+        }
         let mut loss_sum = Tensor::zeros([], (Kind::Float, self.device));
         for (batch, &count) in images.iter().enumerate() {
-            let loss = torch_ext::autocast(self.device, self.precision.kind(), || loss_of(batch))??;
-            let loss = loss * (count as f64 / total as f64);
-            loss_sum += loss.detach();
-            match &self.scaler {
-                Some(scaler) => scaler.scale(&loss).backward(),
-                None => loss.backward(),
+            let is_last = batch + 1 == images.len();
+            if is_last && let Some(reducer) = &mut self.reducer {
+                self.world.check(reducer.before_forward())?;
             }
+            let loss = match count {
+                0 => nothing_learned(self.optimizer.params()),
+                _ => torch_ext::autocast(self.device, self.precision.kind(), || loss_of(batch))??,
+            };
+            let mut loss = loss * (count as f64 / total as f64);
+            loss_sum += loss.detach();
+            if let Some(scaler) = &self.scaler {
+                loss = scaler.scale(&loss);
+            }
+            if self.reducer.is_some() {
+                // It averages over the processes what is to be their sum.
+                loss = loss * self.world.size() as f64;
+            }
+            self.backward(&loss, is_last)?;
         }
+        self.world.sum(&loss_sum)?;
 
         let grads = self.optimizer.grads()?;
         if let Some(scaler) = &mut self.scaler {
@@ -135,7 +177,20 @@ impl Trainer {
         self.optimizer
             .step(grads, lr, divisor.as_ref(), &is_bad.to_kind(Kind::Float))?;
         no_grad(|| self.totals.add(&loss_sum, &grad_norm, &is_bad));
-        Ok(())
+        Ok(total as usize)
+    }
+
+    /// Adds to the gradients; those of the last batch of an update are averaged with the other processes'.
+    fn backward(&mut self, loss: &Tensor, is_last: bool) -> Result<()> {
+        match &mut self.reducer {
+            Some(reducer) => {
+                if is_last {
+                    reducer.before_backward(loss)?;
+                }
+                self.world.check(torch_ext::backward(loss))
+            }
+            None => Ok(torch_ext::backward(loss)?),
+        }
     }
 
     /// What a checkpoint must keep, besides the weights, to go on exactly. The tensors are shared.
@@ -145,6 +200,15 @@ impl Trainer {
         tensors.extend(self.scaler.iter().flat_map(GradScaler::state));
         tensors
     }
+}
+
+/// A loss of 0 in which every parameter takes part, for a process that has no images of a batch.
+fn nothing_learned(params: &[Tensor]) -> Tensor {
+    let zeros: Vec<Tensor> = params
+        .iter()
+        .map(|param| (param * 0.0).sum(Kind::Float))
+        .collect();
+    Tensor::stack(&zeros, 0).sum(Kind::Float)
 }
 
 /// The tensors of a batch: visible and masked patches as u8 or f32, and `ids_shuffle`.

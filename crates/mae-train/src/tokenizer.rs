@@ -7,6 +7,7 @@ pub mod config;
 
 use std::collections::BTreeMap;
 use std::path::Path;
+use std::rc::Rc;
 use std::sync::Arc;
 
 use anyhow::{Context, Result};
@@ -19,6 +20,7 @@ use tch::{Device, Kind, Tensor};
 use crate::checkpoint::Saved;
 use crate::data;
 use crate::display::Display;
+use crate::distributed::World;
 use crate::eval::features::images_to_device;
 use crate::interrupt::Interrupt;
 use crate::journal::Journal;
@@ -37,11 +39,15 @@ const SHOWN: usize = 24;
 
 /// Trains from the latest checkpoint in `run_dir`, or from the start if there is none.
 ///
+/// Of several processes the first alone has a `run_dir`: see [`pretrain`](crate::pretrain::pretrain()).
+///
 /// # Errors
-/// If the data or the run's files cannot be read or written, or training diverges.
+/// If the data or the run's files cannot be read or written, training diverges, or another process is gone or
+/// has other images.
 pub fn train_tokenizer(
     mut config: TokenizerRun,
-    run_dir: &RunDir,
+    run_dir: Option<&RunDir>,
+    world: &Rc<World>,
     interrupt: &Interrupt,
     progress: &Progress,
 ) -> Result<Outcome> {
@@ -54,21 +60,23 @@ pub fn train_tokenizer(
     data::settle_values(&mut config.data, dataset.as_ref())?;
     let normalization =
         data::settle_normalization(&mut config.data, &grid, seed, dataset.as_ref())?;
+    data::agree(dataset.as_ref(), world)?;
     let images = dataset.len();
     let judged = pick(&config, Arc::clone(&dataset))?;
     let loader = ImageLoader::new(
         dataset,
         ImageLoaderConfig {
-            workers: config.run.workers,
+            workers: world.workers(config.run.workers),
             prefetch: 2 * config.optim.accumulate,
             drop_last: config.data.drop_last,
             order: Order::Shuffled,
             seed,
             max_broken_share: config.data.max_broken_share,
+            shard: world.shard(),
             ..ImageLoaderConfig::new(config.transform(), config.optim.batch_size)
         },
     )?;
-    if !run_dir.config().exists() {
+    if let Some(run_dir) = run_dir.filter(|run_dir| !run_dir.config().exists()) {
         run_dir.write_config("tokenizer", &config.to_toml())?;
     }
 
@@ -77,7 +85,13 @@ pub fn train_tokenizer(
     let optimizer = Optimizer::new(&tokenizer.parameters(), optim.weight_decay, optim.betas);
     let updates = loader.batches_per_epoch().div_ceil(optim.accumulate) as u64 * optim.epochs;
     let mut task = Training {
-        trainer: Trainer::new(optimizer, config.precision, optim.clip_grad, config.device),
+        trainer: Trainer::new(
+            optimizer,
+            config.precision,
+            optim.clip_grad,
+            config.device,
+            world,
+        )?,
         transform: config.transform(),
         config: &config,
         tokenizer,
@@ -211,6 +225,10 @@ impl Saved for Training<'_> {
         self.tokenizer.load_weights(path)
     }
 
+    fn weights(&self) -> Vec<Tensor> {
+        self.tokenizer.parameters().into_values().collect()
+    }
+
     fn trainer_tensors(&self) -> BTreeMap<String, Tensor> {
         self.trainer.tensors()
     }
@@ -219,10 +237,12 @@ impl Saved for Training<'_> {
 impl Task for Training<'_> {
     type Batch = ImageBatch;
 
-    fn update(&mut self, group: &[ImageBatch], lr: f64, step: u64) -> Result<()> {
+    fn update(&mut self, group: &[ImageBatch], lr: f64, step: u64) -> Result<usize> {
         let config = self.config;
         let relaxation = config.relaxation.at(step as f64 / self.updates as f64);
         let first_pass = step * config.optim.accumulate as u64;
+        let world = Rc::clone(self.trainer.world());
+        let (rank, size) = (world.rank() as u64, world.size() as u64);
         let images: Vec<usize> = group.iter().map(ImageBatch::len).collect();
         let (tokenizer, transform) = (&self.tokenizer, &self.transform);
         self.trainer.update(&images, lr, |batch| {
@@ -233,7 +253,8 @@ impl Task for Training<'_> {
                 config.grid.patches() as i64,
                 config.model.vocabulary as i64,
             ];
-            let pass = first_pass + batch as u64;
+            // Noise of its own in each process.
+            let pass = (first_pass + batch as u64) * size + rank;
             let noise = gumbel_noise(&tokens, config.seed, pass, config.device)?;
             Ok(tokenizer.forward(&images, &noise, relaxation)?.loss)
         })
@@ -263,7 +284,7 @@ impl Task for Training<'_> {
         })?;
         let every = self.config.run.reconstruct_every;
         if is_due(every, epoch, self.config.optim.epochs) {
-            journal.picture(&self.draw(&pixels)?, epoch, step)?;
+            journal.picture(|| self.draw(&pixels), epoch, step)?;
         }
         let vocabulary = self.config.model.vocabulary;
         Ok(format!(

@@ -2,6 +2,7 @@
 
 use std::iter::Peekable;
 use std::path::PathBuf;
+use std::rc::Rc;
 use std::time::Instant;
 
 use anyhow::{Context, Result, bail, ensure};
@@ -10,6 +11,7 @@ use mae_report::Record;
 
 use crate::checkpoint::{self, Position, Saved};
 use crate::config::{OptimSection, RunSection};
+use crate::distributed::World;
 use crate::interrupt::Interrupt;
 use crate::journal::Journal;
 use crate::progress::{Progress, Steps};
@@ -24,15 +26,15 @@ pub enum Outcome {
     Finished {
         /// Mean loss of the last epoch; `None` if it had ended before this call.
         loss: Option<f64>,
-        /// The last checkpoint.
-        checkpoint: PathBuf,
+        /// The last checkpoint; `None` in processes that do not write.
+        checkpoint: Option<PathBuf>,
     },
     /// Saved and stopped by a signal.
     Interrupted {
         /// The signal's number.
         signal: i32,
-        /// Where it can be resumed from.
-        checkpoint: PathBuf,
+        /// Where it can be resumed from; `None` in processes that do not write.
+        checkpoint: Option<PathBuf>,
     },
 }
 
@@ -41,11 +43,11 @@ pub trait Task: Saved {
     /// What it learns from.
     type Batch: Batch;
 
-    /// One update from the batches of `group`; `step` counts updates from 0.
+    /// One update from the batches of `group`; `step` counts updates from 0. Returns its images, of all processes.
     ///
     /// # Errors
     /// If the batches do not fit the model, or libtorch refuses.
-    fn update(&mut self, group: &[Self::Batch], lr: f64, step: u64) -> Result<()>;
+    fn update(&mut self, group: &[Self::Batch], lr: f64, step: u64) -> Result<usize>;
 
     /// What moves the weights, and the sums for the metrics.
     fn trainer(&mut self) -> &mut Trainer;
@@ -67,27 +69,17 @@ pub trait Task: Saved {
 pub trait Batch {
     /// Its number in the epoch, from 0.
     fn number(&self) -> usize;
-    /// Its images.
-    fn images(&self) -> usize;
 }
 
 impl Batch for MaskedBatch {
     fn number(&self) -> usize {
         self.number
     }
-
-    fn images(&self) -> usize {
-        self.len()
-    }
 }
 
 impl Batch for ImageBatch {
     fn number(&self) -> usize {
         self.number
-    }
-
-    fn images(&self) -> usize {
-        self.len()
     }
 }
 
@@ -110,25 +102,21 @@ const MAX_SKIPPED_IN_ROW: u64 = 40;
 
 /// Trains `task` from the latest checkpoint in `run_dir`, or from the start if there is none.
 ///
+/// Of several processes the first alone has a `run_dir`; the others are given its weights and position.
+///
 /// # Errors
-/// If the data or the run's files cannot be read or written, or training diverges.
+/// If the data or the run's files cannot be read or written, training diverges, or another process is gone.
 pub fn train<T: Task>(
     task: &mut T,
     batches: &Batches<T::Batch>,
     optim: &OptimSection,
     run: &RunSection,
-    run_dir: &RunDir,
+    run_dir: Option<&RunDir>,
     interrupt: &Interrupt,
     progress: &Progress,
 ) -> Result<Outcome> {
-    checkpoint::clean(&run_dir.checkpoints())?;
-    let position = match checkpoint::latest(&run_dir.checkpoints())? {
-        Some(path) => checkpoint::load(&path, task)?,
-        None => Position {
-            images: batches.images,
-            ..Position::default()
-        },
-    };
+    let world = Rc::clone(task.trainer().world());
+    let position = start(task, batches.images, run_dir, &world)?;
     ensure!(
         position.images == batches.images,
         "the data set has {} images, but had {} when the run began: a run can only go on with the same images",
@@ -142,11 +130,14 @@ pub fn train<T: Task>(
     let flops_per_image = task.flops_per_image()?;
     let steps_per_epoch = batches.per_epoch.div_ceil(optim.accumulate) as u64;
     let mut run = Run {
-        journal: Journal::open(run_dir, position.step, position.epoch)?,
+        journal: match run_dir {
+            Some(run_dir) => Journal::open(run_dir, position.step, position.epoch)?,
+            None => Journal::of_another(),
+        },
         bar: progress.start(position.step, steps_per_epoch * optim.epochs),
         clock: Clock::start(&position),
         schedule: optim.schedule(steps_per_epoch),
-        full_speed: matmul_flops / flops_per_image as f64,
+        full_speed: world.size() as f64 * matmul_flops / flops_per_image as f64,
         flops_per_image,
         steps_per_epoch,
         position,
@@ -162,22 +153,63 @@ pub fn train<T: Task>(
         while let Some(group) = next_group(&mut epoch_batches, optim.accumulate)? {
             let group_number = group[0].number() / optim.accumulate;
             run.step(task, &group, group_number as u64)?;
-            if let Some(signal) = interrupt.signal() {
-                let checkpoint = run
-                    .save(task)?
-                    .context("stopped while the loss is not finite: not saved")?;
+            // All stop if one is asked to, at the same update.
+            let signal = world.max(i64::from(interrupt.signal().unwrap_or(0)))? as i32;
+            if signal != 0 {
+                let checkpoint = run.save(task)?;
+                if let Some(run_dir) = run_dir {
+                    checkpoint
+                        .as_ref()
+                        .with_context(|| format!("stopped while the loss is not finite: not saved in {}", run_dir.path().display()))?;
+                }
                 run.journal.publish()?;
                 return Ok(Outcome::Interrupted { signal, checkpoint });
             }
         }
-        last_loss = Some(run.end_epoch(task, (batches.broken)() as u64)?);
+        let [broken] = world.sums([(batches.broken)() as i64])?;
+        last_loss = Some(run.end_epoch(task, broken as u64)?);
     }
-    let checkpoint =
-        checkpoint::latest(&run_dir.checkpoints())?.context("the run saved no checkpoint")?;
+    let checkpoint = match run_dir {
+        Some(run_dir) => {
+            let latest = checkpoint::latest(&run_dir.checkpoints())?;
+            Some(latest.context("the run saved no checkpoint")?)
+        }
+        None => None,
+    };
     Ok(Outcome::Finished {
         loss: last_loss,
         checkpoint,
     })
+}
+
+/// Puts the latest checkpoint into the task of every process, or the first process's weights where there is none.
+/// Returns how far the run has come.
+fn start(
+    task: &mut impl Task,
+    images: usize,
+    run_dir: Option<&RunDir>,
+    world: &World,
+) -> Result<Position> {
+    let beginning = Position {
+        images,
+        ..Position::default()
+    };
+    let latest = match run_dir {
+        Some(run_dir) => {
+            checkpoint::clean(&run_dir.checkpoints())?;
+            checkpoint::latest(&run_dir.checkpoints())?
+        }
+        None => None,
+    };
+    let position = match latest {
+        Some(path) => checkpoint::load(&path, task)?,
+        None => beginning,
+    };
+    let mut tensors = task.weights();
+    tensors.extend(task.trainer_tensors().into_values());
+    world.copy_from_first(&tensors)?;
+    let position = world.from_first(|| Ok(serde_json::to_string(&position)?))?;
+    Ok(serde_json::from_str(&position)?)
 }
 
 /// The batches of the next update, in order; `None` after the last one of the epoch.
@@ -209,7 +241,8 @@ pub(crate) fn next_group<B: Batch>(
 struct Run<'a> {
     optim: &'a OptimSection,
     settings: &'a RunSection,
-    run_dir: &'a RunDir,
+    /// `None` in processes that do not write.
+    run_dir: Option<&'a RunDir>,
     journal: Journal<'a>,
     bar: Steps<'a>,
     clock: Clock,
@@ -224,12 +257,11 @@ struct Run<'a> {
 impl Run<'_> {
     /// One update from the batches of a group, and what is due after it.
     fn step<T: Task>(&mut self, task: &mut T, group: &[T::Batch], group_number: u64) -> Result<()> {
-        self.clock
-            .data_arrived(group.iter().map(Batch::images).sum());
+        self.clock.data_arrived();
         // From the group's number, not from a count: a group of broken images alone is never seen.
         let step = self.position.epoch * self.steps_per_epoch + group_number;
         let lr = self.schedule.lr(step);
-        task.update(group, lr, step)?;
+        self.clock.images += task.update(group, lr, step)?;
         self.bar.advance();
 
         self.position.step = step + 1;
@@ -278,7 +310,11 @@ impl Run<'_> {
 
         let in_row = trainer.totals.skipped_in_row();
         if in_row >= MAX_SKIPPED_IN_ROW {
-            let kept = match checkpoint::latest(&self.run_dir.checkpoints())? {
+            let latest = match self.run_dir {
+                Some(run_dir) => checkpoint::latest(&run_dir.checkpoints())?,
+                None => None,
+            };
+            let kept = match latest {
                 Some(path) => format!("the last good checkpoint is {}", path.display()),
                 None => "no checkpoint had been saved yet".into(),
             };
@@ -330,6 +366,9 @@ impl Run<'_> {
     /// Saves a checkpoint, unless the latest update was skipped: then the one before is the last good one.
     fn save(&mut self, task: &mut impl Task) -> Result<Option<PathBuf>> {
         self.clock.saved = Instant::now();
+        let Some(run_dir) = self.run_dir else {
+            return Ok(None);
+        };
         if task.trainer().totals.skipped_in_row() > 0 {
             log::warn!(
                 "step {}: not saved, for its loss or gradient is not finite",
@@ -338,7 +377,7 @@ impl Run<'_> {
             return Ok(None);
         }
         let keep = self.settings.keep_checkpoints;
-        checkpoint::save(&self.run_dir.checkpoints(), &self.position, task, keep).map(Some)
+        checkpoint::save(&run_dir.checkpoints(), &self.position, task, keep).map(Some)
     }
 }
 
@@ -376,9 +415,8 @@ impl Clock {
         }
     }
 
-    fn data_arrived(&mut self, images: usize) {
+    fn data_arrived(&mut self) {
         self.waited += self.waiting.elapsed().as_secs_f64();
-        self.images += images;
     }
 
     fn update(&self, position: &mut Position) {

@@ -1,7 +1,6 @@
-// The libtorch calls that tch does not bind.
-//
-// Every function returns nullptr on success, or a message allocated with malloc
-// which the caller gives back to ext_free. No exception leaves this file.
+// The libtorch calls that tch does not bind, but for those of distributed.cpp.
+
+#include "guarded.h"
 
 #include <ATen/CPUGeneratorImpl.h>
 #include <ATen/Context.h>
@@ -20,8 +19,6 @@
 #include <torch/csrc/jit/api/module.h>
 #include <torch/csrc/jit/frontend/tracer.h>
 
-#include <cstdlib>
-#include <cstring>
 #include <memory>
 #include <string>
 #include <vector>
@@ -33,25 +30,6 @@
 #endif
 
 namespace {
-
-char *message(const std::string &text) {
-  char *copy = static_cast<char *>(std::malloc(text.size() + 1));
-  if (copy != nullptr) std::memcpy(copy, text.c_str(), text.size() + 1);
-  return copy;
-}
-
-template <typename Body> char *guarded(Body body) {
-  try {
-    body();
-    return nullptr;
-  } catch (const c10::Error &error) {
-    return message(error.what_without_backtrace());
-  } catch (const std::exception &error) {
-    return message(error.what());
-  } catch (...) {
-    return message("unknown C++ exception");
-  }
-}
 
 // A function of the CUDA runtime, which a binary is not linked against.
 template <typename Function> Function cuda_runtime(const char *name) {

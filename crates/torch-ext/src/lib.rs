@@ -14,6 +14,7 @@
 
 mod autocast;
 mod cuda;
+mod distributed;
 mod ffi;
 mod function;
 mod optim;
@@ -24,6 +25,7 @@ pub use autocast::{autocast, is_autocast};
 pub use cuda::{
     MatmulPrecision, cuda_compute_capability, cuda_memory, load_cuda, set_float32_matmul_precision,
 };
+pub use distributed::{Address, Backend, ProcessGroup, ReduceOp, Reducer, Store, backward};
 pub use function::{as_mut_slice, as_slice, with_backward};
 pub use optim::{AdamW, AdamWState, clear_grads, fused_adamw, total_norm, unscale};
 pub use random::exponential;

@@ -126,6 +126,9 @@ pub(super) fn keep_pixels(pixels: &mut Pixels, is_wanted: &[bool]) {
 
 /// Moves the wanted rows to the front and cuts off the rest.
 pub(super) fn keep_rows<T: Copy>(values: &mut Vec<T>, is_wanted: &[bool]) {
+    if is_wanted.is_empty() {
+        return;
+    }
     let row_len = values.len() / is_wanted.len();
     let mut kept = 0;
     for (row, &wanted) in is_wanted.iter().enumerate() {

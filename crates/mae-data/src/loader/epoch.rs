@@ -32,7 +32,7 @@ impl<B: Send + 'static> Epoch<B> {
         let turn = Arc::new(Turn::new(first_batch));
         let count = makers(
             source.pool.current_num_threads(),
-            source.schedule.batch_size,
+            (source.schedule.batch_size / source.schedule.shard.size).max(1),
         );
         let mut makers = Vec::with_capacity(count);
         let mut start_error = None;
@@ -139,10 +139,11 @@ impl<C: Recipe> Maker<C> {
         let turns = EndTurns(&self.turn);
         let batch_size = self.source.schedule.batch_size;
         let batches = self.source.schedule.batches(self.order.len());
+        let shard = self.source.schedule.shard;
         for number in (self.first..batches).step_by(self.step) {
             let end = ((number + 1) * batch_size).min(self.order.len());
-            let indices = &self.order[number * batch_size..end];
-            let made = (self.source).batch(self.epoch, number, indices, &self.stop);
+            let indices = shard.of(&self.order[number * batch_size..end]);
+            let made = (self.source).batch(self.epoch, number, &indices, &self.stop);
             if !self.turn.wait_for(number) || self.send(made).is_none() {
                 self.stop.store(true, Ordering::Relaxed);
                 return;
@@ -159,7 +160,8 @@ impl<C: Recipe> Maker<C> {
             Ok(Some(made)) => (self.source.report_broken(made.broken)).map(|()| made.batch),
             Err(error) => Err(error),
         };
-        if matches!(&message, Ok(batch) if C::is_empty(batch)) {
+        let is_alone = !self.source.schedule.shard.is_part();
+        if is_alone && matches!(&message, Ok(batch) if C::is_empty(batch)) {
             return Some(());
         }
         let is_error = message.is_err();

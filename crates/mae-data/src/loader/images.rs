@@ -1,4 +1,4 @@
-use super::Order;
+use super::{Order, Shard};
 use super::batch::{keep_pixels, keep_rows, labels};
 use super::recipe::{Recipe, Schedule};
 use crate::dataset::Dataset;
@@ -11,7 +11,7 @@ use crate::transform::Transform;
 /// What an [`ImageLoader`](super::ImageLoader) does to a data set to make batches of images.
 #[derive(Clone, Debug, PartialEq)]
 pub struct ImageLoaderConfig {
-    /// Images per batch.
+    /// Images per batch, of all processes.
     pub batch_size: usize,
     /// Threads that read and transform images; 0 for one per available core.
     pub workers: usize,
@@ -26,6 +26,8 @@ pub struct ImageLoaderConfig {
     pub seed: u64,
     /// The share of the images that may be broken, from 0 to 1, before an epoch fails.
     pub max_broken_share: f64,
+    /// The part of each batch that is made here, the others being made by other processes.
+    pub shard: Shard,
     /// What happens to an image.
     pub transform: Transform,
 }
@@ -43,6 +45,7 @@ impl ImageLoaderConfig {
             order: Order::Sequential,
             seed: 0,
             max_broken_share: 0.01,
+            shard: Shard::default(),
             transform,
         }
     }
@@ -87,6 +90,7 @@ impl Recipe for ImageLoaderConfig {
             order: self.order,
             seed: self.seed,
             max_broken_share: self.max_broken_share,
+            shard: self.shard,
         }
     }
 
@@ -111,8 +115,9 @@ impl Recipe for ImageLoaderConfig {
     }
 
     fn slots<'a>(&self, batch: &'a mut ImageBatch) -> Vec<PixelsMut<'a>> {
-        let image_len = batch.pixels.len() / batch.indices.len();
-        batch.pixels.chunks_exact_mut(image_len)
+        // Of no images there are no pixels, and any length does.
+        let image_len = batch.pixels.len() / batch.indices.len().max(1);
+        batch.pixels.chunks_exact_mut(image_len.max(1))
     }
 
     fn transform(&self) -> &Transform {

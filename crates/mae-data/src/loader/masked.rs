@@ -1,4 +1,4 @@
-use super::Order;
+use super::{Order, Shard};
 use super::batch::{keep_pixels, keep_rows, labels};
 use super::recipe::{Recipe, Schedule};
 use crate::dataset::Dataset;
@@ -14,7 +14,7 @@ use crate::transform::Transform;
 /// What a [`Loader`](super::Loader) does to a data set to make masked batches.
 #[derive(Clone, Debug, PartialEq)]
 pub struct LoaderConfig {
-    /// Images per batch.
+    /// Images per batch, of all processes.
     pub batch_size: usize,
     /// Threads that read and transform images; 0 for one per available core.
     pub workers: usize,
@@ -29,6 +29,8 @@ pub struct LoaderConfig {
     pub seed: u64,
     /// The share of the images that may be broken, from 0 to 1, before an epoch fails.
     pub max_broken_share: f64,
+    /// The part of each batch that is made here, the others being made by other processes.
+    pub shard: Shard,
     /// The share of the patches that is masked, between 0 and 1.
     pub mask_ratio: f64,
     /// How the masked patches are chosen.
@@ -52,6 +54,7 @@ impl LoaderConfig {
             order: Order::Shuffled,
             seed: 0,
             max_broken_share: 0.01,
+            shard: Shard::default(),
             mask_ratio: 0.75,
             sampler: MaskSampler::Random,
             transform: Transform::center_crop(grid.height(), grid.width()),
@@ -114,6 +117,7 @@ impl Recipe for LoaderConfig {
             order: self.order,
             seed: self.seed,
             max_broken_share: self.max_broken_share,
+            shard: self.shard,
         }
     }
 

@@ -1,4 +1,4 @@
-use super::Order;
+use super::{Order, Shard};
 use crate::dataset::Dataset;
 use crate::error::DataError;
 use crate::image::Image;
@@ -54,6 +54,7 @@ pub struct Schedule {
     pub(super) order: Order,
     pub(super) seed: u64,
     pub(super) max_broken_share: f64,
+    pub(super) shard: Shard,
 }
 
 impl Schedule {
@@ -74,12 +75,24 @@ impl Schedule {
                 "0.01 accepts one broken image in a hundred",
             );
         }
+        self.shard.validate()?;
         if self.batch_size == 0 {
             return refuse(
                 "batch_size",
                 "at least 1".to_owned(),
                 "0".to_owned(),
                 "give the number of images per batch",
+            );
+        }
+        if self.batch_size < self.shard.size {
+            return refuse(
+                "batch_size",
+                format!(
+                    "at least {}, an image for each process, for it is of all processes together",
+                    self.shard.size
+                ),
+                self.batch_size.to_string(),
+                "raise batch_size, or start fewer processes",
             );
         }
         if self.batches(images) == 0 {

@@ -8,6 +8,7 @@ use crate::shuffle::shuffle;
 use crate::{Augmentation, MaskSampler, PatchGrid, Transform, patchify};
 
 mod images;
+mod shards;
 mod values;
 
 fn grid() -> PatchGrid {

@@ -6,6 +6,7 @@ use std::time::{SystemTime, UNIX_EPOCH};
 
 use anyhow::Result;
 use clap::Args;
+use mae_train::distributed::World;
 use mae_train::config::RunConfig;
 use mae_train::doctor::{Diagnosis, Finding, Plan, RunTime, Severity, Speed, examine};
 
@@ -47,7 +48,7 @@ fn seconds(text: &str) -> Result<f64, String> {
 impl DoctorArgs {
     /// Examines the run and says what was found.
     pub fn run(&self) -> Result<ExitCode> {
-        let progress = start_progress()?;
+        let progress = start_progress(&World::alone())?;
         let found = match self.training.resolve::<RunConfig>() {
             Ok(config) => {
                 let out = self.out.as_deref().unwrap_or(Path::new("runs"));

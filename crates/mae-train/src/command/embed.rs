@@ -7,6 +7,7 @@ use std::sync::Arc;
 use anyhow::{Context, Result};
 use clap::{Args, ValueEnum};
 use mae_data::{Dataset, Split};
+use mae_train::distributed::World;
 use mae_train::data::{open_own, open_path};
 use mae_train::embed::{Embedding, Summary, Tokens, embed};
 use mae_train::interrupt::Interrupt;
@@ -78,7 +79,7 @@ enum Products {
 impl EmbedArgs {
     /// Embeds the images and says what is where.
     pub fn run(&self) -> Result<ExitCode> {
-        let progress = start_progress()?;
+        let progress = start_progress(&World::alone())?;
         let device = device::find(&self.device).context("--device")?;
         let weights = checkpoint::find_model(&self.from).context("--from")?;
         let mut embedding = Embedding::on_device(&weights, self.tokens, device)?;

@@ -2,6 +2,7 @@
 
 use std::path::PathBuf;
 use std::process::ExitCode;
+use std::rc::Rc;
 use std::sync::Arc;
 
 use anyhow::{Context, Result, bail, ensure};
@@ -10,13 +11,15 @@ use mae_data::{Dataset, Split, hold_out};
 use mae_model::checkpoint::read_config;
 use mae_train::checkpoint;
 use mae_train::config::{DataSource, Source, read, read_as};
-use mae_train::data::open_path;
+use mae_train::data::{self, open_path};
+use mae_train::distributed::World;
 use mae_train::eval::config::EvalConfig;
 use mae_train::eval::features::cache_folder;
 use mae_train::eval::{Evaluation, Protocol, Start, evaluate};
 use mae_train::interrupt::Interrupt;
 use mae_train::recipes;
 
+use super::processes::ProcessArgs;
 use super::{free_folder, start_progress};
 
 /// What `--help` ends with.
@@ -79,6 +82,8 @@ pub struct EvalArgs {
     /// Goes on with the evaluation in --out, or starts there if there is none yet
     #[arg(long, requires = "out")]
     resume: bool,
+    #[command(flatten)]
+    processes: ProcessArgs,
 }
 
 #[derive(Clone, Copy, ValueEnum)]
@@ -92,22 +97,36 @@ enum Init {
 impl EvalArgs {
     /// Judges the encoder and prints the table.
     pub fn run(&self) -> Result<ExitCode> {
-        let progress = start_progress()?;
+        self.processes.run(|world| self.judge(world))
+    }
+
+    fn judge(&self, world: &Rc<World>) -> Result<ExitCode> {
+        let progress = start_progress(world)?;
         let mut config = self.config()?;
         let (device, precision) = config.resolve()?;
+        world.agree("configuration", &config.to_toml())?;
+        let device = world.device(device)?;
         let weights = checkpoint::find_model(&self.from).context("--from")?;
         let (encoder, normalization) = read_config(&weights)?;
         let (train, val) = self.images(&config, encoder.channels)?;
-        let out = self.folder()?;
+        for images in [&train, &val] {
+            data::agree(images.as_ref(), world)?;
+        }
+        let out = match world.is_first() {
+            true => Some(self.folder(world)?),
+            false => None,
+        };
         let interrupt = Interrupt::catch()?;
-        eprintln!(
-            "judging {} by {} images, on {} in {}; results in {}",
-            weights.display(),
-            val.len(),
-            config.run.device,
-            precision.name(),
-            out.display()
-        );
+        if let Some(out) = &out {
+            eprintln!(
+                "judging {} by {} images, on {} in {}; results in {}",
+                weights.display(),
+                val.len(),
+                mae_train::device::name(device),
+                precision.name(),
+                out.display()
+            );
+        }
         let evaluation = Evaluation {
             config: &config,
             device,
@@ -117,7 +136,8 @@ impl EvalArgs {
             weights,
             train,
             val,
-            out: &out,
+            out: out.as_deref(),
+            world,
             cache: Some(cache_folder()?),
             interrupt: &interrupt,
             progress: &progress,
@@ -129,15 +149,19 @@ impl EvalArgs {
         };
         match evaluate(&evaluation, &self.protocols, starts)? {
             Some(report) => {
-                println!("{}", report.table());
-                println!("\nresults: {}", out.join("eval.json").display());
+                if let Some(out) = &out {
+                    println!("{}", report.table());
+                    println!("\nresults: {}", out.join("eval.json").display());
+                }
                 Ok(ExitCode::SUCCESS)
             }
             None => {
-                println!(
-                    "stopped and saved; go on with the same command and --resume --out {}",
-                    out.display()
-                );
+                if let Some(out) = &out {
+                    println!(
+                        "stopped and saved; go on with the same command and --resume --out {}",
+                        out.display()
+                    );
+                }
                 Ok(ExitCode::from(128 + interrupt.signal().unwrap_or(2) as u8))
             }
         }
@@ -184,15 +208,20 @@ impl EvalArgs {
         }
     }
 
-    fn folder(&self) -> Result<PathBuf> {
-        let out = self.out.clone().unwrap_or_else(|| free_folder("eval"));
-        if out.join("eval.json").exists() && !self.resume {
+    fn folder(&self, world: &World) -> Result<PathBuf> {
+        // The folder that was begun before the launcher started the processes anew.
+        let begun = world.recall("folder")?.map(PathBuf::from);
+        let resume = self.resume || begun.is_some();
+        let out = begun.or_else(|| self.out.clone());
+        let out = out.unwrap_or_else(|| free_folder("eval"));
+        if out.join("eval.json").exists() && !resume {
             bail!(
                 "{} holds an evaluation already: go on with --resume, or give another --out",
                 out.display()
             );
         }
         std::fs::create_dir_all(&out).with_context(|| format!("creating {}", out.display()))?;
+        world.remember("folder", &out.to_string_lossy())?;
         Ok(out)
     }
 }

@@ -6,6 +6,7 @@ use std::process::ExitCode;
 use anyhow::{Context, Result, ensure};
 use clap::Args;
 use mae_model::checkpoint::read_config;
+use mae_train::distributed::World;
 use mae_train::checkpoint;
 use mae_train::export::{Verified, export_torchscript, images_for};
 
@@ -43,7 +44,7 @@ pub struct ExportArgs {
 impl ExportArgs {
     /// Writes the file, verifies it and says how to use it.
     pub fn run(&self) -> Result<ExitCode> {
-        let _progress = start_progress()?;
+        let _progress = start_progress(&World::alone())?;
         ensure!(
             self.overwrite || !self.torchscript.exists(),
             "{} is there already: replace it with --overwrite, or give another name",

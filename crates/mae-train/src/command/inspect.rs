@@ -5,6 +5,7 @@ use std::process::ExitCode;
 
 use anyhow::{Context, Result, bail};
 use clap::Args;
+use mae_train::distributed::World;
 use mae_train::inspect::{Inspection, contact_sheet, inspect};
 
 use super::{free_file, start_progress, write_stdout};
@@ -48,7 +49,7 @@ pub struct InspectArgs {
 impl InspectArgs {
     /// Prints what is there.
     pub fn run(&self) -> Result<ExitCode> {
-        let progress = start_progress()?;
+        let progress = start_progress(&World::alone())?;
         let found = inspect(&self.path, self.channels, self.sample, &progress)?;
         let text = match self.json {
             true => serde_json::to_string_pretty(&found)? + "\n",

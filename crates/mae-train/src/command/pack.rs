@@ -11,6 +11,7 @@ use mae_data::{
     DataError, Dataset, PackConfig, PackEncoding, PackProgress, PackSummary, PackedDataset, Split,
     pack,
 };
+use mae_train::distributed::World;
 use mae_train::data::open_path;
 use mae_train::interrupt::Interrupt;
 use mae_train::progress::Progress;
@@ -57,7 +58,7 @@ pub struct PackArgs {
 impl PackArgs {
     /// Packs the images and says what became of them.
     pub fn run(&self) -> Result<ExitCode> {
-        let progress = start_progress()?;
+        let progress = start_progress(&World::alone())?;
         self.check_out()?;
         let dataset = open_path(&self.data, Split::Train, self.channels)?;
         let interrupt = Interrupt::catch()?;

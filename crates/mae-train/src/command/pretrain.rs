@@ -33,11 +33,13 @@ pub struct PretrainArgs {
 impl PretrainArgs {
     /// Runs it and says how it ended.
     pub fn run(&self) -> Result<ExitCode> {
-        let progress = start_progress()?;
-        let (config, run_dir) = self.run.start::<RunConfig>()?;
-        let interrupt = Interrupt::catch()?;
-        let outcome = pretrain(config, &run_dir, &interrupt, &progress)?;
-        Ok(report::<RunConfig>(outcome, &run_dir))
+        self.run.processes.run(|world| {
+            let progress = start_progress(world)?;
+            let (config, run_dir) = self.run.start::<RunConfig>(world)?;
+            let interrupt = Interrupt::catch()?;
+            let outcome = pretrain(config, run_dir.as_ref(), world, &interrupt, &progress)?;
+            Ok(report::<RunConfig>(outcome, run_dir.as_ref()))
+        })
     }
 }
 
@@ -65,5 +67,9 @@ impl RunConfiguration for RunConfig {
 
     fn device(&self) -> (Device, Precision) {
         (self.device, self.precision)
+    }
+
+    fn set_device(&mut self, device: Device) {
+        self.device = device;
     }
 }

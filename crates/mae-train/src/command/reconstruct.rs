@@ -9,6 +9,7 @@ use clap::{Args, ValueEnum};
 use mae_data::{Dataset, Image, Mask, MaskSampler, PatchGrid};
 use mae_model::checkpoint::read_tensors;
 use mae_model::{FileKind, MaskedAutoencoderViT, PatchStatistics};
+use mae_train::distributed::World;
 use mae_train::config::{Source, TrainConfig, read};
 use mae_train::data::{self, open_path_or_image};
 use mae_train::reconstruct::{Masking, Samples};
@@ -91,7 +92,7 @@ enum Statistics {
 impl ReconstructArgs {
     /// Draws the picture, and prints how far off each image is.
     pub fn run(&self) -> Result<ExitCode> {
-        let _progress = start_progress()?;
+        let _progress = start_progress(&World::alone())?;
         let file = checkpoint::find_model(&self.from).context("--from")?;
         check_decoder(&file)?;
         let model = MaskedAutoencoderViT::load(&file, device::find("auto")?)?;

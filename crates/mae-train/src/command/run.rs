@@ -3,8 +3,9 @@
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
-use anyhow::{Result, ensure};
+use anyhow::{Context, Result, ensure};
 use clap::Args;
+use mae_train::distributed::World;
 use mae_train::config::{DataSection, NormalizationSource, Source};
 use mae_train::precision::Precision;
 use mae_train::run_dir::RunDir;
@@ -12,6 +13,7 @@ use mae_train::train_loop::Outcome;
 use tch::Device;
 
 use super::free_folder;
+use super::processes::ProcessArgs;
 
 /// What to train on and how.
 #[derive(Args)]
@@ -41,6 +43,8 @@ pub struct RunArgs {
     /// Goes on from the latest checkpoint in --out, or starts there if there is no run yet
     #[arg(long, requires = "out")]
     resume: bool,
+    #[command(flatten)]
+    pub processes: ProcessArgs,
 }
 
 /// The resolved configuration of a command that trains.
@@ -64,6 +68,9 @@ pub trait RunConfiguration: Sized + Clone {
 
     /// Where it computes, and in what.
     fn device(&self) -> (Device, Precision);
+
+    /// Computes elsewhere.
+    fn set_device(&mut self, device: Device);
 }
 
 impl TrainingArgs {
@@ -100,68 +107,110 @@ impl TrainingArgs {
 }
 
 impl RunArgs {
-    /// The configuration and folder of the run to start or to go on with; says which.
-    pub fn start<C: RunConfiguration>(&self) -> Result<(C, RunDir)> {
-        let (mut config, run_dir) = self.find::<C>()?;
-        let images = match &config.data().path {
-            Some(path) => path.display().to_string(),
-            None => "drawn scenes".into(),
-        };
-        let (device, precision) = config.device();
-        eprintln!(
-            "{} in {}, of {images}, on {} in {}",
-            match (run_dir.checkpoints().exists(), self.resume) {
-                (true, _) => "resuming the run",
-                (false, true) => "no checkpoint to resume from: a new run",
-                (false, false) => "a new run",
-            },
-            run_dir.path().display(),
-            mae_train::device::name(device),
-            precision.name(),
-        );
+    /// The configuration and, in the first process, the folder of the run to start or to go on with; says which.
+    pub fn start<C: RunConfiguration>(&self, world: &World) -> Result<(C, Option<RunDir>)> {
+        let (mut config, run_dir) = self.find::<C>(world)?;
+        world.agree("configuration", &anywhere(&config))?;
+        let device = world.device(config.device().0)?;
+        config.set_device(device);
+        if let Some(run_dir) = &run_dir {
+            let images = match &config.data().path {
+                Some(path) => path.display().to_string(),
+                None => "drawn scenes".into(),
+            };
+            eprintln!(
+                "{} in {}, of {images}, on {} in {}{}",
+                match (run_dir.checkpoints().exists(), run_dir.config().exists() || self.resume) {
+                    (true, _) => "resuming the run",
+                    (false, true) => "no checkpoint to resume from: a new run",
+                    (false, false) => "a new run",
+                },
+                run_dir.path().display(),
+                mae_train::device::name(device),
+                config.device().1.name(),
+                match world.size() {
+                    1 => String::new(),
+                    size => format!(", by {size} processes"),
+                }
+            );
+        }
         Ok((config, run_dir))
     }
 
-    fn find<C: RunConfiguration>(&self) -> Result<(C, RunDir)> {
+    fn find<C: RunConfiguration>(&self, world: &World) -> Result<(C, Option<RunDir>)> {
         let training = &self.training;
-        let Some(out) = &self.out else {
-            let config = training.resolve()?;
-            return Ok((config, RunDir::create(&free_folder(training.name::<C>()))?));
+        // The folder that was begun before the launcher started the processes anew.
+        let begun = world.recall("folder")?.map(PathBuf::from);
+        let resume = self.resume || begun.is_some();
+        let out = begun.or_else(|| self.out.clone());
+        let file = out.as_ref().map(|out| out.join("config.toml"));
+        let file = file.unwrap_or_default();
+        // The first process alone needs the folder.
+        let stored = world.from_first(|| match resume && file.exists() {
+            true => std::fs::read_to_string(&file)
+                .with_context(|| format!("reading {}", file.display())),
+            false => Ok(String::new()),
+        })?;
+        let config = match stored.is_empty() {
+            true => training.resolve()?,
+            false => {
+                let stored = Source::Text(stored, file);
+                let source = training.source();
+                let mut config: C = training.resolve_from(source.as_ref().unwrap_or(&stored))?;
+                let out = out.as_deref().unwrap_or_else(|| Path::new("runs"));
+                continue_exactly(&mut config, &C::read(&stored, None, &[])?, out)?;
+                config
+            }
         };
-        if !(self.resume && out.join("config.toml").exists()) {
-            let config = training.resolve()?;
-            return Ok((config, RunDir::create(out)?));
+        if !world.is_first() {
+            return Ok((config, None));
         }
-        let run_dir = RunDir::open(out)?;
-        let stored = Source::File(run_dir.config());
-        let mut config: C = training.resolve_from(training.source().as_ref().unwrap_or(&stored))?;
-        continue_exactly(&mut config, &C::read(&stored, None, &[])?, &run_dir)?;
-        Ok((config, run_dir))
+        let out = out.unwrap_or_else(|| free_folder(training.name::<C>()));
+        let run_dir = match resume && out.join("config.toml").exists() {
+            true => RunDir::open(&out)?,
+            false => RunDir::create(&out)?,
+        };
+        world.remember("folder", &out.to_string_lossy())?;
+        Ok((config, Some(run_dir)))
     }
 }
 
-/// Says how a run ended.
-pub fn report<C: RunConfiguration>(outcome: Outcome, run_dir: &RunDir) -> ExitCode {
+/// A configuration without what may differ between machines: where the images lie, and the device.
+fn anywhere(config: &impl RunConfiguration) -> String {
+    let toml = config.to_toml();
+    let lines = toml.lines().filter(|line| {
+        let key = line.split('=').next().unwrap_or_default().trim();
+        !matches!(key, "path" | "device")
+    });
+    lines.map(|line| format!("{line}\n")).collect()
+}
+
+/// Says how a run ended, in the process that writes.
+pub fn report<C: RunConfiguration>(outcome: Outcome, run_dir: Option<&RunDir>) -> ExitCode {
     match outcome {
         Outcome::Finished { loss, checkpoint } => {
-            if let Some(loss) = loss {
-                println!("finished, loss {loss:.4} in the last epoch");
+            if let (Some(run_dir), Some(checkpoint)) = (run_dir, checkpoint) {
+                if let Some(loss) = loss {
+                    println!("finished, loss {loss:.4} in the last epoch");
+                }
+                println!(
+                    "pictures: {}/  curves: {}  checkpoint: {}",
+                    run_dir.reconstructions().display(),
+                    run_dir.curves().display(),
+                    checkpoint.join("model.safetensors").display()
+                );
             }
-            println!(
-                "pictures: {}/  curves: {}  checkpoint: {}",
-                run_dir.reconstructions().display(),
-                run_dir.curves().display(),
-                checkpoint.join("model.safetensors").display()
-            );
             ExitCode::SUCCESS
         }
         Outcome::Interrupted { signal, checkpoint } => {
-            println!(
-                "stopped and saved as {}; go on with: mae-train {} --resume --out {}",
-                checkpoint.display(),
-                C::COMMAND,
-                run_dir.path().display()
-            );
+            if let (Some(run_dir), Some(checkpoint)) = (run_dir, checkpoint) {
+                println!(
+                    "stopped and saved as {}; go on with: mae-train {} --resume --out {}",
+                    checkpoint.display(),
+                    C::COMMAND,
+                    run_dir.path().display()
+                );
+            }
             ExitCode::from(128 + signal as u8)
         }
     }
@@ -173,7 +222,7 @@ pub fn report<C: RunConfiguration>(outcome: Outcome, run_dir: &RunDir) -> ExitCo
 fn continue_exactly<C: RunConfiguration>(
     config: &mut C,
     stored: &C,
-    run_dir: &RunDir,
+    out: &Path,
 ) -> Result<()> {
     let mut stored = stored.clone();
     config.data().values = config.data().values.or(stored.data().values);
@@ -196,7 +245,7 @@ fn continue_exactly<C: RunConfiguration>(
     ensure!(
         differences.is_empty() && asked.lines().count() == stored.lines().count(),
         "{} cannot go on under another configuration: {}; leave these out, or start a new run with another --out",
-        run_dir.path().display(),
+        out.display(),
         differences.join("; ")
     );
     Ok(())

@@ -34,11 +34,13 @@ pub struct TokenizerArgs {
 impl TokenizerArgs {
     /// Runs it and says how it ended.
     pub fn run(&self) -> Result<ExitCode> {
-        let progress = start_progress()?;
-        let (config, run_dir) = self.run.start::<TokenizerRun>()?;
-        let interrupt = Interrupt::catch()?;
-        let outcome = train_tokenizer(config, &run_dir, &interrupt, &progress)?;
-        Ok(report::<TokenizerRun>(outcome, &run_dir))
+        self.run.processes.run(|world| {
+            let progress = start_progress(world)?;
+            let (config, run_dir) = self.run.start::<TokenizerRun>(world)?;
+            let interrupt = Interrupt::catch()?;
+            let outcome = train_tokenizer(config, run_dir.as_ref(), world, &interrupt, &progress)?;
+            Ok(report::<TokenizerRun>(outcome, run_dir.as_ref()))
+        })
     }
 }
 
@@ -67,5 +69,9 @@ impl RunConfiguration for TokenizerRun {
 
     fn device(&self) -> (Device, Precision) {
         (self.device, self.precision)
+    }
+
+    fn set_device(&mut self, device: Device) {
+        self.device = device;
     }
 }

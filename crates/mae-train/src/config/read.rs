@@ -16,6 +16,8 @@ pub enum Source {
     Recipe(String),
     /// A TOML file.
     File(PathBuf),
+    /// What such a file holds, and its name.
+    Text(String, PathBuf),
 }
 
 /// Reads `source`, puts `data` and then `overrides` (`a.b=value`) over it.
@@ -63,6 +65,7 @@ pub fn read_as<T: DeserializeOwned>(
                 .with_context(|| format!("reading {}", path.display()))?;
             (path.display().to_string(), text)
         }
+        Source::Text(text, path) => (path.display().to_string(), text.clone()),
     };
     let mut table: Table = text
         .parse()

@@ -1,5 +1,6 @@
 //! How fast images come and how fast they are learned from, alone and together.
 
+use std::rc::Rc;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -11,6 +12,7 @@ use tch::Device;
 
 use super::machine;
 use crate::config::RunConfig;
+use crate::distributed::World;
 use crate::progress::Progress;
 use crate::state::TrainState;
 use crate::train_loop::next_group;
@@ -66,7 +68,7 @@ pub fn measure(
     progress: &Progress,
 ) -> Result<Speed> {
     let free_before = machine::memory(config.device).map(|memory| memory.free);
-    let mut state = TrainState::new(config, normalization)?;
+    let mut state = TrainState::new(config, normalization, &Rc::new(World::alone()))?;
     target::prepare(config, dataset, &state.model, progress)?;
     let (device, precision) = (config.device, config.precision.kind());
     let matmul_flops = config.run.kernels.matmul_flops(device, precision)?;

@@ -9,6 +9,7 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use anyhow::{Context, Result, ensure};
+use mae_data::Shard;
 use mae_data::{DataError, Dataset, ImageLoader};
 use sha2::{Digest, Sha256};
 use tch::Device;
@@ -56,7 +57,7 @@ pub fn embed(
     let layout = Layout::new(format, dataset.len(), embedding.shape(), &metadata);
     let mut partial = Partial::open(out, &csv, identity, layout, embedding.overwrite)?;
 
-    let loader = embedding.extraction().loader(dataset)?;
+    let loader = embedding.extraction().loader(dataset, Shard::default())?;
     let (first, count) = (partial.batches(), loader.batches_per_epoch());
     let bar = embedding.progress.start(first as u64, count as u64);
     let started = Instant::now();

@@ -6,12 +6,13 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use anyhow::{Context, Result, ensure};
-use mae_data::{Dataset, ImageBatch, ImageLoader, ImageLoaderConfig, Transform};
+use mae_data::{Dataset, ImageBatch, ImageLoader, ImageLoaderConfig, Shard, Transform};
 use mae_model::checkpoint::{read_tensors, write_tensors};
 use mae_model::{VitClassifier, patchify};
 use sha2::{Digest, Sha256};
 use tch::{Device, Kind, Tensor, no_grad};
 
+use crate::distributed::World;
 use crate::interrupt::Interrupt;
 use crate::precision::Precision;
 use crate::progress::Progress;
@@ -68,22 +69,32 @@ impl Extraction<'_> {
     /// The features of `dataset`: from the cache if they are there, else computed and put there.
     ///
     /// A cached file is found by weights, images and settings; `dataset` says what its images are through
-    /// [`Dataset::identify`].
+    /// [`Dataset::identify`]. Of several processes the first has the cache.
     ///
     /// # Errors
-    /// If images cannot be read or have no labels, or the cache cannot be written; or after a signal.
+    /// If images cannot be read or have no labels, the cache cannot be written, or another process is gone; or after
+    /// a signal.
     pub fn features(
         &self,
         dataset: &Arc<dyn Dataset>,
         cache: &Path,
+        world: &World,
         interrupt: &Interrupt,
         progress: &Progress,
     ) -> Result<Features> {
         let path = cache.join(format!("{}.safetensors", self.key(dataset.as_ref())?));
-        if let Some(features) = read(&path) {
+        let cached = match world.is_first() {
+            true => read(&path),
+            false => None,
+        };
+        let [images] = world.sums([cached.as_ref().map_or(0, Features::len)])?;
+        if images > 0 {
+            return self.share(cached, images, world);
+        }
+        let features = self.extract(dataset, world, interrupt, progress)?;
+        if !world.is_first() {
             return Ok(features);
         }
-        let features = self.extract(dataset, interrupt, progress)?;
         std::fs::create_dir_all(cache).with_context(|| format!("creating {}", cache.display()))?;
         let tensors = BTreeMap::from([
             ("values".to_string(), features.values.shallow_clone()),
@@ -93,21 +104,38 @@ impl Extraction<'_> {
         Ok(features)
     }
 
-    /// The features of `dataset`, computed.
+    /// What the first process has, in all of them.
+    fn share(&self, features: Option<Features>, images: i64, world: &World) -> Result<Features> {
+        let dim = self.model.config().encoder.embed_dim as i64;
+        let features = features.unwrap_or_else(|| Features {
+            values: Tensor::zeros([images, dim], (Kind::Float, Device::Cpu)),
+            labels: Tensor::zeros([images], (Kind::Int64, Device::Cpu)),
+        });
+        let Features { values, labels } = &features;
+        world.copy_from_first(&[values.shallow_clone(), labels.shallow_clone()])?;
+        Ok(features)
+    }
+
+    /// The features of `dataset`, computed: each of several processes computes its part of them, and has all.
     ///
     /// # Errors
-    /// If images cannot be read or have no labels; or after a signal.
+    /// If images cannot be read or have no labels, or another process is gone; or after a signal.
     pub fn extract(
         &self,
         dataset: &Arc<dyn Dataset>,
+        world: &World,
         interrupt: &Interrupt,
         progress: &Progress,
     ) -> Result<Features> {
-        let loader = self.loader(dataset)?;
+        let loader = self.loader(dataset, world.shard())?;
         let bar = progress.start(0, loader.batches_per_epoch() as u64);
-        let (mut values, mut labels) = (Vec::new(), Vec::new());
+        let (mut values, mut labels, mut indices) = (Vec::new(), Vec::new(), Vec::new());
         for batch in loader.epoch(0, 0) {
             let batch = batch?;
+            if batch.is_empty() {
+                continue;
+            }
+            indices.extend(batch.indices.iter().map(|&index| index as i64));
             values.push(self.encode(&batch)?.to_device(Device::Cpu));
             labels.push(labels_of(&batch)?);
             bar.advance();
@@ -117,21 +145,32 @@ impl Extraction<'_> {
                 "stopped while extracting features"
             );
         }
-        Ok(Features {
+        if values.is_empty() {
+            values.push(self.nothing());
+            labels.push(Tensor::zeros([0], (Kind::Int64, Device::Cpu)));
+        }
+        let own = Features {
             values: Tensor::cat(&values, 0),
             labels: Tensor::cat(&labels, 0),
-        })
+        };
+        gather(own, &indices, dataset.len(), world)
     }
 
-    /// The images of `dataset` in its order, [`BATCH`] at a time.
+    fn nothing(&self) -> Tensor {
+        let dim = self.model.config().encoder.embed_dim as i64;
+        Tensor::zeros([0, dim], (Kind::Float, Device::Cpu))
+    }
+
+    /// The images of `dataset` in its order, [`BATCH`] of each process at a time, or a part of them.
     ///
     /// # Errors
     /// If the settings make no batch of these images.
-    pub fn loader(&self, dataset: &Arc<dyn Dataset>) -> Result<ImageLoader> {
+    pub fn loader(&self, dataset: &Arc<dyn Dataset>, shard: Shard) -> Result<ImageLoader> {
         let config = ImageLoaderConfig {
             workers: self.workers,
             max_broken_share: self.max_broken_share,
-            ..ImageLoaderConfig::new(self.transform.clone(), BATCH)
+            shard,
+            ..ImageLoaderConfig::new(self.transform.clone(), BATCH * shard.size)
         };
         Ok(ImageLoader::new(Arc::clone(dataset), config)?)
     }
@@ -208,6 +247,27 @@ pub fn images_to_device(batch: &ImageBatch, transform: &Transform, device: Devic
             .to_device_(device, images.kind(), true, false),
         _ => images,
     }
+}
+
+/// The rows of all processes, in the order of the data set.
+fn gather(own: Features, indices: &[i64], images: usize, world: &World) -> Result<Features> {
+    if world.size() == 1 {
+        return Ok(own);
+    }
+    // Each image is in one process: the sum with the others' zeros is its row.
+    let indices = Tensor::from_slice(indices);
+    let everywhere = |rows: &Tensor| -> Result<Tensor> {
+        let mut size = rows.size();
+        size[0] = images as i64;
+        let all = Tensor::zeros(&size[..], (rows.kind(), Device::Cpu)).index_copy(0, &indices, rows);
+        world.sum(&all)?;
+        Ok(all)
+    };
+    let is_there = everywhere(&Tensor::ones_like(&own.labels))?.nonzero().squeeze_dim(1);
+    Ok(Features {
+        values: everywhere(&own.values)?.index_select(0, &is_there),
+        labels: everywhere(&own.labels)?.index_select(0, &is_there),
+    })
 }
 
 /// The labels of a batch, `[batch]`, i64 on the CPU.

@@ -1,7 +1,8 @@
 //! Full and partial fine-tuning: an encoder with a head learns from labels.
 
 use std::collections::BTreeMap;
-use std::path::{Path, PathBuf};
+use std::path::Path;
+use std::rc::Rc;
 
 use anyhow::Result;
 use mae_data::{ImageBatch, ImageLoader, SampleKey, Transform};
@@ -19,6 +20,7 @@ use super::mix::{MixConfig, smooth_one_hot, soft_cross_entropy};
 use super::score::{Score, Tally};
 use crate::checkpoint::Saved;
 use crate::config::RunSection;
+use crate::distributed::World;
 use crate::interrupt::Interrupt;
 use crate::journal::Journal;
 use crate::optim::Optimizer;
@@ -50,10 +52,13 @@ pub struct FineTuning<'a> {
     pub val: ImageLoader,
     /// What `val` does to images.
     pub val_transform: Transform,
+    /// The processes that share the work.
+    pub world: &'a Rc<World>,
 }
 
 /// Fine-tunes from the latest checkpoint in `run_dir`, or from the start if there is none.
 ///
+/// All processes of the world call this; the first alone has a `run_dir`.
 /// Each epoch is judged; the weights of the best one are `best.safetensors` in `run_dir`.
 /// The result is the score after the last epoch, not the best one's, which was chosen by these images;
 /// `None` after a signal, when it can be resumed.
@@ -65,11 +70,11 @@ pub struct FineTuning<'a> {
 pub fn finetune(
     task: FineTuning,
     run: &RunSection,
-    run_dir: &RunDir,
+    run_dir: Option<&RunDir>,
     interrupt: &Interrupt,
     progress: &Progress,
 ) -> Result<Option<Score>> {
-    let mut state = State::new(&task, run_dir.path().join("best.safetensors"))?;
+    let mut state = State::new(&task, run_dir)?;
     let batches = Batches {
         per_epoch: task.train.batches_per_epoch(),
         images: task.images,
@@ -98,12 +103,12 @@ struct State<'a> {
     classes: usize,
     /// Top-1 of the best epoch, f64.
     best: Tensor,
-    best_path: PathBuf,
+    run_dir: Option<&'a RunDir>,
     last: Option<Score>,
 }
 
 impl<'a> State<'a> {
-    fn new(task: &'a FineTuning, best_path: PathBuf) -> Result<Self> {
+    fn new(task: &'a FineTuning, run_dir: Option<&'a RunDir>) -> Result<Self> {
         let (model, settings) = (&task.model, task.settings);
         let depth = model.config().encoder.depth;
         let mut frozen_blocks = 0;
@@ -133,12 +138,13 @@ impl<'a> State<'a> {
                 task.precision,
                 settings.clip_grad,
                 model.device(),
-            ),
+                task.world,
+            )?,
             ema: (settings.ema > 0.0).then(|| Ema::new(&model.parameters(), settings.ema)),
             frozen_blocks,
             classes: model.config().classes,
             best: Tensor::from(-1.0f64),
-            best_path,
+            run_dir,
             last: None,
             task,
         })
@@ -152,6 +158,10 @@ impl<'a> State<'a> {
             let mut tally = Tally::new(self.classes);
             for batch in self.task.val.epoch(0, 0) {
                 let batch = batch?;
+                if batch.is_empty() {
+                    // Other processes have the images.
+                    continue;
+                }
                 let images = images_to_device(&batch, &self.task.val_transform, device);
                 let logits = no_grad(|| {
                     torch_ext::autocast(device, self.task.precision.kind(), || {
@@ -160,6 +170,7 @@ impl<'a> State<'a> {
                 })??;
                 tally.add(&logits, &labels_of(&batch)?);
             }
+            tally.sum(self.task.world)?;
             Ok(tally.score())
         })
     }
@@ -222,7 +233,8 @@ fn loss(
     let patches = patchify(&images, model.config().encoder.patch_size)?;
     let pass = Pass::Train {
         seed: task.seed,
-        step: pass,
+        // The mixture is of all processes, but what is dropped each one's own.
+        step: pass * task.world.size() as u64 + task.world.rank() as u64,
     };
     let logits = if frozen > 0 {
         model.forward_from(&model.tokens_after(&patches, frozen)?, frozen, pass)?
@@ -256,6 +268,10 @@ impl Saved for State<'_> {
         self.task.model.load_weights(path)
     }
 
+    fn weights(&self) -> Vec<Tensor> {
+        self.task.model.parameters().into_values().collect()
+    }
+
     fn trainer_tensors(&self) -> BTreeMap<String, Tensor> {
         let mut tensors = self.trainer.tensors();
         tensors.insert("best.top1".into(), self.best.shallow_clone());
@@ -269,20 +285,20 @@ impl Saved for State<'_> {
 impl Task for State<'_> {
     type Batch = ImageBatch;
 
-    fn update(&mut self, group: &[ImageBatch], lr: f64, step: u64) -> Result<()> {
+    fn update(&mut self, group: &[ImageBatch], lr: f64, step: u64) -> Result<usize> {
         let accumulate = self.task.settings.accumulate;
         let per_epoch = self.task.train.batches_per_epoch().div_ceil(accumulate);
         let epoch = step / per_epoch as u64;
         let images: Vec<usize> = group.iter().map(ImageBatch::len).collect();
         let (task, frozen) = (self.task, self.frozen_blocks);
-        self.trainer.update(&images, lr, |batch| {
+        let images = self.trainer.update(&images, lr, |batch| {
             let pass = step * accumulate as u64 + batch as u64;
             loss(task, &group[batch], epoch, pass, frozen)
         })?;
         if let Some(ema) = &mut self.ema {
             ema.update(&task.model.parameters());
         }
-        Ok(())
+        Ok(images)
     }
 
     fn trainer(&mut self) -> &mut Trainer {
@@ -305,7 +321,10 @@ impl Task for State<'_> {
         })?;
         if score.top1 > self.best.double_value(&[]) {
             let _ = self.best.fill_(score.top1);
-            self.with_judged_weights(|| Ok(self.task.model.save(&self.best_path)?))?;
+            if let Some(run_dir) = self.run_dir {
+                let path = run_dir.path().join("best.safetensors");
+                self.with_judged_weights(|| Ok(self.task.model.save(&path)?))?;
+            }
         }
         let words = format!("  top-1 {:.2} %", 100.0 * score.top1);
         self.last = Some(score);

@@ -1,7 +1,10 @@
 //! How many images are classified correctly.
 
+use anyhow::Result;
 use serde::{Deserialize, Serialize};
 use tch::{Kind, Tensor};
+
+use crate::distributed::World;
 
 /// Accuracy on a labelled set, and what was taken for what.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -61,6 +64,24 @@ impl Tally {
         for (label, predicted) in labels.into_iter().zip(predicted) {
             self.confusion[label as usize][predicted as usize] += 1;
         }
+    }
+
+    /// Adds what the other processes counted.
+    ///
+    /// # Errors
+    /// If one of them is gone.
+    pub fn sum(&mut self, world: &World) -> Result<()> {
+        [self.images, self.top1, self.top5] = world
+            .sums([self.images, self.top1, self.top5].map(|count| count as i64))?
+            .map(|count| count as u64);
+        for row in &mut self.confusion {
+            let counts: Vec<i64> = row.iter().map(|&count| i64::from(count)).collect();
+            let counts = Tensor::from_slice(&counts);
+            world.sum(&counts)?;
+            let counts = Vec::<i64>::try_from(counts)?;
+            *row = counts.into_iter().map(|count| count as u32).collect();
+        }
+        Ok(())
     }
 
     /// The accuracy over all batches.

@@ -1,0 +1,2 @@
+// c10d's headers include this and use nothing of it.
+#pragma once
