@@ -10,6 +10,7 @@ pub mod export;
 pub mod inspect;
 pub mod man;
 pub mod pack;
+pub mod plan;
 pub mod pretrain;
 pub mod recipes;
 pub mod reconstruct;

@@ -39,6 +39,7 @@ pub mod progress;
 pub mod recipes;
 pub mod reconstruct;
 pub mod run_dir;
+pub mod scaling;
 pub mod schedule;
 pub mod state;
 pub mod target;

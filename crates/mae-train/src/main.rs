@@ -64,6 +64,9 @@ enum Command {
     /// Looks a run over before it begins: speed, time, memory, disk, and what may be wrong
     #[command(after_help = command::doctor::EXAMPLES)]
     Doctor(command::doctor::DoctorArgs),
+    /// Says how long training takes on several devices, by formulas
+    #[command(after_help = command::plan::EXAMPLES)]
+    Plan(command::plan::PlanArgs),
     /// Prints a script that completes commands and options in your shell
     #[command(after_help = command::completions::EXAMPLES)]
     Completions(command::completions::CompletionsArgs),
@@ -99,6 +102,7 @@ impl Command {
             Self::Recipes => command::recipes::run(),
             Self::Config(args) => args.run(),
             Self::Doctor(args) => args.run(),
+            Self::Plan(args) => args.run(),
             Self::Completions(args) => args.run(Cli::command()),
             Self::Man(args) => args.run(Cli::command()),
         }
