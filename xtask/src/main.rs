@@ -1,4 +1,4 @@
-//! The workspace's own commands: `cargo xtask setup`, `train`, `test`, `ablate` and `bench`.
+//! The workspace's own commands: `cargo xtask setup`, `train`, `launch`, `test`, `ablate` and `bench`.
 //!
 //! This program prepares the machine for the other crates, so it must run before they can be built:
 //! it never links libtorch and compiles in seconds.
@@ -8,6 +8,7 @@ mod ablate;
 mod bench;
 mod built;
 mod cargo;
+mod launch;
 mod libtorch;
 mod machine;
 mod process;
@@ -31,6 +32,7 @@ struct Cli {
 enum Command {
     Setup(setup::Arguments),
     Train(train::Arguments),
+    Launch(launch::Arguments),
     Test(test::Arguments),
     Ablate(Box<ablate::Arguments>),
     Bench(bench::Arguments),
@@ -40,6 +42,7 @@ fn main() -> ExitCode {
     let result = match Cli::parse().command {
         Command::Setup(arguments) => setup::run(&arguments),
         Command::Train(arguments) => train::run(&arguments),
+        Command::Launch(arguments) => launch::run(&arguments),
         Command::Test(arguments) => test::run(&arguments),
         Command::Ablate(arguments) => ablate::run(&arguments),
         Command::Bench(arguments) => bench::run(&arguments),

@@ -24,6 +24,11 @@ pub struct Arguments {
 
 /// Runs `cargo xtask train`.
 pub fn run(arguments: &Arguments) -> Result<ExitCode> {
+    train(&arguments.arguments)
+}
+
+/// Builds mae-train and becomes it.
+pub fn train(arguments: &[OsString]) -> Result<ExitCode> {
     let libtorch = setup::ensure()?;
     let selection = ["--release", "--package", "mae-train", "--bin", "mae-train"];
     // Built separately so that the build shows its progress, and the quiet run shows mae-train's output only.
@@ -39,6 +44,6 @@ pub fn run(arguments: &Arguments) -> Result<ExitCode> {
         .arg("--quiet")
         .args(selection)
         .arg("--")
-        .args(&arguments.arguments);
+        .args(arguments);
     cargo::become_command(run)
 }

@@ -12,9 +12,9 @@ pub mod man;
 pub mod pack;
 pub mod plan;
 pub mod pretrain;
+mod processes;
 pub mod recipes;
 pub mod reconstruct;
-mod processes;
 mod run;
 pub mod tokenizer;
 

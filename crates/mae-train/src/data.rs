@@ -169,7 +169,11 @@ pub fn agree(dataset: &dyn Dataset, world: &World) -> Result<()> {
     for index in 0..dataset.len() {
         labels.update(dataset.label(index).map_or(-1, i64::from).to_le_bytes());
     }
-    let mut text = format!("images = {}\nlabels = {}\n", dataset.len(), hex(&labels.finalize()[..8]));
+    let mut text = format!(
+        "images = {}\nlabels = {}\n",
+        dataset.len(),
+        hex(&labels.finalize()[..8])
+    );
     for i in 0..COMPARED.min(dataset.len()) {
         let index = i * dataset.len() / COMPARED.min(dataset.len());
         let mut digest = Sha256::new();

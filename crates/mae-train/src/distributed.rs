@@ -15,7 +15,7 @@ use std::num::NonZero;
 use std::thread::available_parallelism;
 use std::time::{Duration, Instant};
 
-use anyhow::{Context, Error, Result, anyhow, bail, ensure};
+use anyhow::{Context, Result, anyhow, bail, ensure};
 use mae_data::Shard;
 use tch::{Device, Tensor};
 use torch_ext::{Address, Backend, ProcessGroup, ReduceOp, Reducer, Store};
@@ -50,7 +50,11 @@ struct Lost(torch_ext::Error);
 
 impl fmt::Display for Lost {
     fn fmt(&self, f: &mut fmt::Formatter) -> fmt::Result {
-        write!(f, "the processes of this run have lost each other: {}", self.0)
+        write!(
+            f,
+            "the processes of this run have lost each other: {}",
+            self.0
+        )
     }
 }
 
@@ -113,7 +117,10 @@ impl World {
                     }
                 )
             })?;
-        log::debug!("process {rank} of {size} met the others after {:?}", start.elapsed());
+        log::debug!(
+            "process {rank} of {size} met the others after {:?}",
+            start.elapsed()
+        );
         Ok(Self {
             others: Some(Others {
                 membership,
@@ -129,12 +136,16 @@ impl World {
 
     /// The number of this process, from 0.
     pub fn rank(&self) -> usize {
-        self.others.as_ref().map_or(0, |others| others.membership.rank)
+        self.others
+            .as_ref()
+            .map_or(0, |others| others.membership.rank)
     }
 
     /// The number of processes.
     pub fn size(&self) -> usize {
-        self.others.as_ref().map_or(1, |others| others.membership.size)
+        self.others
+            .as_ref()
+            .map_or(1, |others| others.membership.size)
     }
 
     /// Whether this is the process that writes and speaks.
@@ -175,7 +186,11 @@ impl World {
             "several processes on CUDA need NCCL, which this program was built without: build it with \
              `--features nccl`, or set run.device=cpu"
         );
-        let Membership { local_rank, local_size, .. } = others.membership;
+        let Membership {
+            local_rank,
+            local_size,
+            ..
+        } = others.membership;
         let devices = tch::Cuda::device_count();
         ensure!(
             (local_rank as i64) < devices,
@@ -260,7 +275,9 @@ impl World {
     /// # Errors
     /// Those of `tell`, which the first process alone calls, or if the first process is gone.
     pub fn from_first(&self, tell: impl FnOnce() -> Result<String>) -> Result<String> {
-        let Some(others) = &self.others else { return tell() };
+        let Some(others) = &self.others else {
+            return tell();
+        };
         let key = others.new_key();
         if self.is_first() {
             let text = tell()?;
@@ -288,7 +305,9 @@ impl World {
     /// # Errors
     /// If the launcher is gone.
     pub fn recall(&self, name: &str) -> Result<Option<String>> {
-        let Some(others) = &self.others else { return Ok(None) };
+        let Some(others) = &self.others else {
+            return Ok(None);
+        };
         let key = format!("lasting/{name}");
         match others.lasting.has(&key).map_err(Lost)? {
             true => {
@@ -304,7 +323,9 @@ impl World {
     /// # Errors
     /// On every process, which one differs from the first and in which lines.
     pub fn agree(&self, what: &str, text: &str) -> Result<()> {
-        let Some(others) = &self.others else { return Ok(()) };
+        let Some(others) = &self.others else {
+            return Ok(());
+        };
         let first = self.from_first(|| Ok(text.to_string()))?;
         let differences: Vec<String> = first
             .lines()
@@ -319,7 +340,10 @@ impl World {
         };
         let base = others.new_key();
         let key = |rank: usize| format!("{base}/{rank}");
-        others.store.set(&key(self.rank()), words.as_bytes()).map_err(Lost)?;
+        others
+            .store
+            .set(&key(self.rank()), words.as_bytes())
+            .map_err(Lost)?;
         for rank in 1..self.size() {
             let words = String::from_utf8(others.store.get(&key(rank)).map_err(Lost)?)?;
             ensure!(

@@ -120,7 +120,7 @@ impl<'a> Journal<'a> {
         };
         files.events.flush()?;
         let records = read_metrics(&files.run_dir.metrics())?;
-        let name = self
+        let name = files
             .run_dir
             .path()
             .file_name()

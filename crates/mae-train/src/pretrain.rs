@@ -167,7 +167,9 @@ impl Pretraining<'_> {
         journal: &mut Journal,
     ) -> Result<String> {
         let folder = self.run_dir.map(|run_dir| run_dir.path().join("eval"));
-        let weights = folder.as_ref().map(|folder| folder.join("model.safetensors"));
+        let weights = folder
+            .as_ref()
+            .map(|folder| folder.join("model.safetensors"));
         let weights = weights.unwrap_or_default();
         if let Some(folder) = &folder {
             std::fs::create_dir_all(folder)?;

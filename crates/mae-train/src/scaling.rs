@@ -104,8 +104,16 @@ impl Cluster {
     pub fn all_reduce(&self, bytes: f64) -> f64 {
         let local = self.devices.min(self.devices_per_node);
         let nodes = self.devices.div_ceil(self.devices_per_node);
-        let inside = if local > 1 { self.local.all_reduce(bytes, local) } else { 0.0 };
-        let between = if nodes > 1 { self.network.all_reduce(bytes, nodes) } else { 0.0 };
+        let inside = if local > 1 {
+            self.local.all_reduce(bytes, local)
+        } else {
+            0.0
+        };
+        let between = if nodes > 1 {
+            self.network.all_reduce(bytes, nodes)
+        } else {
+            0.0
+        };
         inside + between
     }
 }

@@ -158,9 +158,12 @@ pub fn train<T: Task>(
             if signal != 0 {
                 let checkpoint = run.save(task)?;
                 if let Some(run_dir) = run_dir {
-                    checkpoint
-                        .as_ref()
-                        .with_context(|| format!("stopped while the loss is not finite: not saved in {}", run_dir.path().display()))?;
+                    checkpoint.as_ref().with_context(|| {
+                        format!(
+                            "stopped while the loss is not finite: not saved in {}",
+                            run_dir.path().display()
+                        )
+                    })?;
                 }
                 run.journal.publish()?;
                 return Ok(Outcome::Interrupted { signal, checkpoint });

@@ -38,10 +38,7 @@ unsafe extern "C" {
         timeout_ms: u64,
         result: *mut *mut StoreHandle,
     ) -> *mut c_char;
-    fn ext_store_clone(
-        store: *const StoreHandle,
-        result: *mut *mut StoreHandle,
-    ) -> *mut c_char;
+    fn ext_store_clone(store: *const StoreHandle, result: *mut *mut StoreHandle) -> *mut c_char;
     fn ext_store_with_prefix(
         store: *const StoreHandle,
         prefix: *const c_char,
@@ -139,7 +136,13 @@ impl Store {
         let host = c_string(host)?;
         // SAFETY: a live string, and room for the result.
         Self::made(|result| unsafe {
-            ext_store_connect(host.as_ptr(), port, is_server, milliseconds(timeout), result)
+            ext_store_connect(
+                host.as_ptr(),
+                port,
+                is_server,
+                milliseconds(timeout),
+                result,
+            )
         })
     }
 
@@ -177,9 +180,7 @@ impl Store {
     pub fn set(&self, key: &str, value: &[u8]) -> Result<()> {
         let key = c_string(key)?;
         // SAFETY: a live store, a live string, and `value.len()` bytes.
-        check(unsafe {
-            ext_store_set(self.0.as_ptr(), key.as_ptr(), value.as_ptr(), value.len())
-        })
+        check(unsafe { ext_store_set(self.0.as_ptr(), key.as_ptr(), value.as_ptr(), value.len()) })
     }
 
     /// The value of a key, once it has one.
@@ -201,12 +202,7 @@ impl Store {
         let mut value = Vec::new();
         // SAFETY: a live store and a live string; `take` is given the vector during the call alone.
         check(unsafe {
-            ext_store_get(
-                self.0.as_ptr(),
-                key.as_ptr(),
-                (&raw mut value).cast(),
-                take,
-            )
+            ext_store_get(self.0.as_ptr(), key.as_ptr(), (&raw mut value).cast(), take)
         })?;
         Ok(value)
     }

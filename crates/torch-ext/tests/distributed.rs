@@ -5,9 +5,7 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use tch::{Device, Kind, Tensor};
-use torch_ext::{
-    Address, Backend, ProcessGroup, ReduceOp, Reducer, Store, backward, clear_grads,
-};
+use torch_ext::{Address, Backend, ProcessGroup, ReduceOp, Reducer, Store, backward, clear_grads};
 
 const TIMEOUT: Duration = Duration::from_secs(60);
 
@@ -16,7 +14,12 @@ fn free_port() -> u16 {
     listener.local_addr().unwrap().port()
 }
 
-fn join(store: &Store, rank: usize, size: usize, timeout: Duration) -> torch_ext::Result<ProcessGroup> {
+fn join(
+    store: &Store,
+    rank: usize,
+    size: usize,
+    timeout: Duration,
+) -> torch_ext::Result<ProcessGroup> {
     let address = Address::Host("127.0.0.1".into());
     ProcessGroup::new(Backend::Gloo, store, rank, size, &address, timeout)
 }
@@ -34,7 +37,10 @@ fn on_each<T: Send>(size: usize, work: impl Fn(ProcessGroup) -> T + Sync) -> Vec
                 })
             })
             .collect();
-        processes.into_iter().map(|process| process.join().unwrap()).collect()
+        processes
+            .into_iter()
+            .map(|process| process.join().unwrap())
+            .collect()
     })
 }
 
@@ -60,16 +66,26 @@ fn a_store_keeps_what_all_see() {
     let start = Instant::now();
     assert!(client.wait("never", Duration::from_millis(200)).is_err());
     assert!(start.elapsed() < Duration::from_secs(30));
-    assert!(client.set("a\0b", b"").unwrap_err().to_string().contains("zero byte"));
+    assert!(
+        client
+            .set("a\0b", b"")
+            .unwrap_err()
+            .to_string()
+            .contains("zero byte")
+    );
 }
 
 #[test]
 fn nobody_at_the_address_is_an_error_in_time() {
     let start = Instant::now();
-    let error = Store::connect("127.0.0.1", free_port(), false, Duration::from_secs(2)).unwrap_err();
+    let error =
+        Store::connect("127.0.0.1", free_port(), false, Duration::from_secs(2)).unwrap_err();
     assert!(start.elapsed() < Duration::from_secs(30), "{error}");
     let text = error.to_string();
-    assert!(!text.contains("frame #"), "a backtrace is no message: {text}");
+    assert!(
+        !text.contains("frame #"),
+        "a backtrace is no message: {text}"
+    );
 }
 
 #[test]
@@ -83,7 +99,12 @@ fn sums_maxima_and_copies_are_of_all_processes() {
         group.all_reduce(&max, ReduceOp::Max).unwrap();
         let tensors = [Tensor::from_slice(&[rank; 4]), Tensor::from(rank)];
         group.broadcast(&tensors).unwrap();
-        (values(&sum), max.int64_value(&[]), values(&tensors[0]), values(&tensors[1]))
+        (
+            values(&sum),
+            max.int64_value(&[]),
+            values(&tensors[0]),
+            values(&tensors[1]),
+        )
     });
     for result in results {
         assert_eq!(result, (vec![3.0, 3.0], 2, vec![0.0; 4], vec![0.0]));
@@ -110,14 +131,21 @@ fn a_reducer_averages_gradients() {
                 let loss = params
                     .iter()
                     .enumerate()
-                    .map(|(i, p)| (p * (i as f64 + of_rank(rank, pass as f64, step as f64))).sum(Kind::Float))
+                    .map(|(i, p)| {
+                        (p * (i as f64 + of_rank(rank, pass as f64, step as f64))).sum(Kind::Float)
+                    })
                     .fold(Tensor::from(0f32), |sum, term| sum + term);
                 if pass == 1 {
                     reducer.before_backward(&loss).unwrap();
                 }
                 backward(&loss).unwrap();
             }
-            grads.push(params.iter().map(|p| values(&p.grad())[0]).collect::<Vec<_>>());
+            grads.push(
+                params
+                    .iter()
+                    .map(|p| values(&p.grad())[0])
+                    .collect::<Vec<_>>(),
+            );
             clear_grads(&params).unwrap();
         }
         grads
@@ -126,9 +154,17 @@ fn a_reducer_averages_gradients() {
         for (step, grads) in grads.iter().enumerate() {
             for (i, &grad) in grads.iter().enumerate() {
                 let passes = [0.0, 1.0].map(|pass| {
-                    [0.0, 1.0].map(|rank| i as f64 + of_rank(rank, pass, step as f64)).iter().sum::<f64>() / 2.0
+                    [0.0, 1.0]
+                        .map(|rank| i as f64 + of_rank(rank, pass, step as f64))
+                        .iter()
+                        .sum::<f64>()
+                        / 2.0
                 });
-                assert_eq!(f64::from(grad), passes.iter().sum::<f64>(), "parameter {i}, step {step}");
+                assert_eq!(
+                    f64::from(grad),
+                    passes.iter().sum::<f64>(),
+                    "parameter {i}, step {step}"
+                );
             }
         }
     }

@@ -1,6 +1,6 @@
-use super::{Order, Shard};
 use super::batch::{keep_pixels, keep_rows, labels};
 use super::recipe::{Recipe, Schedule};
+use super::{Order, Shard};
 use crate::dataset::Dataset;
 use crate::error::DataError;
 use crate::image::Image;

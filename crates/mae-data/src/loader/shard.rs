@@ -31,7 +31,8 @@ impl Shard {
     /// This process's part of a batch.
     pub fn of<T: Copy>(self, batch: &[T]) -> Vec<T> {
         let len = batch.len();
-        let part = |count: usize| count * self.rank / self.size..count * (self.rank + 1) / self.size;
+        let part =
+            |count: usize| count * self.rank / self.size..count * (self.rank + 1) / self.size;
         if len < 2 * self.size {
             return batch[part(len)].to_vec();
         }

@@ -5,7 +5,7 @@ use super::*;
 use crate::dataset::{FolderDataset, SyntheticDataset};
 use crate::image::Image;
 use crate::shuffle::shuffle;
-use crate::{Augmentation, MaskSampler, PatchGrid, Transform, patchify};
+use crate::{Augmentation, MaskSampler, PatchGrid, Pixels, Transform, patchify};
 
 mod images;
 mod shards;

@@ -6,8 +6,8 @@ use std::time::{SystemTime, UNIX_EPOCH};
 
 use anyhow::Result;
 use clap::Args;
-use mae_train::distributed::World;
 use mae_train::config::RunConfig;
+use mae_train::distributed::World;
 use mae_train::doctor::{Diagnosis, Finding, Plan, RunTime, Severity, Speed, examine};
 
 use super::run::TrainingArgs;

@@ -11,8 +11,8 @@ use mae_data::{
     DataError, Dataset, PackConfig, PackEncoding, PackProgress, PackSummary, PackedDataset, Split,
     pack,
 };
-use mae_train::distributed::World;
 use mae_train::data::open_path;
+use mae_train::distributed::World;
 use mae_train::interrupt::Interrupt;
 use mae_train::progress::Progress;
 

@@ -5,8 +5,8 @@ use std::process::ExitCode;
 
 use anyhow::{Context, Result, ensure};
 use clap::Args;
-use mae_train::distributed::World;
 use mae_train::config::{DataSection, NormalizationSource, Source};
+use mae_train::distributed::World;
 use mae_train::precision::Precision;
 use mae_train::run_dir::RunDir;
 use mae_train::train_loop::Outcome;
@@ -120,7 +120,10 @@ impl RunArgs {
             };
             eprintln!(
                 "{} in {}, of {images}, on {} in {}{}",
-                match (run_dir.checkpoints().exists(), run_dir.config().exists() || self.resume) {
+                match (
+                    run_dir.checkpoints().exists(),
+                    run_dir.config().exists() || self.resume
+                ) {
                     (true, _) => "resuming the run",
                     (false, true) => "no checkpoint to resume from: a new run",
                     (false, false) => "a new run",
@@ -219,11 +222,7 @@ pub fn report<C: RunConfiguration>(outcome: Outcome, run_dir: Option<&RunDir>) -
 /// Makes sure that going on under `config` continues the run that began under `stored`.
 ///
 /// Only `[run]` may differ, and where the images lie.
-fn continue_exactly<C: RunConfiguration>(
-    config: &mut C,
-    stored: &C,
-    out: &Path,
-) -> Result<()> {
+fn continue_exactly<C: RunConfiguration>(config: &mut C, stored: &C, out: &Path) -> Result<()> {
     let mut stored = stored.clone();
     config.data().values = config.data().values.or(stored.data().values);
     if config.data().normalization == NormalizationSource::Auto {

@@ -94,7 +94,10 @@ impl Processes {
                 if code.is_some() {
                     continue;
                 }
-                let Some(status) = child.try_wait().with_context(|| format!("process {rank}"))? else {
+                let Some(status) = child
+                    .try_wait()
+                    .with_context(|| format!("process {rank}"))?
+                else {
                     continue;
                 };
                 let ended = code_of(status);
@@ -132,7 +135,12 @@ impl Processes {
     }
 
     fn kill(&mut self, codes: &[Option<u8>]) {
-        for (child, _) in self.0.iter_mut().zip(codes).filter(|(_, code)| code.is_none()) {
+        for (child, _) in self
+            .0
+            .iter_mut()
+            .zip(codes)
+            .filter(|(_, code)| code.is_none())
+        {
             let _ = child.kill();
         }
     }

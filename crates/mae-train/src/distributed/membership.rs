@@ -262,7 +262,10 @@ mod tests {
         assert_eq!(read(&[("MASTER_ADDR", "node1")]).unwrap(), None);
         assert_eq!(read(&[("RANK", "0"), ("WORLD_SIZE", "1")]).unwrap(), None);
         // A batch script of Slurm, which is no step, and a step of one task.
-        assert_eq!(read(&[("SLURM_PROCID", "0"), ("SLURM_NTASKS", "4")]).unwrap(), None);
+        assert_eq!(
+            read(&[("SLURM_PROCID", "0"), ("SLURM_NTASKS", "4")]).unwrap(),
+            None
+        );
         let one = [("SLURM_STEP_ID", "0"), ("SLURM_STEP_NUM_TASKS", "1")];
         assert_eq!(read(&one).unwrap(), None);
     }
@@ -272,7 +275,10 @@ mod tests {
         let membership = read(&TORCHRUN).unwrap().unwrap();
         assert_eq!((membership.rank, membership.size), (5, 8));
         assert_eq!((membership.local_rank, membership.local_size), (1, 4));
-        assert_eq!((membership.host.as_str(), membership.port), ("node1", 29500));
+        assert_eq!(
+            (membership.host.as_str(), membership.port),
+            ("node1", 29500)
+        );
         assert_eq!(membership.prefix(), "/worker/attempt_2");
         assert!(!membership.keeps_store() && !membership.is_local());
     }
@@ -296,7 +302,10 @@ mod tests {
         assert!(SLURM_PORTS.contains(&u64::from(membership.port)));
         variables.extend([("MASTER_ADDR", "10.0.0.1"), ("MASTER_PORT", "4000")]);
         let membership = read(&variables).unwrap().unwrap();
-        assert_eq!((membership.host.as_str(), membership.port), ("10.0.0.1", 4000));
+        assert_eq!(
+            (membership.host.as_str(), membership.port),
+            ("10.0.0.1", 4000)
+        );
     }
 
     #[test]

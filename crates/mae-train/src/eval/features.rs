@@ -259,11 +259,14 @@ fn gather(own: Features, indices: &[i64], images: usize, world: &World) -> Resul
     let everywhere = |rows: &Tensor| -> Result<Tensor> {
         let mut size = rows.size();
         size[0] = images as i64;
-        let all = Tensor::zeros(&size[..], (rows.kind(), Device::Cpu)).index_copy(0, &indices, rows);
+        let all =
+            Tensor::zeros(&size[..], (rows.kind(), Device::Cpu)).index_copy(0, &indices, rows);
         world.sum(&all)?;
         Ok(all)
     };
-    let is_there = everywhere(&Tensor::ones_like(&own.labels))?.nonzero().squeeze_dim(1);
+    let is_there = everywhere(&Tensor::ones_like(&own.labels))?
+        .nonzero()
+        .squeeze_dim(1);
     Ok(Features {
         values: everywhere(&own.values)?.index_select(0, &is_there),
         labels: everywhere(&own.labels)?.index_select(0, &is_there),

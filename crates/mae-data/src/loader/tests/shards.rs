@@ -24,7 +24,11 @@ fn parts_hold_each_image_once_and_are_of_a_size() {
             let parts = parts(len, size);
             let mut all = parts.concat();
             all.sort_unstable();
-            assert_eq!(all, (0..len).collect::<Vec<_>>(), "{len} images, {size} parts");
+            assert_eq!(
+                all,
+                (0..len).collect::<Vec<_>>(),
+                "{len} images, {size} parts"
+            );
             let lens = parts.iter().map(Vec::len);
             let spread = lens.clone().max().unwrap() - lens.min().unwrap();
             assert!(spread <= 2, "{len} images, {size} parts: {parts:?}");
@@ -78,7 +82,10 @@ fn a_part_without_images_is_a_batch_nevertheless() {
     // The last batch is of one image, and of four processes three have none of it.
     let lens = |rank| {
         let loader = Loader::new(scenes(9), part_of(8, rank, 4)).unwrap();
-        let lens: Vec<usize> = batches(&loader, 0, 0).iter().map(MaskedBatch::len).collect();
+        let lens: Vec<usize> = batches(&loader, 0, 0)
+            .iter()
+            .map(MaskedBatch::len)
+            .collect();
         lens
     };
     assert_eq!([lens(0), lens(1)], [[2, 0], [2, 0]]);
@@ -88,7 +95,10 @@ fn a_part_without_images_is_a_batch_nevertheless() {
         ..ImageLoaderConfig::new(Transform::center_crop(16, 24), 8)
     };
     let loader = ImageLoader::new(scenes(9), image).unwrap();
-    let lens: Vec<usize> = loader.epoch(0, 0).map(|batch| batch.unwrap().len()).collect();
+    let lens: Vec<usize> = loader
+        .epoch(0, 0)
+        .map(|batch| batch.unwrap().len())
+        .collect();
     assert_eq!(lens, [2, 0]);
 }
 
