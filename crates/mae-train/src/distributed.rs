@@ -82,7 +82,10 @@ impl World {
     fn meet(membership: Membership, timeout: Duration) -> Result<Self> {
         let start = Instant::now();
         let lasting = membership.store(timeout)?;
-        let store = lasting.with_prefix(&membership.prefix())?;
+        let store = match membership.prefix() {
+            Some(prefix) => lasting.with_prefix(&prefix)?,
+            None => lasting.connection()?,
+        };
         let Membership { rank, size, .. } = membership;
         store.set(&format!("here/{rank}"), &[])?;
         let left = || timeout.saturating_sub(start.elapsed());

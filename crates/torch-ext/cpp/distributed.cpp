@@ -50,7 +50,9 @@ char *ext_store_connect(const char *host, uint16_t port, bool is_server, uint64_
     c10d::TCPStoreOptions options;
     options.port = port;
     options.isServer = is_server;
-    options.waitWorkers = false;
+    // A client counts itself in, for a server in Python waits for all; it does not wait itself.
+    options.numWorkers = 1;
+    options.waitWorkers = !is_server;
     options.multiTenant = true;
     options.timeout = milliseconds(timeout_ms);
     *result = new StoreHandle(c10::make_intrusive<c10d::TCPStore>(host, options));

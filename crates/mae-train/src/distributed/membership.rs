@@ -180,11 +180,11 @@ impl Membership {
     }
 
     /// What comes before a key, so that processes that were started anew do not meet those before.
-    pub fn prefix(&self) -> String {
+    pub fn prefix(&self) -> Option<String> {
         // As torch.distributed has it, so that a Python process can join.
         match self.is_store_kept {
-            true => format!("/worker/attempt_{}", self.restarts),
-            false => String::new(),
+            true => Some(format!("/worker/attempt_{}", self.restarts)),
+            false => None,
         }
     }
 }
@@ -279,7 +279,7 @@ mod tests {
             (membership.host.as_str(), membership.port),
             ("node1", 29500)
         );
-        assert_eq!(membership.prefix(), "/worker/attempt_2");
+        assert_eq!(membership.prefix().as_deref(), Some("/worker/attempt_2"));
         assert!(!membership.keeps_store() && !membership.is_local());
     }
 
