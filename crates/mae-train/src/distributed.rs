@@ -12,17 +12,18 @@ use std::cell::Cell;
 use std::fmt;
 use std::net::{IpAddr, UdpSocket};
 use std::num::NonZero;
+use std::rc::Rc;
 use std::thread::available_parallelism;
 use std::time::{Duration, Instant};
 
-use anyhow::{Context, Result, anyhow, bail, ensure};
+use anyhow::{Context, Result, bail, ensure};
 use mae_data::Shard;
 use tch::{Device, Tensor};
 use torch_ext::{Address, Backend, ProcessGroup, ReduceOp, Reducer, Store};
 
 pub use launch::{end_with_launcher, launch};
 pub use membership::Membership;
-use watch::Watch;
+use watch::{ASKING, Missing, Watch};
 
 /// The processes of a run, as one of them sees them.
 #[derive(Debug)]
@@ -42,6 +43,7 @@ struct Others {
     watch: Watch,
     /// Keys of the store that were used so far, the same in all processes.
     keys: Cell<u64>,
+    timeout: Duration,
 }
 
 /// Another process is gone, or did not come in time.
@@ -50,11 +52,13 @@ struct Lost(torch_ext::Error);
 
 impl fmt::Display for Lost {
     fn fmt(&self, f: &mut fmt::Formatter) -> fmt::Result {
-        write!(
-            f,
-            "the processes of this run have lost each other: {}",
-            self.0
-        )
+        // Gloo begins with the place in its source, and ends with good wishes.
+        let words = self.0.to_string();
+        let words = words
+            .split_once("] ")
+            .map_or(words.as_str(), |(_, words)| words);
+        let words = words.split(". This is typically").next().unwrap_or(words);
+        write!(f, "the processes of this run have lost each other: {words}")
     }
 }
 
@@ -90,7 +94,10 @@ impl World {
         store.set(&format!("here/{rank}"), &[])?;
         let left = || timeout.saturating_sub(start.elapsed());
         let late: Vec<String> = (0..size)
-            .filter(|other| store.wait(&format!("here/{other}"), left()).is_err())
+            .filter(|other| {
+                let key = format!("here/{other}");
+                store.wait(&key, left()).is_err() && !store.has(&key).unwrap_or(true)
+            })
             .map(|other| other.to_string())
             .collect();
         ensure!(
@@ -109,7 +116,9 @@ impl World {
             false => Backend::Gloo,
         };
         let address = address(&membership)?;
-        let group = ProcessGroup::new(backend, &store, rank, size, &address, timeout)
+        // Less, so that there is time to find out who is gone.
+        let patience = timeout.saturating_sub(ASKING).max(timeout / 2);
+        let group = ProcessGroup::new(backend, &store, rank, size, &address, patience)
             .map_err(Lost)
             .with_context(|| {
                 format!(
@@ -133,6 +142,7 @@ impl World {
                 lasting,
                 watch,
                 keys: Cell::new(0),
+                timeout,
             }),
         })
     }
@@ -287,8 +297,9 @@ impl World {
             others.store.set(&key, text.as_bytes()).map_err(Lost)?;
             return Ok(text);
         }
-        let text = others.store.get(&key).map_err(Lost)?;
-        Ok(String::from_utf8(text)?)
+        Ok(String::from_utf8(
+            others.watch.wait_for(&key, others.timeout)?,
+        )?)
     }
 
     /// Keeps what the first process must know if the processes are started anew, where the launcher can.
@@ -326,6 +337,7 @@ impl World {
     /// # Errors
     /// On every process, which one differs from the first and in which lines.
     pub fn agree(&self, what: &str, text: &str) -> Result<()> {
+        const SHOWN: usize = 3;
         let Some(others) = &self.others else {
             return Ok(());
         };
@@ -339,6 +351,11 @@ impl World {
         let words = match first == text {
             true => String::new(),
             false if differences.is_empty() => "it is longer or shorter".into(),
+            false if differences.len() > SHOWN => format!(
+                "{}; and {} more",
+                differences[..SHOWN].join("; "),
+                differences.len() - SHOWN
+            ),
             false => differences.join("; "),
         };
         let base = others.new_key();
@@ -348,7 +365,8 @@ impl World {
             .set(&key(self.rank()), words.as_bytes())
             .map_err(Lost)?;
         for rank in 1..self.size() {
-            let words = String::from_utf8(others.store.get(&key(rank)).map_err(Lost)?)?;
+            let words = others.watch.wait_for(&key(rank), others.timeout)?;
+            let words = String::from_utf8(words)?;
             ensure!(
                 words.is_empty(),
                 "all processes need the same {what}, but process {rank} has: {words}"
@@ -372,26 +390,26 @@ impl World {
     ///
     /// # Errors
     /// That of `result`, with the number of this process and what became of others.
-    pub fn end<T>(&self, result: Result<T>) -> Result<T> {
-        let (Some(others), Err(error)) = (&self.others, &result) else {
+    pub fn end<T>(self: Rc<Self>, result: Result<T>) -> Result<T> {
+        let rank = self.rank();
+        let others = Rc::into_inner(self).and_then(|world| world.others);
+        let (Some(others), Err(error)) = (others, &result) else {
             return result;
         };
+        let Others { group, watch, .. } = others;
+        // Whoever waits for this process learns at once that it is gone.
+        drop(group);
         let is_lost = error.chain().any(|cause| cause.is::<Lost>());
-        let missing = match is_lost {
-            true => others.watch.missing(),
-            false => Vec::new(),
+        let (missing, reason) = match is_lost {
+            true => (watch.missing(), String::new()),
+            false => (Missing::default(), format!("{error:#}")),
         };
-        let own_reason = match is_lost {
-            true => String::new(),
-            false => format!("{error:#}"),
+        watch.leave(&reason, &missing);
+        let name = match missing.words.is_empty() {
+            true => format!("process {rank}"),
+            false => format!("process {rank}: {}", missing.words.join("; ")),
         };
-        others.watch.leave(&own_reason);
-        let rank = self.rank();
-        let error = result.err().unwrap_or_else(|| anyhow!("unknown"));
-        if missing.is_empty() {
-            return Err(error.context(format!("process {rank}")));
-        }
-        Err(error.context(format!("process {rank}: {}", missing.join("; "))))
+        result.context(name)
     }
 }
 

@@ -1,6 +1,7 @@
 //! Who a process is among those of its run, as its launcher says in the environment.
 
-use std::time::Duration;
+use std::net::{TcpStream, ToSocketAddrs};
+use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail, ensure};
 use torch_ext::Store;
@@ -140,28 +141,54 @@ impl Membership {
     /// # Errors
     /// If nothing answers there within `timeout`.
     pub fn store(&self, timeout: Duration) -> Result<Store> {
-        let Self { host, port, .. } = self;
-        let keeps = self.keeps_store();
-        Store::connect(host, *port, keeps, timeout).map_err(|error| {
-            let words = error.to_string();
-            let from = match self.launcher {
-                Launcher::Torchrun => "MASTER_ADDR and MASTER_PORT",
-                Launcher::Slurm => "the step's first node; MASTER_ADDR and MASTER_PORT would say otherwise",
-            };
-            let cause = match keeps {
-                true => format!(
-                    "process 0 cannot let the others meet at {host}:{port} ({from}): is it an address of this \
-                     machine, and the port free?"
-                ),
-                false => format!(
-                    "process {} found nothing at {host}:{port} within {} s ({from}): is that where process 0 \
-                     runs, has it started, and can it be reached?",
-                    self.rank,
+        let Self {
+            rank, host, port, ..
+        } = self;
+        let from = match self.launcher {
+            Launcher::Torchrun => "MASTER_ADDR and MASTER_PORT",
+            Launcher::Slurm => {
+                "the step's first node; MASTER_ADDR and MASTER_PORT would say otherwise"
+            }
+        };
+        if !self.keeps_store() {
+            self.wait_for_store(timeout).with_context(|| {
+                format!(
+                    "process {rank} found nothing at {host}:{port} ({from}) within {} s: is that where process 0 runs, \
+                     has it started, and can it be reached?",
                     timeout.as_secs()
-                ),
-            };
-            anyhow::anyhow!("{cause} {words}")
+                )
+            })?;
+        }
+        Store::connect(host, *port, self.keeps_store(), timeout).with_context(|| {
+            format!(
+                "process {rank} cannot use {host}:{port} ({from}) to meet the others: is it an address of the machine \
+                 of process 0, and the port free there?"
+            )
         })
+    }
+
+    /// Tries until somebody listens at the store's address, at least once.
+    fn wait_for_store(&self, timeout: Duration) -> std::io::Result<()> {
+        const PAUSE: Duration = Duration::from_millis(200);
+        let start = Instant::now();
+        let attempt = || -> std::io::Result<()> {
+            let addresses = (self.host.as_str(), self.port).to_socket_addrs()?;
+            let mut last = std::io::ErrorKind::NotFound.into();
+            for address in addresses {
+                let left = timeout.saturating_sub(start.elapsed()).max(PAUSE);
+                match TcpStream::connect_timeout(&address, left) {
+                    Ok(_) => return Ok(()),
+                    Err(error) => last = error,
+                }
+            }
+            Err(last)
+        };
+        loop {
+            match attempt() {
+                Err(_) if start.elapsed() < timeout => std::thread::sleep(PAUSE),
+                result => return result,
+            }
+        }
     }
 
     /// Whether the store ends with this process.

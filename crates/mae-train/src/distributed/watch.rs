@@ -6,17 +6,32 @@ use std::sync::mpsc::channel;
 use std::thread;
 use std::time::{Duration, Instant};
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, ensure};
 use torch_ext::Store;
+
+use super::Lost;
 
 /// Between two signs of life.
 const BEAT: Duration = Duration::from_millis(500);
 /// A process without a sign of life for this long is taken for gone.
 const SILENCE: Duration = Duration::from_secs(4);
 /// How long the store may take to answer.
-const ANSWER: Duration = Duration::from_secs(8);
+const ANSWER: Duration = Duration::from_secs(3);
 /// How long a process that keeps the store stays for others to read it.
-const LEAVE: Duration = Duration::from_secs(10);
+const LEAVE: Duration = Duration::from_secs(6);
+/// How long it takes at most to find out who is gone.
+pub const ASKING: Duration = Duration::from_secs(SILENCE.as_secs() + ANSWER.as_secs());
+
+/// What became of the other processes.
+#[derive(Debug, Default)]
+pub struct Missing {
+    /// In words; nothing if all seem well.
+    pub words: Vec<String>,
+    /// Those who give no sign of life.
+    silent: Vec<usize>,
+    /// Whether nobody can be told anything.
+    is_store_gone: bool,
+}
 
 /// Tells the other processes that this one lives, and asks after them.
 #[derive(Debug)]
@@ -54,31 +69,71 @@ impl Watch {
         })
     }
 
-    /// Which others are gone, and what they said; nothing if all seem well.
-    pub fn missing(&self) -> Vec<String> {
+    /// Which others are gone, and what they said.
+    pub fn missing(&self) -> Missing {
         let (store, rank, size) = (Arc::clone(&self.store), self.rank, self.size);
         let (sender, answer) = channel();
         // On a thread of its own: a store whose keeper is stopped never answers.
         thread::spawn(move || sender.send(ask(&store, rank, size)));
-        match answer.recv_timeout(SILENCE + ANSWER) {
+        match answer.recv_timeout(ASKING) {
             Ok(Ok(missing)) => missing,
-            Ok(Err(_)) | Err(_) if self.first_keeps_store && rank != 0 => vec![
-                "process 0, at which the others meet, does not answer: it ended, is stopped, or is cut off".into(),
-            ],
-            Ok(Err(_)) | Err(_) => {
-                vec!["the launcher, at which the processes meet, does not answer".into()]
+            Ok(Err(_)) | Err(_) => Missing {
+                words: vec![match self.first_keeps_store {
+                    true => "process 0, at which all meet, does not answer: it ended, is stopped, or is cut off".into(),
+                    false => "the launcher, at which the processes meet, does not answer".into(),
+                }],
+                silent: Vec::new(),
+                is_store_gone: true,
+            },
+        }
+    }
+
+    /// The value of a key, once another process has written it.
+    ///
+    /// # Errors
+    /// If it does not within `timeout`, or ends before.
+    pub fn wait_for(&self, key: &str, timeout: Duration) -> Result<Vec<u8>> {
+        let start = Instant::now();
+        loop {
+            let waited = self.store.wait(key, BEAT);
+            if self.store.has(key).map_err(Lost)? {
+                return Ok(self.store.get(key).map_err(Lost)?);
+            }
+            for other in 0..self.size {
+                let reason = self.reason(other).map_err(Lost)?;
+                ensure!(
+                    reason.is_none(),
+                    "process {other} ended: {}",
+                    reason.unwrap_or_default()
+                );
+            }
+            if start.elapsed() > timeout {
+                waited.map_err(Lost)?;
             }
         }
     }
 
-    /// Tells the others why this process ends.
-    pub fn leave(&self, reason: &str) {
+    /// Why a process ended, if it did and said so.
+    fn reason(&self, other: usize) -> torch_ext::Result<Option<String>> {
+        reason(&self.store, other)
+    }
+
+    /// Tells the others why this process ends; those `missing` are not waited for.
+    pub fn leave(&self, reason: &str, missing: &Missing) {
         self.is_over.store(true, Ordering::Relaxed);
-        let (store, rank, size) = (Arc::clone(&self.store), self.rank, self.size);
-        let (reason, keeps_store) = (reason.to_string(), rank == 0 && self.first_keeps_store);
-        let (sender, done) = channel();
+        if missing.is_store_gone {
+            return;
+        }
+        let (store, rank) = (Arc::clone(&self.store), self.rank);
+        let others: Vec<usize> = match rank == 0 && self.first_keeps_store {
+            true => (1..self.size)
+                .filter(|other| !missing.silent.contains(other))
+                .collect(),
+            false => Vec::new(),
+        };
+        let (reason, (sender, done)) = (reason.to_string(), channel());
         thread::spawn(move || {
-            let _ = tell(&store, rank, size, &reason, keeps_store);
+            let _ = tell(&store, rank, &reason, &others);
             let _ = sender.send(());
         });
         let _ = done.recv_timeout(LEAVE + BEAT);
@@ -99,8 +154,17 @@ fn left(rank: usize) -> String {
     format!("left/{rank}")
 }
 
+fn reason(store: &Store, other: usize) -> torch_ext::Result<Option<String>> {
+    match store.has(&left(other))? {
+        true => Ok(Some(
+            String::from_utf8_lossy(&store.get(&left(other))?).into_owned(),
+        )),
+        false => Ok(None),
+    }
+}
+
 /// Looks for words that others left and, for as long as it takes to be sure, for signs of life.
-fn ask(store: &Store, rank: usize, size: usize) -> torch_ext::Result<Vec<String>> {
+fn ask(store: &Store, rank: usize, size: usize) -> torch_ext::Result<Missing> {
     let others = || (0..size).filter(|&other| other != rank);
     let beats = || -> torch_ext::Result<Vec<i64>> {
         others().map(|other| store.add(&alive(other), 0)).collect()
@@ -108,48 +172,40 @@ fn ask(store: &Store, rank: usize, size: usize) -> torch_ext::Result<Vec<String>
     let before = beats()?;
     let start = Instant::now();
     loop {
-        let mut words = Vec::new();
+        let mut missing = Missing::default();
         let is_late = start.elapsed() > SILENCE;
         for ((other, before), now) in others().zip(&before).zip(beats()?) {
-            if store.has(&left(other))? {
-                let reason = String::from_utf8_lossy(&store.get(&left(other))?).into_owned();
-                // What followed from another's end is no cause.
-                if !reason.is_empty() {
-                    words.push(format!("process {other} ended: {reason}"));
+            match reason(store, other)? {
+                // It ended because another is gone, which is no cause.
+                Some(reason) if reason.is_empty() => {}
+                Some(reason) => missing
+                    .words
+                    .push(format!("process {other} ended: {reason}")),
+                None if is_late && now == *before => {
+                    missing.silent.push(other);
+                    missing.words.push(format!(
+                        "process {other} gave no sign of life for {} s: it was killed, is stopped, or is cut off",
+                        SILENCE.as_secs()
+                    ));
                 }
-            } else if is_late && now == *before {
-                words.push(format!(
-                    "process {other} gave no sign of life for {} s: it was killed, is stopped, or is cut off",
-                    SILENCE.as_secs()
-                ));
+                None => {}
             }
         }
-        if is_late || !words.is_empty() {
-            return Ok(words);
+        if is_late || !missing.words.is_empty() {
+            return Ok(missing);
         }
         thread::sleep(BEAT / 2);
     }
 }
 
-/// Leaves a word, and waits for the others to leave one if the store ends with this process.
-fn tell(
-    store: &Store,
-    rank: usize,
-    size: usize,
-    reason: &str,
-    keeps_store: bool,
-) -> torch_ext::Result<()> {
+/// Leaves a word, and waits for `others` to leave one, who read the store that ends with this process.
+fn tell(store: &Store, rank: usize, reason: &str, others: &[usize]) -> torch_ext::Result<()> {
     store.set(&left(rank), reason.as_bytes())?;
     let start = Instant::now();
-    while keeps_store && start.elapsed() < LEAVE {
-        let mut all = true;
-        for other in 0..size {
-            all &= store.has(&left(other))?;
+    for &other in others {
+        while !store.has(&left(other))? && start.elapsed() < LEAVE {
+            thread::sleep(BEAT / 2);
         }
-        if all {
-            break;
-        }
-        thread::sleep(BEAT / 2);
     }
     Ok(())
 }
