@@ -2,6 +2,7 @@
 
 mod channels;
 mod convert;
+mod distributed;
 mod doctor;
 mod embed;
 mod eval;

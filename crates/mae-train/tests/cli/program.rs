@@ -226,3 +226,13 @@ pub fn numbers(run: &Path) -> Vec<(u64, [u64; 3])> {
         })
         .collect()
 }
+
+/// The loss of every step.
+pub fn losses(run: &Path) -> Vec<f64> {
+    let records = read_metrics(&run.join("metrics.jsonl")).unwrap();
+    let losses = records.iter().filter_map(|record| match record {
+        Record::Step { loss, .. } => Some(*loss),
+        _ => None,
+    });
+    losses.collect()
+}
