@@ -265,6 +265,7 @@ fn two_processes_judge_as_one_does() {
             "finetune.drop_path=0",
             "run.device=cpu",
             "run.workers=1",
+            "run.log_every=1",
             "knn.k=[1]",
         ] {
             command.args(["--set", pair]);
