@@ -24,6 +24,28 @@ fn main() {
         .include(&include)
         .include(include.join("torch/csrc/api/include"))
         .warnings(false);
+    if env::var_os("CARGO_FEATURE_NCCL").is_some() {
+        // NVIDIA's headers lie beside libtorch where set-up, or pip, has put them.
+        let nvidia = PathBuf::from(&lib).join("../../nvidia");
+        let nvidia = env::var_os("NVIDIA_DIR").map_or(nvidia, PathBuf::from);
+        let headers = [
+            ("cu13/include", "cuda_runtime.h"),
+            ("cu13/include/cccl", "cuda/std/version"),
+            ("nccl/include", "nccl.h"),
+        ];
+        for (folder, header) in headers {
+            let folder = nvidia.join(folder);
+            assert!(
+                folder.join(header).exists(),
+                "the feature nccl needs {header} in {}: install CUDA's libtorch with `cargo xtask setup --cuda`, \
+                 or set NVIDIA_DIR to the folder that has cu13 and nccl in it",
+                folder.display()
+            );
+            build.include(folder);
+        }
+        build.define("USE_C10D_NCCL", None);
+    }
+    println!("cargo:rerun-if-env-changed=NVIDIA_DIR");
     if env::var("CARGO_CFG_TARGET_ENV").as_deref() == Ok("msvc") {
         build.flag("/std:c++20").flag("/EHsc");
     } else {
@@ -36,6 +58,10 @@ fn main() {
     println!("cargo:rustc-link-search=native={lib}");
     println!("cargo:rustc-link-lib=torch_cpu");
     println!("cargo:rustc-link-lib=c10");
+    if env::var_os("CARGO_FEATURE_NCCL").is_some() {
+        println!("cargo:rustc-link-lib=torch_cuda");
+        println!("cargo:rustc-link-lib=c10_cuda");
+    }
     // Dependents read this as DEP_TORCH_EXT_LIB and put it into the run path of what they link.
     println!("cargo:lib={lib}");
     if env::var("CARGO_CFG_UNIX").is_ok() {

@@ -33,7 +33,7 @@ pub fn all(platform: Platform) -> &'static [Pin] {
     }
 }
 
-const LINUX_X86_64: [Pin; 17] = [
+const LINUX_X86_64: [Pin; 19] = [
     Pin {
         name: "torch",
         version: "2.13.0",
@@ -51,6 +51,18 @@ const LINUX_X86_64: [Pin; 17] = [
         version: "13.1.1.3",
         bytes: 423_138_758,
         sha256: "37936a16db8fe4ac1f065c2139360608a543a09275cb1a1af612e08cfa065436",
+    },
+    Pin {
+        name: "nvidia-cuda-cccl",
+        version: "13.0.85",
+        bytes: 3_120_526,
+        sha256: "e0da7ad981f3a8aff08241b5bfc1af868742a63e2762f53a5171c492ef242649",
+    },
+    Pin {
+        name: "nvidia-cuda-crt",
+        version: "13.0.88",
+        bytes: 134_086,
+        sha256: "2c8043c7c9e02492716426e9919fc78d2c5b3b2a7a768a88e952676b08aa55a4",
     },
     Pin {
         name: "nvidia-cuda-cupti",

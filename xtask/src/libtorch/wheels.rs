@@ -39,6 +39,9 @@ const NEEDED_BY_CPU: [(&str, &str); 2] = [
     ("nvidia-cuda-cupti", "libcupti.so."),
 ];
 
+/// Headers that those of libtorch include and no wheel requires: to compile against NCCL.
+const HEADERS: [&str; 2] = ["nvidia-cuda-cccl==13.0.85", "nvidia-cuda-crt==13.0.88"];
+
 /// NVIDIA's package without files: its optional parts name the packages that make up a CUDA release.
 const CUDA_TOOLKIT: &str = "cuda-toolkit";
 
@@ -70,6 +73,11 @@ pub fn fetch(pip: &Pip, platform: Platform, kind: Kind, staging: &Staging) -> Re
             )?);
         } else {
             libraries.push(requirement);
+        }
+    }
+    if kind == Kind::Cuda {
+        for headers in HEADERS {
+            libraries.push(Requirement::parse(headers)?);
         }
     }
     let libraries = merged(libraries)
