@@ -6,6 +6,7 @@ use std::path::Path;
 use std::process::{Child, Command, Output, Stdio};
 
 use mae_model::checkpoint::read_tensors;
+use mae_report::{Record, read_metrics};
 use tch::{Kind, Tensor};
 use tempfile::TempDir;
 
@@ -126,6 +127,31 @@ fn batches_that_do_not_divide_are_shared_nevertheless() {
     succeed(small(&path("one"), &more));
     succeed(shared(&path("three"), "3", &more));
     check_equal(&path("one"), &path("three"), 18);
+}
+
+#[test]
+fn targets_and_measurements_are_of_all_processes() {
+    let folder = TempDir::new().unwrap();
+    let path = |name: &str| folder.path().join(name);
+    let more = [
+        "model.target=pca",
+        "model.pca_components=8",
+        "run.eval_every=1",
+        "optim.epochs=1",
+    ];
+    succeed(small(&path("one"), &more));
+    succeed(shared(&path("two"), "2", &more));
+    check_equal(&path("one"), &path("two"), 20);
+    let accuracies = |run: &str| -> Vec<(String, f64)> {
+        let records = read_metrics(&path(run).join("metrics.jsonl")).unwrap();
+        let accuracies = records.into_iter().filter_map(|record| match record {
+            Record::Accuracy { protocol, top1, .. } => Some((protocol, top1)),
+            _ => None,
+        });
+        accuracies.collect()
+    };
+    assert!(!accuracies("one").is_empty());
+    assert_eq!(accuracies("one"), accuracies("two"));
 }
 
 #[test]
