@@ -9,7 +9,7 @@ use mae_model::checkpoint::read_config;
 use mae_train::checkpoint;
 use mae_train::export::{Verified, export_torchscript, images_for};
 
-use super::start_progress;
+use super::{lies_in, start_progress};
 
 /// What `--help` ends with.
 pub const EXAMPLES: &str = "Examples:
@@ -44,12 +44,20 @@ impl ExportArgs {
     /// Writes the file, verifies it and says how to use it.
     pub fn run(&self) -> Result<ExitCode> {
         let _progress = start_progress()?;
+        let weights = checkpoint::find_model(&self.from).context("--from")?;
+        for read in [Some(&weights), self.image.as_ref()].into_iter().flatten() {
+            ensure!(
+                !lies_in(&self.torchscript, read),
+                "--torchscript {} is what is to be read, {}: give another name",
+                self.torchscript.display(),
+                read.display()
+            );
+        }
         ensure!(
             self.overwrite || !self.torchscript.exists(),
             "{} is there already: replace it with --overwrite, or give another name",
             self.torchscript.display()
         );
-        let weights = checkpoint::find_model(&self.from).context("--from")?;
         let (encoder, _) = read_config(&weights)?;
         let (images, what) = images_for(self.image.as_deref(), &weights, &encoder)?;
         let verified = export_torchscript(&weights, &images, &self.torchscript)?;

@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 use std::process::ExitCode;
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Result, bail, ensure};
 use clap::Args;
 use mae_train::inspect::{Inspection, contact_sheet, inspect};
 
@@ -49,6 +49,13 @@ impl InspectArgs {
     /// Prints what is there.
     pub fn run(&self) -> Result<ExitCode> {
         let progress = start_progress()?;
+        if let Some(Some(file)) = &self.contact_sheet {
+            ensure!(
+                !file.exists(),
+                "--contact-sheet={} is there already: give another name",
+                file.display()
+            );
+        }
         let found = inspect(&self.path, self.channels, self.sample, &progress)?;
         let text = match self.json {
             true => serde_json::to_string_pretty(&found)? + "\n",

@@ -63,6 +63,9 @@ fn the_file_gives_what_the_model_gives() {
     check(&out, &run);
 
     assert!(fail(export(&run, &out, &[])).contains("encoder.pt is there already: replace it with"));
+    let model = model_of(&run);
+    let message = fail(export(&run, &model, &["--overwrite"]));
+    assert!(message.contains("is what is to be read"), "{message}");
     let photo = folder.path().join("photo.png");
     image::RgbImage::from_fn(40, 30, |x, y| image::Rgb([x as u8 * 6, y as u8 * 8, 90]))
         .save(&photo)
