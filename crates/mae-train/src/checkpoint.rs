@@ -107,6 +107,11 @@ pub fn find_model(path: &Path) -> Result<PathBuf> {
         return Ok(path.join(MODEL));
     }
     if path.is_dir() {
+        ensure!(
+            !path.join("config.json").exists(),
+            "{}: the folder of another program's model; make it this program's with: mae-train convert {0} base.safetensors",
+            path.display()
+        );
         let latest = latest(&RunDir::checkpoints_of(path))?.with_context(|| {
             format!(
                 "{} has no checkpoints: give a run's folder or a model.safetensors",

@@ -25,7 +25,7 @@ pub use images::{Broken, Class, Images, Sizes};
 pub use run::{Accuracy, Checkpoint, History, Run};
 pub use sheet::contact_sheet;
 pub use tensors::Group;
-pub use weights::{Model, Parameters, Weights};
+pub use weights::{Embeddings, Model, Parameters, Weights};
 
 /// What something is, and what is in it.
 #[derive(Clone, Debug, Serialize)]

@@ -267,7 +267,8 @@ fn is_png(path: &Path) -> Result<bool> {
 /// Refuses files that have no decoder, which is what predicts.
 fn check_decoder(file: &Path) -> Result<()> {
     let found = match FileKind::of(&read_tensors(file)?.1) {
-        FileKind::MaskedAutoencoder | FileKind::Foreign => return Ok(()),
+        // What these hold instead is said where they are loaded.
+        FileKind::MaskedAutoencoder | FileKind::Embeddings | FileKind::Foreign => return Ok(()),
         FileKind::Encoder => "an encoder alone",
         FileKind::Classifier => "a classifier",
         FileKind::Tokenizer => "a tokenizer",
