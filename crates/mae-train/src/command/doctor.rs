@@ -29,7 +29,8 @@ pub struct DoctorArgs {
     /// Where the run would be written: its disk is what counts [default: runs]
     #[arg(long, value_name = "DIR")]
     out: Option<PathBuf>,
-    /// How long to train for measuring; the loader and the updates alone take half of it each
+    /// How long to train for measuring; the loader and the updates alone take half of it each, and all of it up to about
+    /// three times as long
     #[arg(long, value_name = "SECONDS", default_value_t = 10.0, value_parser = seconds)]
     seconds: f64,
     /// Prints one line of JSON: sizes in bytes, times in seconds, speeds in images a second
@@ -226,14 +227,21 @@ fn describe_speed(report: &mut Report, speed: &Speed, found: &Diagnosis) {
             100.0 * speed.waiting
         ),
     };
-    if let Some(plan) = &found.plan
-        && speed.accumulated < plan.accumulate
-    {
-        limit += &format!(
-            "; measured with updates of {} instead of {}",
-            counted(speed.accumulated as u64, "batch"),
-            plan.accumulate
-        );
+    if let Some(plan) = &found.plan {
+        if speed.accumulated < plan.accumulate {
+            limit += &format!(
+                "; measured with updates of {} instead of {}",
+                counted(speed.accumulated as u64, "batch"),
+                plan.accumulate
+            );
+        }
+        if speed.batch < plan.batch_size {
+            limit += &format!(
+                "; measured with batches of {} instead of {}, which would take too long: a run may be faster",
+                counted(speed.batch as u64, "image"),
+                plan.batch_size
+            );
+        }
     }
     report.row("", &limit);
 }
