@@ -26,9 +26,10 @@ ones are named, and are no error.";
 pub struct InspectArgs {
     /// A file of weights, the folder of a run or of an evaluation, or images
     path: PathBuf,
-    /// Of images, the channels to read them with: 3, or 1 for luma; arrays and files of bands need their own number
-    #[arg(long, value_name = "NUMBER", default_value_t = 3)]
-    channels: usize,
+    /// Of images, the channels to read them with: 3, or 1 for luma; arrays and files of bands have their own number
+    /// [default: that of the first image if it is one of these, else 3]
+    #[arg(long, value_name = "NUMBER")]
+    channels: Option<usize>,
     /// Of images, decodes only so many, chosen at random
     #[arg(long, value_name = "NUMBER")]
     sample: Option<usize>,
