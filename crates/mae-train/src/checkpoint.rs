@@ -122,7 +122,7 @@ pub fn find_model(path: &Path) -> Result<PathBuf> {
     }
     ensure!(
         path.exists(),
-        "{}: there is no such file or folder",
+        "{}: there is no such file or folder; give a run's folder, a checkpoint's folder or a model.safetensors",
         path.display()
     );
     Ok(path.into())

@@ -197,6 +197,11 @@ impl ReconstructArgs {
                 (MaskSampler::Grid, "in a grid")
             }
         };
+        (sampler.kept(grid, ratio)).context(match (self.mask_ratio, self.sampler) {
+            (Some(_), _) => "--mask-ratio",
+            (None, Some(_)) => "--sampler; --mask-ratio gives another share",
+            (None, None) => "the run's `mask`; --mask-ratio gives another share",
+        })?;
         let masking = Masking::Sampled {
             sampler,
             ratio,

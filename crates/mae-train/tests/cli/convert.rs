@@ -348,7 +348,7 @@ fn weights_that_do_not_fit_a_run_leave_no_run_behind() {
         world.still("second", "absent.safetensors", &[]),
         &["`run.init`", "there is no such file"],
     );
-    assert!(!world.path("second/config.toml").exists());
+    assert!(!world.path("second").exists());
     succeed(world.still("second", "first", &[]));
 }
 
@@ -398,7 +398,7 @@ fn weights_that_must_be_converted_first_are_named() {
         ),
         (
             "timm/model.safetensors",
-            "the encoder of a ViT in timm's layout",
+            "a ViT with a head of classes in timm's layout",
         ),
     ] {
         for command in takers(&world, &fixture(file)) {

@@ -283,6 +283,10 @@ fn what_cannot_be_drawn_is_explained() {
         &["run/config.toml"],
         "run/config.toml: the content is no image",
     );
+    refused(
+        &["images", "--mask-ratio", "1.5"],
+        "--mask-ratio: mask_ratio: expected",
+    );
     refused(&["images", "--mask-ratio", "1.5"], "found 1.5");
     refused(
         &["images", "--sampler", "grid", "--mask-ratio", "0.5"],
