@@ -79,7 +79,11 @@ fn describe(found: &Diagnosis, now: u64) -> String {
         describe_speed(&mut report, speed, found);
     }
     if let Some(time) = &found.time {
-        describe_time(&mut report, time, now);
+        let is_bound = matches!(
+            (&found.speed, &found.plan),
+            (Some(speed), Some(plan)) if speed.batch < plan.batch_size
+        );
+        describe_time(&mut report, time, is_bound, now);
     }
     if let Some(disk) = &found.disk {
         let free = match disk.free {
@@ -237,7 +241,7 @@ fn describe_speed(report: &mut Report, speed: &Speed, found: &Diagnosis) {
         }
         if speed.batch < plan.batch_size {
             limit += &format!(
-                "; measured with batches of {} instead of {}, which would take too long: a run may be faster",
+                "; measured with batches of {} instead of {}, which would take too long; a run is faster, for part of an update takes the same time for any number",
                 counted(speed.batch as u64, "image"),
                 plan.batch_size
             );
@@ -246,7 +250,7 @@ fn describe_speed(report: &mut Report, speed: &Speed, found: &Diagnosis) {
     report.row("", &limit);
 }
 
-fn describe_time(report: &mut Report, time: &RunTime, now: u64) {
+fn describe_time(report: &mut Report, time: &RunTime, is_bound: bool, now: u64) {
     let mut parts = vec![format!("{} an epoch", duration(time.epoch))];
     let least = 0.01 * time.total;
     for (seconds, name) in [
@@ -262,7 +266,8 @@ fn describe_time(report: &mut Report, time: &RunTime, now: u64) {
     report.row(
         "time",
         &format!(
-            "{} = {:.2} device-hours: {}; begun now it ends on {}",
+            "{}{} = {:.2} device-hours: {}; begun now it ends on {}",
+            if is_bound { "at most " } else { "" },
             duration(time.total),
             time.total / 3600.0,
             parts.join(", "),

@@ -55,8 +55,6 @@ impl Speed {
 
 /// So small that weights hardly move: they stay fit for measuring.
 const LR: f64 = 1e-6;
-/// Updates that are not counted: memory is touched for the first time, code is loaded.
-const WARM_UP: usize = 1;
 /// Batches that updates take in turn, alone.
 const BATCHES: usize = 4;
 
@@ -133,13 +131,17 @@ fn images_at_once(
     loop {
         let loader = data::loader(&with_batch(config, tried), Arc::clone(dataset))?;
         let mut took = budget;
-        // The first one is not counted, if there are two.
-        for batch in loader.epoch(0, 0).take(1 + WARM_UP) {
+        // The first one does not count, if there are two: memory is touched for the first time, code is loaded.
+        for batch in loader.epoch(0, 0).take(2) {
             let batch = batch?;
             let started = Instant::now();
             state.update(&[batch], LR)?;
             synchronize(config.device);
             took = started.elapsed().as_secs_f64();
+            if SHARE * took > budget {
+                // Slower than all of the measuring: a second one would say no more.
+                break;
+            }
         }
         // At least in proportion: part of an update is the same for any number of images.
         let fitting = (tried as f64 * budget / took) as usize;
@@ -175,9 +177,6 @@ fn updates_alone(
         synchronize(config.device);
         Ok(batch.len())
     };
-    for _ in 0..WARM_UP {
-        update(state)?;
-    }
     let started = Instant::now();
     let mut images = 0;
     loop {

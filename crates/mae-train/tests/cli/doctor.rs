@@ -210,4 +210,5 @@ fn a_batch_that_would_take_too_long_is_measured_in_part() {
     assert!(started.elapsed().as_secs_f64() < 20.0);
     let said = text(&succeed(doctor(&keys)).stdout).replace("\n          ", " ");
     assert!(said.contains("instead of 4096"), "{said}");
+    assert!(said.contains("time      at most "), "{said}");
 }
