@@ -42,7 +42,7 @@ pub enum DataError {
     },
 
     /// A file or a folder cannot be read.
-    #[error("cannot read {}", path.display())]
+    #[error("cannot read {}; check its name and permissions", path.display())]
     Io {
         /// The file or the folder.
         path: PathBuf,
@@ -159,13 +159,15 @@ impl DataError {
 }
 
 fn list_broken(first: &[(String, String)], broken: usize) -> String {
-    let mut list = first
+    const SHOWN: usize = 3;
+    let shown = &first[..first.len().min(SHOWN)];
+    let mut list = shown
         .iter()
         .map(|(name, reason)| format!("{name} ({reason})"))
         .collect::<Vec<_>>()
         .join(", ");
-    if broken > first.len() {
-        list += &format!(", and {} more", broken - first.len());
+    if broken > shown.len() {
+        list += &format!(", and {} more", broken - shown.len());
     }
     list
 }

@@ -5,8 +5,10 @@ mod npy;
 mod resize;
 mod tiff;
 
+use std::panic::catch_unwind;
+
 pub(crate) use self::decode::kind_of;
-use self::decode::{Decoded, Meaning, other_channels};
+use self::decode::{Decoded, Meaning, other_channels, read_with};
 use crate::error::DataError;
 use crate::pixels::{PixelKind, Pixels};
 
@@ -100,6 +102,12 @@ impl Image {
             reason,
         })?;
         Image::new(decoded.height, decoded.width, channels, decoded.pixels)
+    }
+
+    /// How many channels the content of a file of bands or of an array has, which is what it must be decoded with;
+    /// `None` of a picture and of what is neither.
+    pub fn bands(content: &[u8]) -> Option<usize> {
+        catch_unwind(|| decode::bands(content)).ok().flatten()
     }
 
     /// The image of a data set of `kind`: bytes are widened, numbers are never narrowed to bytes.

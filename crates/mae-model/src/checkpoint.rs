@@ -10,7 +10,9 @@ use std::path::Path;
 use safetensors::{Dtype, SafeTensorError, SafeTensors, View};
 use tch::{Device, Kind, Tensor, no_grad};
 
-use crate::{MaeConfig, MaskedAutoencoderViT, ModelError, Normalization, Result};
+use crate::file_kind::guess;
+use crate::formats::is_torch_file;
+use crate::{FileKind, MaeConfig, MaskedAutoencoderViT, ModelError, Normalization, Result};
 
 pub(crate) const CONFIG: &str = "config";
 pub(crate) const NORMALIZATION: &str = "normalization";
@@ -33,7 +35,7 @@ impl MaskedAutoencoderViT {
     /// The file appears whole or not at all.
     ///
     /// # Errors
-    /// [`ModelError::Io`] or [`ModelError::Format`] if it cannot be written.
+    /// [`ModelError::Write`] if it cannot be written.
     pub fn save(&self, path: &Path) -> Result<()> {
         let metadata = HashMap::from([
             (CONFIG.to_string(), json(self.config())),
@@ -52,7 +54,7 @@ impl MaskedAutoencoderViT {
         if part_of(path, &metadata)? == Part::Encoder {
             return Err(ModelError::EncoderOnly { path: path.into() });
         }
-        let config: MaeConfig = from_metadata(path, &metadata, CONFIG)?;
+        let config = config_of(path, &tensors, &metadata)?;
         let normalization: Normalization = from_metadata(path, &metadata, NORMALIZATION)?;
         let model = Self::new(&config, &normalization, device, 0)?;
         copy_into(path, model.parameters(), &tensors)?;
@@ -76,11 +78,48 @@ impl MaskedAutoencoderViT {
 /// # Errors
 /// If the file is not whole or lacks its metadata.
 pub fn read_config(path: &Path) -> Result<(MaeConfig, Normalization)> {
-    let (_, metadata) = read_tensors(path)?;
+    let (tensors, metadata) = read_tensors(path)?;
     Ok((
-        from_metadata(path, &metadata, CONFIG)?,
+        config_of(path, &tensors, &metadata)?,
         from_metadata(path, &metadata, NORMALIZATION)?,
     ))
+}
+
+/// The configuration of the Masked Autoencoder, or of its encoder, that a file holds.
+///
+/// # Errors
+/// [`ModelError::Foreign`] with what the file holds instead, and what to do with that.
+pub(crate) fn config_of(
+    path: &Path,
+    tensors: &BTreeMap<String, Tensor>,
+    metadata: &HashMap<String, String>,
+) -> Result<MaeConfig> {
+    const GIVE: &str = "give the checkpoint of a pre-training run";
+    let problem = match FileKind::of(metadata) {
+        FileKind::MaskedAutoencoder | FileKind::Encoder => {
+            return from_metadata(path, metadata, CONFIG);
+        }
+        FileKind::Embeddings => {
+            format!("embeddings that mae-train embed wrote, no weights; {GIVE}")
+        }
+        FileKind::Classifier => format!("a classifier's weights, no Masked Autoencoder's; {GIVE}"),
+        FileKind::Tokenizer => format!("a tokenizer's weights, no Masked Autoencoder's; {GIVE}"),
+        FileKind::Foreign => format!(
+            "metadata key `{CONFIG}` is missing, so it is not in this program's format; it seems to be {}; \
+             bring it in, if it is a ViT, with: {}",
+            guess(&|key| tensors.keys().any(|found| found.contains(key))),
+            conversion(path)
+        ),
+    };
+    Err(ModelError::Foreign {
+        path: path.into(),
+        problem,
+    })
+}
+
+/// The command that makes a file this program's.
+fn conversion(path: &Path) -> String {
+    format!("mae-train convert {} base.safetensors", path.display())
 }
 
 /// How much of a model a file with this metadata holds.
@@ -99,19 +138,46 @@ pub(crate) fn part_of(path: &Path, metadata: &HashMap<String, String>) -> Result
 /// Copies a file's tensors into `parameters`, all or none.
 ///
 /// # Errors
-/// [`ModelError::Keys`] with every key that is missing, extra or of another shape.
+/// [`ModelError::Keys`] with every key that is missing, extra or of another shape;
+/// [`ModelError::NotFinite`] if nothing could be computed of the values.
 pub(crate) fn copy_into(
     path: &Path,
     parameters: BTreeMap<String, Tensor>,
     tensors: &BTreeMap<String, Tensor>,
 ) -> Result<()> {
     check_keys(path, &parameters, tensors)?;
+    check_finite(path, parameters.keys().map(|key| (key, &tensors[key])))?;
     no_grad(|| {
         for (key, mut parameter) in parameters {
             parameter.f_copy_(&tensors[&key])?;
         }
         Ok(())
     })
+}
+
+/// Refuses tensors that hold a NaN or an infinity.
+///
+/// # Errors
+/// [`ModelError::NotFinite`] with the number of such values in each.
+pub(crate) fn check_finite<'a>(
+    path: &Path,
+    tensors: impl IntoIterator<Item = (&'a String, &'a Tensor)>,
+) -> Result<()> {
+    let mut damaged = Vec::new();
+    for (key, tensor) in tensors {
+        let finite = tensor.f_isfinite()?;
+        if finite.f_all()?.f_int64_value(&[])? == 0 {
+            let values = finite.f_logical_not()?.f_sum(Kind::Int64)?;
+            damaged.push(format!("{key} ({})", values.f_int64_value(&[])?));
+        }
+    }
+    match damaged.is_empty() {
+        true => Ok(()),
+        false => Err(ModelError::NotFinite {
+            path: path.into(),
+            tensors: damaged,
+        }),
+    }
 }
 
 /// Compares the keys and shapes of a file's tensors with those it should have.
@@ -152,32 +218,33 @@ pub fn check_keys(
 /// Writes tensors and metadata beside `path`, then renames: a reader sees the old file or the new one.
 ///
 /// # Errors
-/// [`ModelError::Io`] or [`ModelError::Format`] with the path.
+/// [`ModelError::Write`] with the path.
 pub fn write_tensors(
     path: &Path,
     tensors: &BTreeMap<String, Tensor>,
     metadata: HashMap<String, String>,
 ) -> Result<()> {
-    let io = |source| ModelError::Io {
+    let io = |error| ModelError::Write {
         path: path.into(),
-        source,
+        error,
     };
     let partial = path.with_extension("safetensors.partial");
     let views = tensors
         .iter()
         .map(|(key, tensor)| Ok((key, HostView::new(tensor)?)));
     let views: Vec<_> = views.collect::<Result<_>>()?;
-    let written = safetensors::serialize_to_file(views, Some(metadata), &partial)
-        .map_err(|source| ModelError::Format {
-            path: path.into(),
-            source,
-        })
-        .and_then(|()| {
-            File::open(&partial)
-                .and_then(|file| file.sync_all())
-                .map_err(io)
-        })
-        .and_then(|()| std::fs::rename(&partial, path).map_err(io));
+    let write = || {
+        // serialize_to_file makes files that only their owner can read: a usual one tells what the others may.
+        let usual = File::create(&partial).and_then(|file| file.metadata());
+        let permissions = usual.map_err(io)?.permissions();
+        safetensors::serialize_to_file(views, Some(metadata), &partial)
+            .map_err(|error| io(std::io::Error::other(error)))?;
+        std::fs::set_permissions(&partial, permissions)
+            .and_then(|()| File::open(&partial)?.sync_all())
+            .and_then(|()| std::fs::rename(&partial, path))
+            .map_err(io)
+    };
+    let written = write();
     if written.is_err() {
         // What went wrong is reported; a left-over file would only confuse.
         let _ = std::fs::remove_file(&partial);
@@ -188,7 +255,7 @@ pub fn write_tensors(
 /// Reads all tensors of a safetensors file to the CPU, and its metadata.
 ///
 /// # Errors
-/// [`ModelError::Io`] or [`ModelError::Format`] with the path.
+/// [`ModelError::Io`] or [`ModelError::Format`] with the path; [`ModelError::Foreign`] if it is a file of PyTorch.
 pub fn read_tensors(path: &Path) -> Result<(BTreeMap<String, Tensor>, HashMap<String, String>)> {
     let format = |source| ModelError::Format {
         path: path.into(),
@@ -198,6 +265,15 @@ pub fn read_tensors(path: &Path) -> Result<(BTreeMap<String, Tensor>, HashMap<St
         path: path.into(),
         source,
     })?;
+    if is_torch_file(&bytes) {
+        return Err(ModelError::Foreign {
+            path: path.into(),
+            problem: format!(
+                "a file of torch.save, expected this program's format; bring it in with: {}",
+                conversion(path)
+            ),
+        });
+    }
     let (_, header) = SafeTensors::read_metadata(&bytes).map_err(format)?;
     let metadata = header.metadata().clone().unwrap_or_default();
     let mut tensors = BTreeMap::new();

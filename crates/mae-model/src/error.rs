@@ -36,6 +36,14 @@ pub enum ModelError {
         /// The system's reason.
         source: std::io::Error,
     },
+    /// A file that cannot be written.
+    #[error("cannot write {}: {error}; check that the folder may be written to and has space left, or give another", path.display())]
+    Write {
+        /// The file or folder.
+        path: PathBuf,
+        /// The reason, which is in the message.
+        error: std::io::Error,
+    },
     /// A file that is no whole safetensors file.
     #[error("{}: not a complete safetensors file ({source}); it may be cut short or of another format", path.display())]
     Format {
@@ -67,6 +75,22 @@ pub enum ModelError {
         path: PathBuf,
         /// What is wrong, what was expected, and what can be done.
         problem: String,
+    },
+    /// Weights of another architecture than the model's.
+    #[error("{}: weights of another architecture: {}", path.display(), differences.join("; "))]
+    Architecture {
+        /// The file.
+        path: PathBuf,
+        /// Each dimension, in both, and the remedy.
+        differences: Vec<String>,
+    },
+    /// Weights that are NaN or infinite, of which nothing can be computed.
+    #[error("{}: values are NaN or infinite in {} tensors, {}; the file is damaged, or of a training that diverged: give another checkpoint", path.display(), tensors.len(), few(tensors))]
+    NotFinite {
+        /// The file.
+        path: PathBuf,
+        /// Each tensor, and how many of its values: `key (3)`.
+        tensors: Vec<String>,
     },
     /// What must be said beside a file of weights, because it does not say it.
     #[error("{} does not say {}", path.display(), missing.join("; nor "))]
@@ -104,7 +128,17 @@ fn describe_keys(missing: &[String], extra: &[String], misshaped: &[String]) -> 
     ]
     .iter()
     .filter(|(_, keys)| !keys.is_empty())
-    .map(|(what, keys)| format!("{} tensors {what}: {}", keys.len(), keys.join(", ")))
+    .map(|(what, keys)| format!("{} tensors {what}: {}", keys.len(), few(keys)))
     .collect::<Vec<_>>()
     .join("; ")
+}
+
+/// The first of some names, and how many more there are.
+fn few(names: &[String]) -> String {
+    const SHOWN: usize = 8;
+    let list = names[..names.len().min(SHOWN)].join(", ");
+    match names.len().saturating_sub(SHOWN) {
+        0 => list,
+        more => format!("{list} and {more} more"),
+    }
 }

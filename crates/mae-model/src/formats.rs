@@ -37,11 +37,12 @@ use std::path::{Path, PathBuf};
 use serde_json::Value;
 use tch::Tensor;
 
-use crate::checkpoint::{CONFIG, read_tensors};
-use crate::{MaeConfig, ModelError, Normalization, Result};
+use crate::checkpoint::{check_finite, read_tensors};
+use crate::{FileKind, MaeConfig, ModelError, Normalization, Result};
 
 pub use crate::checkpoint::Part;
 pub use channels::Adapt;
+pub(crate) use torch_file::is_torch_file;
 
 /// A layout of weights.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -99,13 +100,14 @@ pub struct Weights {
 /// # Errors
 /// [`ModelError::Unsaid`] with everything that must be said beside the file;
 /// [`ModelError::Foreign`] or [`ModelError::Keys`] if it is of another kind of model;
-/// [`ModelError::Config`] if it contradicts `options`; or if it is not whole.
+/// [`ModelError::Config`] if it contradicts `options`; [`ModelError::NotFinite`] if a value is NaN or infinite; or if it is not whole.
 pub fn read(path: &Path, options: &ReadOptions) -> Result<Weights> {
     let mut weights = match Source::recognise(path)? {
         Source::Native(tensors, metadata) => native::read(path, tensors, &metadata, options)?,
         Source::Other(found) => dimensions::settle(*found, options)?,
     };
     dimensions::check_layout(&weights)?;
+    check_finite(path, &weights.tensors)?;
     match (options.channels, options.normalization.clone()) {
         (Some((channels, adapt)), said) if channels != weights.config.channels => {
             weights = weights.with_channels(channels, adapt, said)?;
@@ -200,11 +202,11 @@ impl Source {
                 path: path.into(),
                 source,
             })?;
-        if torch_file::is_torch_file(&first) {
+        if is_torch_file(&first) {
             return Ok(Self::other(authors::read(path)?));
         }
         let (tensors, metadata) = read_tensors(path)?;
-        if metadata.contains_key(CONFIG) {
+        if FileKind::of(&metadata) != FileKind::Foreign {
             return Ok(Self::Native(tensors, metadata));
         }
         let config = match read_json(&folder.join("config.json")) {

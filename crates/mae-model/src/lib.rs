@@ -53,7 +53,7 @@ pub mod vit;
 pub use classifier::VitClassifier;
 pub use config::{LossRegion, MaeConfig, Target};
 pub use error::ModelError;
-pub use file_kind::FileKind;
+pub use file_kind::{EMBEDDINGS, FileKind, guess};
 pub use flops::Flops;
 pub use kernels::{Kernels, TakenThreads};
 pub use mae::MaskedAutoencoderViT;

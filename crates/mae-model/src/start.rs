@@ -3,11 +3,10 @@
 use std::path::Path;
 
 use crate::checkpoint::{
-    CONFIG, NORMALIZATION, Part, copy_into, from_metadata, part_of, read_tensors,
+    NORMALIZATION, Part, config_of, copy_into, from_metadata, part_of, read_tensors,
 };
 use crate::classifier::resize_positions;
-use crate::config::invalid;
-use crate::{MaeConfig, MaskedAutoencoderViT, Normalization, Result};
+use crate::{MaeConfig, MaskedAutoencoderViT, ModelError, Normalization, Result};
 
 /// What a model started from.
 #[derive(Clone, Debug, PartialEq)]
@@ -26,51 +25,28 @@ impl MaskedAutoencoderViT {
     /// are interpolated.
     ///
     /// # Errors
-    /// [`ModelError::Keys`](crate::ModelError::Keys) with every key that is missing, extra or of another shape;
-    /// [`ModelError::Config`](crate::ModelError::Config) if attention heads or the epsilon of norms are others, which
-    /// no shape shows; or if the file is not whole or lacks its metadata. Then nothing changed.
+    /// [`ModelError::Keys`] with every key that is missing, extra or of another shape;
+    /// [`ModelError::Architecture`] with every dimension that is another, be it one that no shape shows;
+    /// or if the file is not whole, not finite or lacks its metadata. Then nothing changed.
     pub fn start_from(&self, path: &Path) -> Result<Start> {
         let (mut found, metadata) = read_tensors(path)?;
-        let from: MaeConfig = from_metadata(path, &metadata, CONFIG)?;
+        let from = config_of(path, &found, &metadata)?;
         let normalization = from_metadata(path, &metadata, NORMALIZATION)?;
         let part = part_of(path, &metadata)?;
         let config = self.config();
-        let whole = part == Part::Whole;
-        let checks = [
-            (
-                "num_heads",
-                config.num_heads as f64,
-                from.num_heads as f64,
-                true,
-            ),
-            (
-                "decoder_num_heads",
-                config.decoder_num_heads as f64,
-                from.decoder_num_heads as f64,
-                whole,
-            ),
-            (
-                "layer_norm_eps",
-                config.layer_norm_eps,
-                from.layer_norm_eps,
-                true,
-            ),
-        ];
-        for (key, ours, theirs, is_there) in checks {
-            if is_there && ours != theirs {
-                return Err(invalid(
-                    key,
-                    ours,
-                    format!("{theirs} as in {}", path.display()),
-                ));
-            }
+        let differences = differences(config, &from, part);
+        if !differences.is_empty() {
+            return Err(ModelError::Architecture {
+                path: path.into(),
+                differences,
+            });
         }
 
         let is_target = |key: &String| key.starts_with("target.");
         let mut parameters = self.parameters();
         parameters.retain(|key, _| !is_target(key));
         found.retain(|key, _| !is_target(key));
-        if !whole {
+        if part == Part::Encoder {
             // A mask token is the decoder's, even where the encoder sees it.
             parameters
                 .retain(|key, _| !key.starts_with("decoder_") && !key.ends_with("mask_token"));
@@ -91,4 +67,43 @@ impl MaskedAutoencoderViT {
             normalization,
         })
     }
+}
+
+/// What differs between the model of a run and that of a file, with the remedy.
+fn differences(run: &MaeConfig, file: &MaeConfig, part: Part) -> Vec<String> {
+    let encoder = |config: &MaeConfig| {
+        [
+            ("patch_size", config.patch_size as f64),
+            ("embed_dim", config.embed_dim as f64),
+            ("depth", config.depth as f64),
+            ("num_heads", config.num_heads as f64),
+            ("mlp_ratio", config.mlp_ratio),
+            ("layer_norm_eps", config.layer_norm_eps),
+        ]
+    };
+    let decoder = |config: &MaeConfig| {
+        [
+            ("decoder_embed_dim", config.decoder_embed_dim as f64),
+            ("decoder_depth", config.decoder_depth as f64),
+            ("decoder_num_heads", config.decoder_num_heads as f64),
+        ]
+    };
+    let mut pairs: Vec<_> = encoder(run).into_iter().zip(encoder(file)).collect();
+    if part == Part::Whole {
+        pairs.extend(decoder(run).into_iter().zip(decoder(file)));
+    }
+    let mut differences: Vec<String> = (pairs.into_iter())
+        .filter(|((_, ours), (_, theirs))| ours != theirs)
+        .map(|((key, ours), (_, theirs))| {
+            format!("`{key}` is {ours}, expected {theirs} as in the file: set model.{key}={theirs}")
+        })
+        .collect();
+    let (ours, theirs) = (run.channels, file.channels);
+    if ours != theirs {
+        differences.push(format!(
+            "the run's images have {ours} channels, the file's {theirs}: \
+             mae-train convert FILE NEW.safetensors --channels {ours} --adapt mean makes weights for {ours}"
+        ));
+    }
+    differences
 }

@@ -110,6 +110,11 @@ pub fn find_model(path: &Path) -> Result<PathBuf> {
         return Ok(path.join(MODEL));
     }
     if path.is_dir() {
+        ensure!(
+            !path.join("config.json").exists(),
+            "{}: the folder of another program's model; make it this program's with: mae-train convert {0} base.safetensors",
+            path.display()
+        );
         let latest = latest(&RunDir::checkpoints_of(path))?.with_context(|| {
             format!(
                 "{} has no checkpoints: give a run's folder or a model.safetensors",
@@ -120,7 +125,7 @@ pub fn find_model(path: &Path) -> Result<PathBuf> {
     }
     ensure!(
         path.exists(),
-        "{}: there is no such file or folder",
+        "{}: there is no such file or folder; give a run's folder, a checkpoint's folder or a model.safetensors",
         path.display()
     );
     Ok(path.into())

@@ -58,6 +58,11 @@ fn free_folder(name: &str) -> PathBuf {
         .expect("numbers do not end")
 }
 
+/// Whether `file` is there, and is `place` or lies in it.
+fn lies_in(file: &Path, place: &Path) -> bool {
+    matches!((file.canonicalize(), place.canonicalize()), (Ok(file), Ok(place)) if file.starts_with(&place))
+}
+
 /// Writes to standard output; a reader that has seen enough, as `head`, is no error.
 fn write_stdout(write: impl FnOnce(&mut dyn Write) -> io::Result<()>) -> Result<ExitCode> {
     let mut stdout = io::stdout().lock();

@@ -114,7 +114,7 @@ impl Diagnosis {
     }
 }
 
-/// Examines the run of `config` that would be written into `out`, measuring for about twice `seconds`.
+/// Examines the run of `config` that would be written into `out`, measuring for two to three times `seconds`.
 ///
 /// Nothing is written. What would stop the run is a [`Finding`] of the result, as far as it can go on without it.
 ///
@@ -179,10 +179,9 @@ pub fn examine(
     if let Some(dataset) = &dataset
         && found.can_start()
     {
-        let measured = start(&mut config, dataset).and_then(|(loader, normalization)| {
+        let measured = start(&mut config, dataset).and_then(|normalization| {
             let start_s = started.elapsed().as_secs_f64();
-            let speed =
-                measure::measure(&config, dataset, &loader, &normalization, seconds, progress)?;
+            let speed = measure::measure(&config, dataset, &normalization, seconds, progress)?;
             Ok((start_s, speed))
         });
         if let Some((start_s, speed)) = found.keep("data", measured)
@@ -211,15 +210,13 @@ pub fn examine(
 }
 
 /// What comes before the first update of a run.
-fn start(
-    config: &mut RunConfig,
-    dataset: &Arc<dyn Dataset>,
-) -> Result<(mae_data::Loader, mae_model::Normalization)> {
+fn start(config: &mut RunConfig, dataset: &Arc<dyn Dataset>) -> Result<mae_model::Normalization> {
     let (grid, seed) = (config.grid, config.seed);
     let normalization =
         data::settle_normalization(&mut config.data, &grid, seed, dataset.as_ref())?;
-    let loader = data::loader(config, Arc::clone(dataset), &World::alone())?;
-    Ok((loader, normalization))
+    // It refuses what makes no batches.
+    data::loader(config, Arc::clone(dataset), &World::alone())?;
+    Ok(normalization)
 }
 
 /// Whether the images can be classified, as `run.eval_every` must.
@@ -315,6 +312,7 @@ pub(crate) mod tests {
         together: 1024.0,
         waiting: 0.01,
         mfu: 0.5,
+        batch: 64,
         accumulated: 1,
         picture_s: 0.25,
         picture_bytes: 1000,

@@ -25,7 +25,7 @@ pub use images::{Broken, Class, Images, Sizes};
 pub use run::{Accuracy, Checkpoint, History, Run};
 pub use sheet::contact_sheet;
 pub use tensors::Group;
-pub use weights::{Model, Parameters, Weights};
+pub use weights::{Embeddings, Model, Parameters, Weights};
 
 /// What something is, and what is in it.
 #[derive(Clone, Debug, Serialize)]
@@ -41,13 +41,14 @@ pub enum Inspection {
     Images(Box<Images>),
 }
 
-/// Looks at what is at `path`; of images, read with `channels`, at `sample` random ones, or at all.
+/// Looks at what is at `path`; of images, read with `channels` or as many as the first one has, at `sample` random
+/// ones, or at all.
 ///
 /// # Errors
 /// If there is nothing, or it is none of what is known, or damaged so far that nothing can be said of it.
 pub fn inspect(
     path: &Path,
-    channels: usize,
+    channels: Option<usize>,
     sample: Option<usize>,
     progress: &Progress,
 ) -> Result<Inspection> {
@@ -55,7 +56,7 @@ pub fn inspect(
     let is_there = path.exists() || DataSource::of(path) == DataSource::Tar;
     ensure!(
         is_there,
-        "{}: there is no such file or folder",
+        "{}: there is no such file or folder; give weights, the folder of a run or of an evaluation, or images",
         path.display()
     );
     if path.is_dir() {

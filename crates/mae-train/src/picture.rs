@@ -104,7 +104,7 @@ pub fn letters(width: u32) -> usize {
 }
 
 /// Words on lines of at most `longest` letters, where words are not longer.
-fn wrapped(words: &str, longest: usize) -> Vec<String> {
+pub fn wrapped(words: &str, longest: usize) -> Vec<String> {
     let mut lines: Vec<String> = Vec::new();
     for word in words.split(' ') {
         match lines.last_mut() {

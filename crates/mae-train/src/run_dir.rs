@@ -1,6 +1,6 @@
 //! The folder of a run: what is where.
 
-use std::fs::File;
+use std::fs::{DirEntry, File};
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, bail};
@@ -9,6 +9,8 @@ use anyhow::{Context, Result, bail};
 #[derive(Debug)]
 pub struct RunDir {
     path: PathBuf,
+    /// Made by this process: a folder that stays without content goes with it.
+    is_own: bool,
     // The lock ends with the process, however that ends.
     _lock: File,
 }
@@ -19,8 +21,7 @@ impl RunDir {
     /// # Errors
     /// If there is a run in it already, or it cannot be written to.
     pub fn create(path: &Path) -> Result<Self> {
-        std::fs::create_dir_all(path).with_context(|| format!("creating {}", path.display()))?;
-        let run_dir = Self::lock(path)?;
+        let run_dir = Self::make(path)?;
         if run_dir.config().exists() {
             bail!(
                 "{} holds a run already: continue it with --resume --out {0}, or give another --out",
@@ -41,7 +42,7 @@ impl RunDir {
                 path.display()
             );
         }
-        Self::lock(path)
+        Self::lock(path, false)
     }
 
     /// Opens the folder of a run under `config`, a TOML file, or makes it.
@@ -50,8 +51,7 @@ impl RunDir {
     /// If there is a run under another configuration in it, another process is training in it, or it cannot
     /// be written to.
     pub fn open_or_create(path: &Path, config: &str) -> Result<Self> {
-        std::fs::create_dir_all(path).with_context(|| format!("creating {}", path.display()))?;
-        let run_dir = Self::lock(path)?;
+        let run_dir = Self::make(path)?;
         match std::fs::read_to_string(run_dir.config()) {
             Ok(found) if found == config => {}
             Ok(_) => bail!(
@@ -64,8 +64,14 @@ impl RunDir {
         Ok(run_dir)
     }
 
-    fn lock(path: &Path) -> Result<Self> {
-        let name = path.join(".lock");
+    fn make(path: &Path) -> Result<Self> {
+        let is_own = !path.exists();
+        std::fs::create_dir_all(path).with_context(|| format!("creating {}", path.display()))?;
+        Self::lock(path, is_own)
+    }
+
+    fn lock(path: &Path, is_own: bool) -> Result<Self> {
+        let name = path.join(LOCK);
         let lock = File::create(&name).with_context(|| format!("creating {}", name.display()))?;
         match lock.try_lock() {
             Ok(()) => {}
@@ -82,6 +88,7 @@ impl RunDir {
         }
         Ok(Self {
             path: path.into(),
+            is_own,
             _lock: lock,
         })
     }
@@ -143,6 +150,22 @@ impl RunDir {
         Ok(())
     }
 }
+
+impl Drop for RunDir {
+    /// What failed before it wrote anything leaves nothing.
+    fn drop(&mut self) {
+        let is_lock =
+            |entry: std::io::Result<DirEntry>| entry.is_ok_and(|it| it.file_name() == LOCK);
+        let is_empty = std::fs::read_dir(&self.path).is_ok_and(|mut entries| entries.all(is_lock));
+        if self.is_own && is_empty {
+            // What led here is reported; an empty folder is not worth an error.
+            let _ = std::fs::remove_file(self.path.join(LOCK));
+            let _ = std::fs::remove_dir(&self.path);
+        }
+    }
+}
+
+const LOCK: &str = ".lock";
 
 /// The libtorch that this version of tch is made for.
 const LIBTORCH_VERSION: &str = "2.13.0";

@@ -112,7 +112,8 @@ impl PackedDataset {
                 expected: format!("images of {channels} channels"),
                 found: format!("{own}"),
                 remedy: format!(
-                    "set model.channels={own}, or pack the images again with --channels {channels}"
+                    "set model.channels={own} to train, give --channels {own} to inspect, or pack the images again \
+                     with --channels {channels}"
                 ),
             });
         }
@@ -141,6 +142,15 @@ impl PackedDataset {
             });
         }
         Ok(PackedDataset { kind, ..self })
+    }
+
+    /// How many channels the images of a packed file have.
+    ///
+    /// # Errors
+    /// As [`open`](Self::open).
+    pub fn own_channels(path: &Path) -> Result<usize, DataError> {
+        let file = MappedFile::open(path, EXPECTED)?;
+        Ok(read_header(path, &file)?.channels as usize)
     }
 
     /// Whether a file begins as packed files do, whole or not.

@@ -77,11 +77,30 @@ pub(super) fn other_channels(found: usize, expected: usize) -> String {
         count => format!("{count} channels"),
     };
     format!(
-        "it has {}, expected {}; set model.channels={found} (pack: --channels {found}), or convert \
-         or remove it",
+        "it has {}, expected {}; {}, or convert or remove it",
         channels(found),
         channels(expected),
+        read_with(found),
     )
+}
+
+/// How the programs are told to read images of so many channels.
+pub(super) fn read_with(channels: usize) -> String {
+    format!(
+        "set model.channels={channels} to train, give --channels {channels} to inspect or pack; \
+         a trained model takes no other number than its own"
+    )
+}
+
+/// How many channels the file of an array or of bands has; `None` of a picture, which can be read with 1 or 3.
+pub(super) fn bands(content: &[u8]) -> Option<usize> {
+    if npy::is_npy(content) {
+        npy::channels(content)
+    } else if tiff::is_tiff(content) {
+        tiff::bands(content)
+    } else {
+        None
+    }
 }
 
 fn decode_any(content: &[u8], channels: usize) -> Result<Decoded, String> {

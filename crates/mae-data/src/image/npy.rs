@@ -4,7 +4,7 @@
 
 use std::io::Read;
 
-use super::{MAX_CHANNELS, MAX_DECODED, MAX_SIDE};
+use super::{MAX_CHANNELS, MAX_DECODED, MAX_SIDE, read_with};
 use crate::pixels::{PixelKind, Pixels, from_u16};
 
 const MAGIC: &[u8] = b"\x93NUMPY";
@@ -64,6 +64,20 @@ pub(super) fn read(content: &[u8], channels: usize) -> Result<(usize, usize, Pix
     Ok((height, width, pixels))
 }
 
+/// The channels of an array with this header, as far as can be told without its numbers.
+pub(super) fn channels(mut content: &[u8]) -> Option<usize> {
+    own_channels(&Header::read(&mut content).ok()?.shape)
+}
+
+/// The channels that an array of this shape can be read with: there are fewer of them than pixels on a side.
+fn own_channels(shape: &[usize]) -> Option<usize> {
+    match *shape {
+        [_, _] => Some(1),
+        [first, _, last] => Some(first.min(last)).filter(|own| (1..=MAX_CHANNELS).contains(own)),
+        _ => None,
+    }
+}
+
 /// Which dimension is which.
 struct Layout {
     height: usize,
@@ -79,12 +93,9 @@ impl Layout {
             [height, width, last] if last == channels => (height, width, (0, 1, Some(2))),
             [first, height, width] if first == channels => (height, width, (1, 2, Some(0))),
             _ => {
-                let remedy = match *shape {
-                    [_, _] => "set model.channels=1 for it".to_owned(),
-                    [first, _, last] if last <= MAX_CHANNELS || first <= MAX_CHANNELS => {
-                        format!("set model.channels={} for it", last.min(first))
-                    }
-                    _ => "save one array an image".to_owned(),
+                let remedy = match own_channels(shape) {
+                    Some(own) => read_with(own),
+                    None => "save one array an image".to_owned(),
                 };
                 let one = match channels {
                     1 => "[height, width], ",

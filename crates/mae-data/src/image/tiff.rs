@@ -48,15 +48,34 @@ pub(super) fn read(content: &[u8], channels: usize) -> Result<Option<Decoded>, S
     let meaning = decoder
         .find_tag_unsigned::<u64>(Tag::PhotometricInterpretation)
         .map_err(|error| error.to_string())?;
-    if meaning == Some(RGB)
-        && samples > 3
-        && !matches!(decoder.colortype(), Ok(ColorType::RGBA(_)) if samples == 4)
-    {
+    if has_more_than_colours(&mut decoder, samples, meaning) {
         // The decoder would leave out what is more than colours.
         let bands = as_bands(content).ok_or("its first directory is damaged")?;
         return decode(open(&bands)?, samples, channels);
     }
     decode(decoder, samples, channels)
+}
+
+fn has_more_than_colours(
+    decoder: &mut Decoder<Cursor<&[u8]>>,
+    samples: usize,
+    meaning: Option<u64>,
+) -> bool {
+    meaning == Some(RGB)
+        && samples > 3
+        && !matches!(decoder.colortype(), Ok(ColorType::RGBA(_)) if samples == 4)
+}
+
+/// How many bands a file has; `None` of pictures and of what cannot be read.
+pub(super) fn bands(content: &[u8]) -> Option<usize> {
+    let mut decoder = open(content).ok()?;
+    let samples: usize = decoder.find_tag_unsigned(Tag::SamplesPerPixel).ok()??;
+    let meaning = decoder
+        .find_tag_unsigned(Tag::PhotometricInterpretation)
+        .ok()?;
+    let is_bands = matches!(decoder.colortype(), Ok(ColorType::Multiband { .. }))
+        || has_more_than_colours(&mut decoder, samples, meaning);
+    is_bands.then_some(samples)
 }
 
 fn open(content: &[u8]) -> Result<Decoder<Cursor<&[u8]>>, String> {

@@ -268,7 +268,7 @@ fn too_many_broken_images_end_the_epoch() {
         message.contains("empty.png (the file is empty)"),
         "{message}"
     );
-    assert!(message.ends_with("and 3 more"), "{message}");
+    assert!(message.ends_with("and 10 more"), "{message}");
     assert!(epoch.next().is_none());
     assert_eq!(loader.broken().len(), 13);
 }

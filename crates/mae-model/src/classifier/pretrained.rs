@@ -7,7 +7,7 @@ use tch::{Device, Kind, Tensor};
 
 use super::{ClassifierConfig, Pooling, VitClassifier, rows_and_columns};
 use crate::checkpoint::{
-    CONFIG, NORMALIZATION, copy_into, from_metadata, json, read_config, read_tensors, write_tensors,
+    NORMALIZATION, config_of, copy_into, json, read_config, read_tensors, write_tensors,
 };
 use crate::config::invalid;
 use crate::pos_embed::{interpolate, sincos_2d};
@@ -19,8 +19,7 @@ impl VitClassifier {
     /// The file appears whole or not at all.
     ///
     /// # Errors
-    /// [`ModelError::Io`](crate::ModelError::Io) or [`ModelError::Format`](crate::ModelError::Format) if it
-    /// cannot be written.
+    /// [`ModelError::Write`](crate::ModelError::Write) if it cannot be written.
     pub fn save(&self, path: &Path) -> Result<()> {
         let metadata = HashMap::from([
             (CLASSIFIER.to_string(), json(self.config())),
@@ -71,7 +70,7 @@ impl VitClassifier {
     /// or if the file is not whole or lacks its metadata. Then nothing changed.
     pub fn load_encoder(&self, path: &Path) -> Result<()> {
         let (mut found, metadata) = read_tensors(path)?;
-        let pretrained: MaeConfig = from_metadata(path, &metadata, CONFIG)?;
+        let pretrained = config_of(path, &found, &metadata)?;
         let num_heads = self.config.encoder.num_heads;
         if pretrained.num_heads != num_heads {
             let expected = format!("{} as in {}", pretrained.num_heads, path.display());

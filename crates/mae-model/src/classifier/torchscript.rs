@@ -11,8 +11,8 @@ use crate::checkpoint::{CONFIG, NORMALIZATION, json};
 use crate::{Kernels, Result, patchify};
 
 /// What the module takes, as its attribute `input` says.
-const INPUT: &str = "images [batch, channels, height, width], float, 0 to 1 unless the model's own are of another unit; \
-                     normalised inside";
+const INPUT: &str = "images [batch, channels, height, width], of the weights' dtype; 0 to 1 where the files have 8 or 16 \
+                     unsigned bits, else in the files' own units; normalised inside";
 /// What it gives, as its attribute `output` says.
 const OUTPUT: &str =
     "tokens [batch, 1 + patches, embed_dim] after the last norm; the class token is first";
@@ -73,8 +73,14 @@ impl VitClassifier {
 
     /// `[batch, channels, height, width]`, f32 in the units of the normalisation, to `[batch, 1 + patches, embed_dim]`.
     fn tokens_of_images(&self, images: &Tensor) -> Result<Tensor> {
-        let images = images.permute([0, 2, 3, 1]);
-        let patches = patchify(&images, self.config.encoder.patch_size)?;
+        let encoder = &self.config.encoder;
+        let size = [encoder.channels, encoder.image_height, encoder.image_width];
+        // These change nothing, but a recording of them refuses another size, and says which it expects.
+        let mut images = images.shallow_clone();
+        for (dim, size) in (1..).zip(size) {
+            images = images.f_unflatten(dim, [size as i64])?;
+        }
+        let patches = patchify(&images.permute([0, 2, 3, 1]), encoder.patch_size)?;
         self.tokens(&patches)
     }
 }

@@ -66,9 +66,9 @@ pub fn write(
     files: &[(&str, Value)],
 ) -> Result<()> {
     let partial = partial(folder);
-    let io = |source| ModelError::Io {
+    let io = |error| ModelError::Write {
         path: folder.into(),
-        source,
+        error,
     };
     let write = || {
         std::fs::create_dir_all(&partial).map_err(io)?;

@@ -7,9 +7,10 @@ use tch::Tensor;
 
 use super::{Format, ReadOptions, Weights};
 use crate::checkpoint::{
-    CONFIG, ENCODER, NORMALIZATION, PART, Part, from_metadata, json, part_of, write_tensors,
+    CONFIG, ENCODER, NORMALIZATION, PART, Part, config_of, from_metadata, json, part_of,
+    write_tensors,
 };
-use crate::{MaeConfig, Normalization, Result};
+use crate::{Normalization, Result};
 
 pub fn read(
     path: &Path,
@@ -17,7 +18,7 @@ pub fn read(
     metadata: &HashMap<String, String>,
     options: &ReadOptions,
 ) -> Result<Weights> {
-    let config: MaeConfig = from_metadata(path, metadata, CONFIG)?;
+    let config = config_of(path, &tensors, metadata)?;
     config.validate()?;
     let normalization: Normalization = from_metadata(path, metadata, NORMALIZATION)?;
     let part = part_of(path, metadata)?;

@@ -20,8 +20,7 @@ impl Tokenizer {
     /// The file appears whole or not at all.
     ///
     /// # Errors
-    /// [`ModelError::Io`](crate::ModelError::Io) or [`ModelError::Format`](crate::ModelError::Format) if it
-    /// cannot be written.
+    /// [`ModelError::Write`](crate::ModelError::Write) if it cannot be written.
     pub fn save(&self, path: &Path) -> Result<()> {
         let metadata = HashMap::from([
             (TOKENIZER.to_string(), json(self.config())),

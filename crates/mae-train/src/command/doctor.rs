@@ -30,7 +30,8 @@ pub struct DoctorArgs {
     /// Where the run would be written: its disk is what counts [default: runs]
     #[arg(long, value_name = "DIR")]
     out: Option<PathBuf>,
-    /// How long to train for measuring; the loader and the updates alone take half of it each
+    /// How long to train for measuring; the loader and the updates alone take half of it each, and all of it up to about
+    /// three times as long
     #[arg(long, value_name = "SECONDS", default_value_t = 10.0, value_parser = seconds)]
     seconds: f64,
     /// Prints one line of JSON: sizes in bytes, times in seconds, speeds in images a second
@@ -79,7 +80,11 @@ fn describe(found: &Diagnosis, now: u64) -> String {
         describe_speed(&mut report, speed, found);
     }
     if let Some(time) = &found.time {
-        describe_time(&mut report, time, now);
+        let is_bound = matches!(
+            (&found.speed, &found.plan),
+            (Some(speed), Some(plan)) if speed.batch < plan.batch_size
+        );
+        describe_time(&mut report, time, is_bound, now);
     }
     if let Some(disk) = &found.disk {
         let free = match disk.free {
@@ -227,19 +232,26 @@ fn describe_speed(report: &mut Report, speed: &Speed, found: &Diagnosis) {
             100.0 * speed.waiting
         ),
     };
-    if let Some(plan) = &found.plan
-        && speed.accumulated < plan.accumulate
-    {
-        limit += &format!(
-            "; measured with updates of {} instead of {}",
-            counted(speed.accumulated as u64, "batch"),
-            plan.accumulate
-        );
+    if let Some(plan) = &found.plan {
+        if speed.accumulated < plan.accumulate {
+            limit += &format!(
+                "; measured with updates of {} instead of {}",
+                counted(speed.accumulated as u64, "batch"),
+                plan.accumulate
+            );
+        }
+        if speed.batch < plan.batch_size {
+            limit += &format!(
+                "; measured with batches of {} instead of {}, which would take too long; a run is faster, for part of an update takes the same time for any number",
+                counted(speed.batch as u64, "image"),
+                plan.batch_size
+            );
+        }
     }
     report.row("", &limit);
 }
 
-fn describe_time(report: &mut Report, time: &RunTime, now: u64) {
+fn describe_time(report: &mut Report, time: &RunTime, is_bound: bool, now: u64) {
     let mut parts = vec![format!("{} an epoch", duration(time.epoch))];
     let least = 0.01 * time.total;
     for (seconds, name) in [
@@ -255,7 +267,8 @@ fn describe_time(report: &mut Report, time: &RunTime, now: u64) {
     report.row(
         "time",
         &format!(
-            "{} = {:.2} device-hours: {}; begun now it ends on {}",
+            "{}{} = {:.2} device-hours: {}; begun now it ends on {}",
+            if is_bound { "at most " } else { "" },
             duration(time.total),
             time.total / 3600.0,
             parts.join(", "),

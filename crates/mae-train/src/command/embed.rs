@@ -4,7 +4,7 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 use std::sync::Arc;
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, ensure};
 use clap::{Args, ValueEnum};
 use mae_data::{Dataset, Split};
 use mae_train::data::{open_own, open_path};
@@ -14,7 +14,7 @@ use mae_train::interrupt::Interrupt;
 use mae_train::precision::Precision;
 use mae_train::{checkpoint, device};
 
-use super::start_progress;
+use super::{lies_in, start_progress};
 
 /// What `--help` ends with.
 pub const EXAMPLES: &str = "Examples:
@@ -82,6 +82,14 @@ impl EmbedArgs {
         let progress = start_progress(&World::alone())?;
         let device = device::find(&self.device).context("--device")?;
         let weights = checkpoint::find_model(&self.from).context("--from")?;
+        for read in [Some(&weights), self.data.as_ref()].into_iter().flatten() {
+            ensure!(
+                !lies_in(&self.out, read),
+                "--out {} is of what is to be read, {}: give another name",
+                self.out.display(),
+                read.display()
+            );
+        }
         let mut embedding = Embedding::on_device(&weights, self.tokens, device)?;
         embedding.precision = match self.precision {
             Products::Fp32 => Precision::Fp32,

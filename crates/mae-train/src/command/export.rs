@@ -10,7 +10,7 @@ use mae_train::checkpoint;
 use mae_train::distributed::World;
 use mae_train::export::{Verified, export_torchscript, images_for};
 
-use super::start_progress;
+use super::{lies_in, start_progress};
 
 /// What `--help` ends with.
 pub const EXAMPLES: &str = "Examples:
@@ -18,8 +18,10 @@ pub const EXAMPLES: &str = "Examples:
   mae-train export --from model.safetensors --torchscript encoder.pt --image cat.jpg
 
 The file is loaded by torch.jit.load in Python and torch::jit::load in C++, without this program. It takes images
-[batch, channels, height, width], any number of them, of the size that the model was trained on, in floats from 0 to 1 as
-torchvision's ToTensor makes them; it normalises them itself. It returns the tokens after the encoder's last norm,
+[batch, channels, height, width], any number of them, of the size that the model was trained on, in float32: from 0 to 1 where
+the files have 8 bits (as torchvision's ToTensor makes them) or 16 unsigned ones, else in the files' own units, as those of
+float arrays. It normalises them itself; integers from 0 to 255 are not scaled. After .to(torch.bfloat16) the images must
+be bfloat16, too. It returns the tokens after the encoder's last norm,
 [batch, 1 + patches, embed_dim]: the class token at [:, 0], the patches row by row from 1 on.
 Weights are parameters under the checkpoint's keys, none of them training. The strings `config`, `normalization`, `input`
 and `output` are attributes of the module.";
@@ -45,12 +47,20 @@ impl ExportArgs {
     /// Writes the file, verifies it and says how to use it.
     pub fn run(&self) -> Result<ExitCode> {
         let _progress = start_progress(&World::alone())?;
+        let weights = checkpoint::find_model(&self.from).context("--from")?;
+        for read in [Some(&weights), self.image.as_ref()].into_iter().flatten() {
+            ensure!(
+                !lies_in(&self.torchscript, read),
+                "--torchscript {} is what is to be read, {}: give another name",
+                self.torchscript.display(),
+                read.display()
+            );
+        }
         ensure!(
             self.overwrite || !self.torchscript.exists(),
             "{} is there already: replace it with --overwrite, or give another name",
             self.torchscript.display()
         );
-        let weights = checkpoint::find_model(&self.from).context("--from")?;
         let (encoder, _) = read_config(&weights)?;
         let (images, what) = images_for(self.image.as_deref(), &weights, &encoder)?;
         let verified = export_torchscript(&weights, &images, &self.torchscript)?;
@@ -66,7 +76,8 @@ impl ExportArgs {
              verified with {what} ({}): in batches of {one} and {several} it differs from the model by at most \
              {:.1e}, of numbers up to {:.1}\n\
              \n\
-             in Python, with images [batch, channels, height, width] from 0 to 1:\n\
+             in Python, with images [batch, channels, height, width] in float32, from 0 to 1 where the files have 8 or \
+             16 unsigned bits, else in the files' own units:\n\
              \n  \
              encoder = torch.jit.load({:?})\n  \
              tokens = encoder(images)  # [batch, {tokens}, {dim}]: the class token is tokens[:, 0]",

@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 use std::process::ExitCode;
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Result, bail, ensure};
 use clap::Args;
 use mae_train::distributed::World;
 use mae_train::inspect::{Inspection, contact_sheet, inspect};
@@ -27,9 +27,10 @@ ones are named, and are no error.";
 pub struct InspectArgs {
     /// A file of weights, the folder of a run or of an evaluation, or images
     path: PathBuf,
-    /// Of images, the channels to read them with: 3, or 1 for luma; arrays and files of bands need their own number
-    #[arg(long, value_name = "NUMBER", default_value_t = 3)]
-    channels: usize,
+    /// Of images, the channels to read them with: 3, or 1 for luma; arrays and files of bands have their own number
+    /// [default: that of the first image if it is one of these, else 3]
+    #[arg(long, value_name = "NUMBER")]
+    channels: Option<usize>,
     /// Of images, decodes only so many, chosen at random
     #[arg(long, value_name = "NUMBER")]
     sample: Option<usize>,
@@ -50,6 +51,13 @@ impl InspectArgs {
     /// Prints what is there.
     pub fn run(&self) -> Result<ExitCode> {
         let progress = start_progress(&World::alone())?;
+        if let Some(Some(file)) = &self.contact_sheet {
+            ensure!(
+                !file.exists(),
+                "--contact-sheet={} is there already: give another name",
+                file.display()
+            );
+        }
         let found = inspect(&self.path, self.channels, self.sample, &progress)?;
         let text = match self.json {
             true => serde_json::to_string_pretty(&found)? + "\n",

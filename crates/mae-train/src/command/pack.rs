@@ -60,6 +60,7 @@ impl PackArgs {
     pub fn run(&self) -> Result<ExitCode> {
         let progress = start_progress(&World::alone())?;
         self.check_out()?;
+        self.tell_leftovers();
         let dataset = open_path(&self.data, Split::Train, self.channels)?;
         let interrupt = Interrupt::catch()?;
         eprintln!(
@@ -112,6 +113,27 @@ impl PackArgs {
             "{out} is what is to be packed: give another name for the result"
         );
         Ok(())
+    }
+
+    /// Names what packs that were killed have left beside the file; another machine may still be writing one.
+    fn tell_leftovers(&self) {
+        let name = self.out.file_name().unwrap_or_default().to_string_lossy();
+        let folder = match self.out.parent() {
+            Some(folder) if !folder.as_os_str().is_empty() => folder,
+            _ => Path::new("."),
+        };
+        let entries = std::fs::read_dir(folder).into_iter().flatten().flatten();
+        for entry in entries {
+            let found = entry.file_name().to_string_lossy().into_owned();
+            if found.starts_with(&format!(".{name}.")) && found.ends_with(".tmp") {
+                let bytes = entry.metadata().map_or(0, |metadata| metadata.len());
+                eprintln!(
+                    "{} ({}) is left of a pack that was killed: delete it, unless one is running now",
+                    entry.path().display(),
+                    size(bytes as f64)
+                );
+            }
+        }
     }
 
     /// Writes the file beside its place and renames it; `None` after a signal.

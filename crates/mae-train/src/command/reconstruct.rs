@@ -1,5 +1,6 @@
 //! `mae-train reconstruct`.
 
+use std::io::Read;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::sync::Arc;
@@ -15,7 +16,7 @@ use mae_train::distributed::World;
 use mae_train::reconstruct::{Masking, Samples};
 use mae_train::{checkpoint, device};
 
-use super::{free_file, start_progress};
+use super::{free_file, lies_in, start_progress};
 
 /// What `--help` ends with.
 pub const EXAMPLES: &str = "Examples:
@@ -64,9 +65,12 @@ pub struct ReconstructArgs {
     /// For models of norm_pix_loss: where mean and deviation of patches come from [default: all three, side by side]
     #[arg(long, value_name = "LIST", value_delimiter = ',')]
     statistics: Vec<Statistics>,
-    /// The PNG to write, or to replace [default: the first free one of reconstruct.png, reconstruct-2.png, ...]
+    /// The PNG to write [default: the first free one of reconstruct.png, reconstruct-2.png, ...]
     #[arg(long, value_name = "FILE")]
     out: Option<PathBuf>,
+    /// Replaces the PNG that is there
+    #[arg(long, requires = "out")]
+    overwrite: bool,
 }
 
 #[derive(Clone, Copy, ValueEnum)]
@@ -101,10 +105,10 @@ impl ReconstructArgs {
             Some(run) => Some(read(&Source::File(run.join("config.toml")), None, &[])?),
             None => None,
         };
+        let out = self.out(run.as_ref())?;
         let statistics = self.statistics(&model)?;
         let (masking, how) = self.masking(run.as_ref(), &grid)?;
         let dataset = self.dataset(run.as_ref(), &grid)?;
-        let out = self.out()?;
 
         let samples = Samples::choose(
             &dataset,
@@ -194,6 +198,11 @@ impl ReconstructArgs {
                 (MaskSampler::Grid, "in a grid")
             }
         };
+        (sampler.kept(grid, ratio)).context(match (self.mask_ratio, self.sampler) {
+            (Some(_), _) => "--mask-ratio",
+            (None, Some(_)) => "--sampler; --mask-ratio gives another share",
+            (None, None) => "the run's `mask`; --mask-ratio gives another share",
+        })?;
         let masking = Masking::Sampled {
             sampler,
             ratio,
@@ -220,32 +229,52 @@ impl ReconstructArgs {
         self.data.as_ref().and_then(below).unwrap_or(name)
     }
 
-    fn out(&self) -> Result<PathBuf> {
+    fn out(&self, run: Option<&TrainConfig>) -> Result<PathBuf> {
         let Some(out) = &self.out else {
             return Ok(free_file("reconstruct", "png"));
         };
-        let is = |path: &Path| matches!((path.canonicalize(), out.canonicalize()), (Ok(a), Ok(b)) if a == b);
+        let name = out.display();
         ensure!(
             !out.is_dir(),
-            "--out {}: this is a folder; give the name of a file, for example {}",
-            out.display(),
+            "--out {name}: this is a folder; give the name of a file, for example {}",
             out.join("reconstruct.png").display()
         );
-        for path in [&self.data, &self.mask].into_iter().flatten() {
+        let own = run.and_then(|run| run.data.path.as_ref());
+        let shown = self.data.as_ref().or(own);
+        for path in [shown, self.mask.as_ref()].into_iter().flatten() {
             ensure!(
-                !is(path),
-                "--out {}: this is what is to be shown; give the picture another name",
-                out.display()
+                !lies_in(out, path),
+                "--out {name}: this is of what is to be shown, {}; give the picture another name",
+                path.display()
+            );
+        }
+        if out.exists() {
+            ensure!(
+                self.overwrite,
+                "--out {name} is there already: replace it with --overwrite, or give another name"
+            );
+            ensure!(
+                is_png(out)?,
+                "--out {name} is there already and is no PNG, which is all that --overwrite replaces: give another name"
             );
         }
         Ok(out.clone())
     }
 }
 
+fn is_png(path: &Path) -> Result<bool> {
+    let mut start = Vec::new();
+    std::fs::File::open(path)
+        .and_then(|file| file.take(8).read_to_end(&mut start))
+        .with_context(|| format!("reading {}", path.display()))?;
+    Ok(start == b"\x89PNG\r\n\x1a\n")
+}
+
 /// Refuses files that have no decoder, which is what predicts.
 fn check_decoder(file: &Path) -> Result<()> {
     let found = match FileKind::of(&read_tensors(file)?.1) {
-        FileKind::MaskedAutoencoder | FileKind::Foreign => return Ok(()),
+        // What these hold instead is said where they are loaded.
+        FileKind::MaskedAutoencoder | FileKind::Embeddings | FileKind::Foreign => return Ok(()),
         FileKind::Encoder => "an encoder alone",
         FileKind::Classifier => "a classifier",
         FileKind::Tokenizer => "a tokenizer",

@@ -16,7 +16,7 @@ use crate::distributed::World;
 use crate::progress::Progress;
 use crate::state::TrainState;
 use crate::train_loop::next_group;
-use crate::{reconstruct, target};
+use crate::{data, reconstruct, target};
 
 /// What was measured on real images, with weights that are thrown away.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize)]
@@ -31,15 +31,22 @@ pub struct Speed {
     pub waiting: f64,
     /// The model's operations a second in the loop, over those of the fastest matrix products.
     pub mfu: f64,
+    /// Images that went through the model at once: fewer than `optim.batch_size` where a batch would take too long.
+    pub batch: usize,
     /// Batches of an update as it was measured: fewer than `optim.accumulate` where an update would take too long.
     pub accumulated: usize,
     /// Seconds for a picture of reconstructions.
     pub picture_s: f64,
     /// Bytes of a picture of reconstructions.
     pub picture_bytes: u64,
-    /// The most bytes of the device's memory that were taken, where the system says so.
+    /// The most bytes of the device's memory that were taken, where the system says so and whole batches were measured.
     pub peak_memory: Option<u64>,
 }
+
+/// Images of the first try.
+const TRIED: usize = 2;
+/// Of the seconds of measuring, what one update may take.
+const SHARE: f64 = 0.1;
 
 impl Speed {
     /// Whether updates wait for images more than they should.
@@ -50,23 +57,22 @@ impl Speed {
 
 /// So small that weights hardly move: they stay fit for measuring.
 const LR: f64 = 1e-6;
-/// Updates that are not counted: memory is touched for the first time, code is loaded.
-const WARM_UP: usize = 2;
 /// Batches that updates take in turn, alone.
 const BATCHES: usize = 4;
 
 /// Measures the loop of `config` for `seconds`, and the loader and the updates alone for half of it each.
+/// With what is before and between it takes up to about three times as long, for a model of any size.
 ///
 /// # Errors
 /// If the images cannot be read, or libtorch refuses.
 pub fn measure(
     config: &RunConfig,
     dataset: &Arc<dyn Dataset>,
-    loader: &Loader,
     normalization: &Normalization,
     seconds: f64,
     progress: &Progress,
 ) -> Result<Speed> {
+    progress.line("building the model and trying a few images");
     let free_before = machine::memory(config.device).map(|memory| memory.free);
     let mut state = TrainState::new(config, normalization, &Rc::new(World::alone()))?;
     target::prepare(config, dataset, &state.model, progress)?;
@@ -74,12 +80,16 @@ pub fn measure(
     let matmul_flops = config.run.kernels.matmul_flops(device, precision)?;
     let _threads = config.run.kernels.take_threads(device, precision);
 
-    progress.line("measuring updates alone");
+    let batch_size = config.optim.batch_size;
+    let batch = images_at_once(config, dataset, &mut state, SHARE * seconds)?;
+    let config = &with_batch(config, batch);
+    let loader = &data::loader(config, Arc::clone(dataset), &World::alone())?;
+    progress.line(&format!("measuring updates alone, of {batch} images"));
     let step = updates_alone(config, &mut state, loader, seconds / 2.0)?;
     progress.line("measuring the loader alone");
     let loading = loader_alone(loader, seconds / 2.0)?;
     progress.line("measuring both together");
-    let batch_s = config.optim.batch_size as f64 / step;
+    let batch_s = batch as f64 / step;
     let accumulated = (seconds / (3.0 * batch_s)) as usize;
     let accumulated = accumulated.clamp(1, config.optim.accumulate);
     let (together, waiting) = both(config, &mut state, loader, accumulated, seconds)?;
@@ -89,6 +99,7 @@ pub fn measure(
     let png = reconstruct::draw(&state.model, &samples)?.png()?;
     let picture_s = started.elapsed().as_secs_f64();
     let peak_memory = match config.device {
+        _ if batch < batch_size => None,
         // libtorch keeps what it once took.
         Device::Cuda(_) => free_before
             .zip(machine::memory(device))
@@ -102,11 +113,58 @@ pub fn measure(
         together,
         waiting,
         mfu: together * flops_per_image / matmul_flops,
+        batch,
         accumulated,
         picture_s,
         picture_bytes: png.len() as u64,
         peak_memory,
     })
+}
+
+/// How many images an update is measured with: a batch, or fewer if that would take more than `budget` seconds.
+fn images_at_once(
+    config: &RunConfig,
+    dataset: &Arc<dyn Dataset>,
+    state: &mut TrainState,
+    budget: f64,
+) -> Result<usize> {
+    let batch_size = config.optim.batch_size;
+    let mut tried = batch_size.min(TRIED);
+    loop {
+        let loader = data::loader(
+            &with_batch(config, tried),
+            Arc::clone(dataset),
+            &World::alone(),
+        )?;
+        let mut took = budget;
+        // The first one does not count, if there are two: memory is touched for the first time, code is loaded.
+        for batch in loader.epoch(0, 0).take(2) {
+            let batch = batch?;
+            let started = Instant::now();
+            state.update(&[batch], LR)?;
+            synchronize(config.device);
+            took = started.elapsed().as_secs_f64();
+            if SHARE * took > budget {
+                // Slower than all of the measuring: a second one would say no more.
+                break;
+            }
+        }
+        // At least in proportion: part of an update is the same for any number of images.
+        let fitting = (tried as f64 * budget / took) as usize;
+        if fitting >= batch_size {
+            return Ok(batch_size);
+        }
+        if fitting <= 2 * tried {
+            return Ok(fitting.max(1));
+        }
+        tried = fitting;
+    }
+}
+
+fn with_batch(config: &RunConfig, batch_size: usize) -> RunConfig {
+    let mut config = config.clone();
+    config.optim.batch_size = batch_size;
+    config
 }
 
 /// Images a second of updates from one batch, whose images are there already.
@@ -125,9 +183,6 @@ fn updates_alone(
         synchronize(config.device);
         Ok(batch.len())
     };
-    for _ in 0..WARM_UP {
-        update(state)?;
-    }
     let started = Instant::now();
     let mut images = 0;
     loop {

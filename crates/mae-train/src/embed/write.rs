@@ -11,6 +11,7 @@ use std::time::Instant;
 use anyhow::{Context, Result, ensure};
 use mae_data::Shard;
 use mae_data::{DataError, Dataset, ImageLoader};
+use mae_model::EMBEDDINGS;
 use sha2::{Digest, Sha256};
 use tch::Device;
 
@@ -145,7 +146,7 @@ impl Embedding {
         let json = |value: serde_json::Result<String>| value.expect("plain values");
         let model = &self.model;
         let entries = [
-            ("model_sha256", identity.model.clone()),
+            (EMBEDDINGS, identity.model.clone()),
             ("tokens", self.tokens.to_string()),
             ("precision", self.precision.name().to_string()),
             (

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 use anyhow::Result;
-use mae_data::{Dataset, PackedDataset, PixelKind, Survey, survey};
+use mae_data::{Content, Dataset, Image, PackedDataset, PixelKind, Survey, survey};
 use mae_model::Normalization;
 use serde::Serialize;
 
@@ -19,6 +19,8 @@ const ONE_FILE: &str = "a file";
 /// What a model is trained on where nothing else is said.
 const IMAGE_SIZE: usize = 224;
 const BATCH_SIZE: usize = 64;
+/// Channels of a picture.
+const COLOURS: usize = 3;
 /// The share of broken images that training accepts where nothing else is said.
 const MAX_BROKEN_SHARE: f64 = 0.01;
 /// How many times as many images as the smallest class the largest may have before it is said.
@@ -99,14 +101,17 @@ pub struct Broken {
 impl Images {
     /// Opens the images at `path`, of so many channels, and decodes all, or `sample` random ones.
     ///
+    /// Of arrays and bands the number is that of the first one, unless it is given; of pictures it is 3.
+    ///
     /// # Errors
     /// If there are none. Broken images are no error.
     pub fn survey(
         path: &Path,
-        channels: usize,
+        channels: Option<usize>,
         sample: Option<usize>,
         progress: &Progress,
     ) -> Result<Self> {
+        let channels = channels.or_else(|| own_channels(path)).unwrap_or(COLOURS);
         let dataset = open_path_or_image(path, channels)?;
         let steps = sample.map_or(dataset.len(), |sample| sample.min(dataset.len()));
         let bar = progress.start(0, steps as u64);
@@ -316,7 +321,11 @@ impl Images {
                 broken => format!("{broken} of {}", self.looked_at),
             },
         );
-        lines.items(&self.broken, NAMED, |broken| {
+        // One reason for all is said once.
+        let is_alike = (self.broken.len() == self.looked_at)
+            && (self.broken.iter()).all(|broken| broken.reason == self.broken[0].reason);
+        let named = if is_alike { 1 } else { NAMED };
+        lines.items(&self.broken, named, |broken| {
             format!("{}: {}", broken.name, broken.reason)
         });
         self.describe_groups(&mut lines);
@@ -378,6 +387,18 @@ impl Sizes {
             largest: by_area.last()?.0,
             distinct: by_area.len(),
         })
+    }
+}
+
+/// The channels of the first image, if it is an array or of bands, which cannot be read with others.
+fn own_channels(path: &Path) -> Option<usize> {
+    if PackedDataset::is_packed(path).unwrap_or(false) {
+        let own = PackedDataset::own_channels(path).ok();
+        return own.filter(|&own| !matches!(own, 1 | COLOURS));
+    }
+    match open_path_or_image(path, COLOURS).ok()?.content(0).ok()? {
+        Content::Encoded(content) => Image::bands(&content),
+        Content::Pixels(_) => None,
     }
 }
 

@@ -7,7 +7,7 @@ use mae_data::{Dataset, Image};
 
 use super::images::Images;
 use crate::data::open_path_or_image;
-use crate::picture::{LINE, Picture, ending, letters};
+use crate::picture::{LINE, Picture, ending, letters, wrapped};
 
 /// Images on a page.
 const IMAGES: usize = 48;
@@ -41,13 +41,19 @@ pub fn contact_sheet(images: &Images) -> Result<Picture> {
     let rows = images.len().div_ceil(COLUMNS);
     let columns = images.len().min(COLUMNS);
     let (cell_width, cell_height) = (SIDE + GAP, SIDE + GAP + LINE as usize);
-    let mut picture = Picture::new(
-        (columns * cell_width + GAP) as u32,
-        (rows * cell_height + GAP) as u32,
-    );
+    let width = (columns * cell_width + GAP) as u32;
+    let note = display.note();
+    let notes = note.map_or_else(Vec::new, |note| {
+        wrapped(&note, letters(width - 2 * GAP as u32))
+    });
+    let notes_height = notes.len() * LINE as usize;
+    let mut picture = Picture::new(width, (notes_height + rows * cell_height + GAP) as u32);
+    for (i, line) in notes.iter().enumerate() {
+        picture.words(line, (GAP as u32, i as u32 * LINE + 2));
+    }
     for (i, (image, name)) in images.iter().enumerate() {
         let left = GAP + i % COLUMNS * cell_width;
-        let top = GAP + i / COLUMNS * cell_height;
+        let top = notes_height + GAP + i / COLUMNS * cell_height;
         let image = fitting(image)?;
         let (height, width) = (image.height(), image.width());
         let scale = SIDE / height.max(width);

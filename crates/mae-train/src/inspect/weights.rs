@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 use anyhow::{Context, Result, ensure};
 use mae_model::checkpoint::read_tensors;
 use mae_model::classifier::{ClassifierConfig, Pooling};
-use mae_model::{FileKind, LossRegion, MaeConfig, Normalization, Target, TokenizerConfig};
+use mae_model::{FileKind, LossRegion, MaeConfig, Normalization, Target, TokenizerConfig, guess};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 use tch::Tensor;
@@ -53,8 +53,21 @@ pub enum Model {
     Classifier(Box<ClassifierConfig>),
     /// A discrete autoencoder.
     Tokenizer(TokenizerConfig),
+    /// What an encoder made of images, and no weights.
+    Embeddings(Embeddings),
     /// Something else; what it seems to be.
     Foreign(String),
+}
+
+/// What `mae-train embed` wrote.
+#[derive(Clone, Debug, Serialize)]
+pub struct Embeddings {
+    /// `[images, embed_dim]`, or `[images, patches, embed_dim]`.
+    pub shape: Vec<i64>,
+    /// What was taken of an image's tokens: `cls`, `mean` or `patches`.
+    pub tokens: String,
+    /// The classes of the labels; none if the images have no labels.
+    pub classes: Vec<String>,
 }
 
 /// Numbers in tensors.
@@ -86,7 +99,7 @@ impl Weights {
             return Ok(Self::foreign(
                 file,
                 bytes,
-                seems(&|key| contains(&start, key)),
+                guess(&|key| contains(&start, key)),
             ));
         }
         let (tensors, metadata) = read_tensors(file)?;
@@ -104,11 +117,26 @@ impl Weights {
                 Model::Classifier(Box::new(parse(file, &metadata, "classifier")?))
             }
             FileKind::Tokenizer => Model::Tokenizer(parse(file, &metadata, "tokenizer")?),
-            FileKind::Foreign => Model::Foreign(seems(&|key| {
+            FileKind::Embeddings => Model::Embeddings(Embeddings {
+                shape: tensors
+                    .get("features")
+                    .with_context(|| format!("{}: no tensor `features`", file.display()))?
+                    .size(),
+                tokens: metadata.get("tokens").cloned().unwrap_or_default(),
+                classes: parse(file, &metadata, "classes")?,
+            }),
+            FileKind::Foreign => Model::Foreign(guess(&|key| {
                 tensors.keys().any(|found| found.contains(key))
             })),
         };
-        let known = ["config", "normalization", "classifier", "tokenizer"];
+        let known = [
+            "config",
+            "normalization",
+            "classifier",
+            "tokenizer",
+            "tokens",
+            "classes",
+        ];
         let mut weights = Self {
             normalization,
             metadata: (metadata.into_iter())
@@ -145,7 +173,7 @@ impl Weights {
         let parameters = &mut self.parameters;
         parameters.total += numbers;
         let part = match kind {
-            FileKind::Foreign => None,
+            FileKind::Foreign | FileKind::Embeddings => None,
             FileKind::Tokenizer if starts(&["decoder.", "codebook"]) => {
                 Some(&mut parameters.decoder)
             }
@@ -208,8 +236,12 @@ impl Weights {
         lines.fact(
             "total",
             format!(
-                "{} parameters; tensors: {}",
+                "{} {}; tensors: {}",
                 millions(self.parameters.total),
+                match self.model {
+                    Model::Embeddings(_) => "numbers",
+                    _ => "parameters",
+                },
                 dtypes.join(", ")
             ),
         );
@@ -257,6 +289,7 @@ impl Model {
             Self::Encoder(_) => "the encoder of a Masked Autoencoder (part = encoder)".into(),
             Self::Classifier(_) => "a classifier".into(),
             Self::Tokenizer(_) => "a tokenizer".into(),
+            Self::Embeddings(_) => "embeddings of images (mae-train embed), no weights".into(),
             Self::Foreign(seems) => format!("no file of this project; it seems to be {seems}"),
         }
     }
@@ -324,6 +357,29 @@ impl Model {
                         millions(parameters.encoder),
                         millions(parameters.decoder)
                     ),
+                );
+            }
+            Self::Embeddings(embeddings) => {
+                let sides: Vec<String> = embeddings.shape.iter().map(i64::to_string).collect();
+                lines.fact(
+                    "features",
+                    format!(
+                        "[{}], of each image {}",
+                        sides.join(", "),
+                        match embeddings.tokens.as_str() {
+                            "cls" => "the class token",
+                            "mean" => "the mean of its patch tokens",
+                            _ => "its patch tokens",
+                        }
+                    ),
+                );
+                lines.fact(
+                    "labels",
+                    match embeddings.classes.len() {
+                        0 => "none".into(),
+                        1 => "of 1 class".into(),
+                        classes => format!("of {classes} classes"),
+                    },
                 );
             }
             Self::Foreign(_) => {
@@ -434,28 +490,6 @@ fn parse<T: DeserializeOwned>(
             file.display()
         )
     })
-}
-
-/// What a foreign file seems to be, by the keys that it has.
-fn seems(has: &dyn Fn(&str) -> bool) -> String {
-    let hugging_face = has("embeddings.patch_embeddings");
-    let (encoder, decoder) = (
-        hugging_face || has("patch_embed.proj.weight"),
-        has("decoder_blocks.0.") || has("decoder.decoder_layers.0."),
-    );
-    let layout = match (hugging_face, decoder) {
-        (true, _) => "Hugging Face's layout",
-        (false, true) => "the MAE authors' layout",
-        (false, false) => "timm's layout",
-    };
-    match (encoder, decoder) {
-        (true, true) => format!("a Masked Autoencoder in {layout}"),
-        (true, false) if has("head.weight") || has("classifier.weight") => {
-            format!("a ViT with a head of classes in {layout}")
-        }
-        (true, false) => format!("the encoder of a ViT in {layout}"),
-        (false, _) => "neither a ViT nor a Masked Autoencoder".into(),
-    }
 }
 
 /// How much of a file PyTorch's own format is recognised by: keys come before the numbers.

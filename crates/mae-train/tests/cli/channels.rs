@@ -343,6 +343,35 @@ fn mistakes_name_the_file_and_the_remedy() {
             "set model.channels=5",
         ],
     );
+    // Without a number, that of the first file is taken.
+    let inspect = |more: &[&str]| {
+        let mut command = program();
+        command.arg("inspect").arg(world.path("data")).args(more);
+        text(&succeed(command).stdout)
+    };
+    let sheet = world.path("sheet.png");
+    let said = inspect(&[&format!("--contact-sheet={}", sheet.display())]);
+    assert!(said.contains("broken        none"), "{said}");
+    // Rows of images of 151 pixels, and above them a line on how values are shown.
+    let height = image::open(sheet).unwrap().height();
+    assert_eq!((height - 6) % 151, 17);
+    let said = inspect(&["--channels", "3"]);
+    assert!(
+        said.matches("give --channels 5 to inspect or pack").count() == 1,
+        "{said}"
+    );
+    let mut pack = program();
+    pack.arg("pack").arg(world.path("data"));
+    pack.arg(world.path("data.mae"));
+    check(pack, &["give --channels 5 to inspect or pack"]);
+    let mut pack = program();
+    pack.arg("pack").arg(world.path("data"));
+    pack.arg(world.path("data.mae")).args(["--channels", "5"]);
+    succeed(pack);
+    let mut packed = program();
+    packed.arg("inspect").arg(world.path("data.mae"));
+    let said = text(&succeed(packed).stdout);
+    assert!(said.contains("broken        none"), "{said}");
     check(
         world.pretrain("data", "b", 5, &["data.normalization=imagenet"]),
         &["\"imagenet\", which has 3 channels"],

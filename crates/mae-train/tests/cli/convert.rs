@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-use mae_model::checkpoint::read_tensors;
+use mae_model::checkpoint::{read_tensors, write_tensors};
 use mae_train::checkpoint::find_model;
 use tch::Tensor;
 
@@ -329,8 +329,15 @@ fn weights_that_do_not_fit_a_run_leave_no_run_behind() {
         world.still("second", "first", &["model.embed_dim=48"]),
         &[
             "`run.init`",
-            "of another shape",
-            "cls_token (found [1, 1, 32], expected [1, 1, 48])",
+            "of another architecture: `embed_dim` is 48, expected 32 as in the file: set model.embed_dim=32",
+        ],
+    );
+    check_message(
+        world.still("second", "first", &["model.depth=3", "model.channels=1"]),
+        &[
+            "`depth` is 3, expected 2",
+            "the run's images have 1 channels, the file's 3",
+            "--channels 1 --adapt mean",
         ],
     );
     check_message(
@@ -341,6 +348,150 @@ fn weights_that_do_not_fit_a_run_leave_no_run_behind() {
         world.still("second", "absent.safetensors", &[]),
         &["`run.init`", "there is no such file"],
     );
-    assert!(!world.path("second/config.toml").exists());
+    assert!(!world.path("second").exists());
     succeed(world.still("second", "first", &[]));
+}
+
+/// Every command that takes weights, as it takes those of `from`.
+fn takers(world: &World, from: &Path) -> Vec<Command> {
+    let with = |name: &str, more: &[&str]| {
+        let mut command = program();
+        command.current_dir(&world.folder);
+        command.args([name, "--from"]).arg(from).args(more);
+        command
+    };
+    let mut pretrain = world.run("never", &[]);
+    pretrain.args(["--set", &format!("run.init={}", from.display())]);
+    vec![
+        with("embed", &["photos", "--out", "a.npy"]),
+        with("export", &["--torchscript", "a.pt"]),
+        with("eval", &["--data", "photos", "--protocols", "knn"]),
+        with("reconstruct", &["photos", "--out", "a.png"]),
+        pretrain,
+    ]
+}
+
+/// A world with a small run and labelled images.
+fn trained() -> World {
+    let world = World::new();
+    succeed(world.run("run", &[]));
+    for i in 0..24u8 {
+        let class = ["ant", "bee"][usize::from(i) % 2];
+        let class = world.path("photos").join(class);
+        std::fs::create_dir_all(&class).unwrap();
+        image::RgbImage::from_pixel(16, 16, image::Rgb([i * 9, 7, 9]))
+            .save(class.join(format!("{i}.png")))
+            .unwrap();
+    }
+    world
+}
+
+#[test]
+fn weights_that_must_be_converted_first_are_named() {
+    let world = trained();
+    for (file, what) in [
+        ("authors.pth", "a file of torch.save"),
+        ("old.pth", "a file of torch.save"),
+        (
+            "huggingface",
+            "a Masked Autoencoder in Hugging Face's layout",
+        ),
+        (
+            "timm/model.safetensors",
+            "a ViT with a head of classes in timm's layout",
+        ),
+    ] {
+        for command in takers(&world, &fixture(file)) {
+            check_message(command, &[what, "mae-train convert ", " base.safetensors"]);
+        }
+    }
+    let folder = world.path("sharded");
+    std::fs::create_dir(&folder).unwrap();
+    std::fs::write(folder.join("config.json"), "{}").unwrap();
+    for command in takers(&world, &folder) {
+        check_message(command, &["another program's model", "mae-train convert "]);
+    }
+}
+
+#[test]
+fn weights_that_are_not_finite_are_refused() {
+    let world = trained();
+    let file = find_model(&world.path("run")).unwrap();
+    let (tensors, metadata) = read_tensors(&file).unwrap();
+    let _ = (tensors["blocks.0.attn.qkv.bias"].narrow(0, 4, 3)).fill_(f64::NAN);
+    let _ = tensors["norm.bias"].narrow(0, 0, 1).fill_(f64::INFINITY);
+    write_tensors(&world.path("nan.safetensors"), &tensors, metadata).unwrap();
+    let mut commands = takers(&world, &world.path("nan.safetensors"));
+    commands.push(world.convert("nan.safetensors", "out --format huggingface"));
+    for command in commands {
+        check_message(
+            command,
+            &[
+                "nan.safetensors: values are NaN or infinite in 2 tensors, blocks.0.attn.qkv.bias (3), norm.bias (1)",
+            ],
+        );
+    }
+    let mut inspect = program();
+    inspect.arg("inspect").arg(world.path("nan.safetensors"));
+    says(inspect, &["4 values of 2 tensors are NaN or infinite"]);
+}
+
+#[test]
+fn embeddings_are_no_weights() {
+    let world = trained();
+    let mut embed = program();
+    embed.current_dir(&world.folder);
+    embed.args(["embed", "photos", "--from", "run", "--out", "a.safetensors"]);
+    succeed(embed);
+    let file = world.path("a.safetensors");
+    let mut inspect = program();
+    inspect.arg("inspect").arg(&file);
+    says(
+        inspect,
+        &[
+            "embeddings of images (mae-train embed), no weights",
+            "features      [24, 32], of each image the mean of its patch tokens",
+            "labels        of 2 classes",
+        ],
+    );
+    let mut commands = takers(&world, &file);
+    commands[0].arg("--overwrite");
+    commands.push(world.convert("a.safetensors", "b.safetensors"));
+    for command in commands {
+        check_message(command, &["embeddings that mae-train embed wrote"]);
+    }
+}
+
+#[cfg(target_os = "linux")]
+#[test]
+fn a_folder_that_cannot_be_written_to_is_told_once() {
+    let world = World::new();
+    let hf = fixture("huggingface");
+    for to in ["/proc/out.safetensors", "/proc/out --format timm"] {
+        let message = fail(world.convert(&hf, to));
+        assert!(message.contains("cannot write /proc/out"), "{message}");
+        assert!(message.contains("may be written to"), "{message}");
+        assert_eq!(message.matches("os error").count(), 1, "{message}");
+    }
+}
+
+#[cfg(unix)]
+#[test]
+fn files_of_weights_have_the_usual_permissions() {
+    use std::os::unix::fs::PermissionsExt;
+    let world = World::new();
+    std::fs::write(world.path("usual"), "").unwrap();
+    succeed(world.run("run", &[]));
+    succeed(world.convert("run", "timm --format timm"));
+    succeed(world.convert("run", "copy.safetensors"));
+    let mode = |file: &Path| file.metadata().unwrap().permissions().mode();
+    let model = find_model(&world.path("run")).unwrap();
+    for file in [
+        model.with_file_name("state.safetensors"),
+        model,
+        world.path("timm/model.safetensors"),
+        world.path("copy.safetensors"),
+    ] {
+        assert_eq!(mode(&file), mode(&world.path("usual")), "{file:?}");
+    }
 }

@@ -197,3 +197,18 @@ fn images_are_looked_at() {
         assert!(warnings.contains(&key), "{key} in {found}");
     }
 }
+
+#[test]
+fn a_batch_that_would_take_too_long_is_measured_in_part() {
+    let keys = ["data.samples=4096", "optim.batch_size=4096"];
+    let started = std::time::Instant::now();
+    let found = examine(doctor(&keys));
+    assert!(number(&found, "/speed/batch") < 4096.0, "{found}");
+    assert!(number(&found, "/speed/together") > 0.0, "{found}");
+    assert!(found["speed"]["peak_memory"].is_null(), "{found}");
+    // A batch would take seconds; what is not measuring takes some, too.
+    assert!(started.elapsed().as_secs_f64() < 20.0);
+    let said = text(&succeed(doctor(&keys)).stdout).replace("\n          ", " ");
+    assert!(said.contains("instead of 4096"), "{said}");
+    assert!(said.contains("time      at most "), "{said}");
+}

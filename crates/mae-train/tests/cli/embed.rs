@@ -385,6 +385,13 @@ fn mistakes_are_explained() {
         world.embed("photos", "a.safetensors", &[]),
         &["a.csv is there already: replace it with --overwrite"],
     );
+    // What it reads stays, whatever the flag says.
+    std::fs::copy(world.model(), world.path("own.safetensors")).unwrap();
+    let mut command = program();
+    command.current_dir(world.path(""));
+    command.args(["embed", "photos", "--from", "own.safetensors"]);
+    command.args(["--out", "./own.safetensors", "--overwrite"]);
+    check_message(command, &["own.safetensors is of what is to be read"]);
     let before = std::fs::read(world.path("a.npy")).unwrap();
     succeed(world.embed("photos", "a.npy", &["--overwrite", "--tokens", "cls"]));
     assert_ne!(before, std::fs::read(world.path("a.npy")).unwrap());

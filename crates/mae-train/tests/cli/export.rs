@@ -42,6 +42,13 @@ fn check(script: &Path, run: &Path) {
         let images = pixels.permute([0, 3, 1, 2]).to_kind(Kind::Float) / 255.0;
         let tokens = module.forward_ts(&[images]).unwrap();
         assert_eq!(tokens.size(), [batch, 17, 32]);
+        for size in [[1, 3, 8, 16], [1, 3, 32, 8], [1, 1, 16, 16], [1, 3, 16, 32]] {
+            let other = Tensor::zeros(size, (Kind::Float, Device::Cpu));
+            let error = module.forward_ts(&[other]).unwrap_err().to_string();
+            let dim = size.iter().zip([1, 3, 16, 16]).position(|(a, b)| *a != b);
+            let words = format!("don't multiply up to the size of dim {}", dim.unwrap());
+            assert!(error.contains(&words), "{error}");
+        }
         let difference = (tokens - expected).abs().max().double_value(&[]);
         assert!(difference < 1e-5, "{difference} in a batch of {batch}");
     }
@@ -63,6 +70,9 @@ fn the_file_gives_what_the_model_gives() {
     check(&out, &run);
 
     assert!(fail(export(&run, &out, &[])).contains("encoder.pt is there already: replace it with"));
+    let model = model_of(&run);
+    let message = fail(export(&run, &model, &["--overwrite"]));
+    assert!(message.contains("is what is to be read"), "{message}");
     let photo = folder.path().join("photo.png");
     image::RgbImage::from_fn(40, 30, |x, y| image::Rgb([x as u8 * 6, y as u8 * 8, 90]))
         .save(&photo)

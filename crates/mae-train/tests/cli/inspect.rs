@@ -390,12 +390,14 @@ fn a_contact_sheet_shows_all_classes() {
     assert_eq!(sheet.get_pixel(6 + 5 * 134 + 64, 6 + 2), &Rgb([7, 7, 7]));
 
     let mut command = inspect(&folder.path().join("images"));
-    command.arg(format!(
-        "--contact-sheet={}",
-        folder.path().join("b.png").display()
-    ));
+    let sheet = folder.path().join("b.png");
+    command.arg(format!("--contact-sheet={}", sheet.display()));
     succeed(command);
-    assert!(folder.path().join("b.png").exists());
+    assert!(sheet.exists());
+
+    let mut command = inspect(&folder.path().join("images"));
+    command.arg(format!("--contact-sheet={}", sheet.display()));
+    check(&fail(command), &["b.png is there already: give another"]);
 }
 
 #[test]

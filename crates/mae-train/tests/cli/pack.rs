@@ -174,10 +174,18 @@ fn a_file_is_replaced_only_when_told_to() {
         world.pack("photos", "photos", &["--overwrite"]),
         &["photos is a folder"],
     );
+    let left = world.path(".b.mae.1-0.tmp");
+    std::fs::write(&left, "half").unwrap();
     check_message(
         world.pack("absent", "b.mae", &[]),
-        &["cannot read", "absent"],
+        &[
+            ".b.mae.1-0.tmp (0.0 kB) is left of a pack that was killed",
+            "cannot read",
+            "absent",
+            "check its name",
+        ],
     );
+    std::fs::remove_file(left).unwrap();
     check_message(
         world.pack("photos", "no/b.mae", &[]),
         &["no/b.mae", "check that the folder exists"],

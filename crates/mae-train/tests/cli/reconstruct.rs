@@ -254,9 +254,10 @@ fn normalised_predictions_are_shown_in_three_ways() {
 
     // Each alone is the same.
     for (i, statistics) in ["visible", "oracle", "raw"].into_iter().enumerate() {
-        let more = ["images", "--statistics", statistics, "--out", "one.png"];
+        let out = format!("{statistics}.png");
+        let more = ["images", "--statistics", statistics, "--out", &out];
         succeed(world.reconstruct(&more));
-        let picture = world.picture("one.png");
+        let picture = world.picture(&out);
         assert_eq!(of(&picture, 2, 2 * LINE), predictions[i], "{statistics}");
     }
     succeed(world.reconstruct(&["images", "--statistics", "raw,visible", "--out", "two.png"]));
@@ -282,6 +283,10 @@ fn what_cannot_be_drawn_is_explained() {
         &["run/config.toml"],
         "run/config.toml: the content is no image",
     );
+    refused(
+        &["images", "--mask-ratio", "1.5"],
+        "--mask-ratio: mask_ratio: expected",
+    );
     refused(&["images", "--mask-ratio", "1.5"], "found 1.5");
     refused(
         &["images", "--sampler", "grid", "--mask-ratio", "0.5"],
@@ -301,6 +306,24 @@ fn what_cannot_be_drawn_is_explained() {
         "give the picture another name",
     );
     refused(&["images", "--out", "images"], "this is a folder");
+    refused(
+        &["images", "--out", "images/../images/b.png", "--overwrite"],
+        "give the picture another name",
+    );
+    std::fs::copy(world.path("images/a.png"), world.path("mask.png")).unwrap();
+    refused(
+        &["images", "--mask", "mask.png", "--out", "./mask.png"],
+        "give the picture another name",
+    );
+    refused(
+        &["images", "--out", "reconstruct.png"],
+        "is there already: replace it with --overwrite",
+    );
+    refused(
+        &["images", "--out", "run/config.toml", "--overwrite"],
+        "is no PNG, which is all that --overwrite replaces",
+    );
+    succeed(world.reconstruct(&["images", "--out", "reconstruct.png", "--overwrite"]));
 
     let from = |file: &Path, expected: &str| {
         let mut command = program();
