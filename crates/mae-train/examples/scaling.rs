@@ -1,7 +1,7 @@
 //! How two processes of this machine train beside one: the measured numbers of `docs/scaling.md`.
 //!
 //! ```sh
-//! cargo run --release -p mae-train --example scaling -- --set model.preset=tiny --set model.image_size=96
+//! cargo run --release -p mae-train --example scaling -- --recipe cifar10 --set optim.batch_size=32
 //! ```
 //!
 //! The program starts itself twice, each with its share of the cores. In turn, in every round: one process makes an
@@ -9,6 +9,7 @@
 //! both make updates of half of it and average the gradients; both average as many bytes without computing.
 //! It prints the medians, and the least and the most, as one line of JSON.
 
+use std::path::Path;
 use std::process::ExitCode;
 use std::rc::Rc;
 use std::sync::Arc;
@@ -35,7 +36,10 @@ const TIMEOUT: Duration = Duration::from_secs(600);
 /// Measures updates by one and by two processes.
 #[derive(Parser)]
 struct Args {
-    /// Changes one key of the quickstart recipe, for example `optim.batch_size=64`; repeatable
+    /// An embedded recipe
+    #[arg(long, default_value = "quickstart")]
+    recipe: String,
+    /// Changes one key of the recipe, for example `optim.batch_size=64`; repeatable
     #[arg(long, value_name = "KEY=VALUE")]
     set: Vec<String>,
     /// Measurements of each kind
@@ -60,7 +64,9 @@ fn main() -> ExitCode {
 
 fn measure(args: &Args) -> Result<ExitCode> {
     let world = Rc::new(World::join(TIMEOUT)?);
-    let config = read(&Source::Recipe("quickstart".into()), None, &args.set)?.resolve()?;
+    // Of the images a recipe names only the size matters here.
+    let source = Source::Recipe(args.recipe.clone());
+    let config = read(&source, Some(Path::new(".")), &args.set)?.resolve()?;
     let alone = Rc::new(World::alone());
     let mut whole = Side::new(&config, &alone, &alone)?;
     let mut half = Side::new(&config, &alone, &world)?;
@@ -96,6 +102,7 @@ fn measure(args: &Args) -> Result<ExitCode> {
     if world.is_first() {
         let names = ["one_process", "two_apart", "two_averaging", "all_reduce"];
         let mut found = serde_json::Map::new();
+        found.insert("recipe".into(), args.recipe.clone().into());
         found.insert("parameters".into(), gradients.into());
         found.insert("batch_size".into(), config.optim.batch_size.into());
         for (name, mut times) in names.into_iter().zip(times) {
