@@ -169,7 +169,12 @@ impl ConvertArgs {
             Some(folder) if !folder.as_os_str().is_empty() => folder,
             _ => Path::new("."),
         };
-        std::fs::create_dir_all(folder).with_context(|| format!("creating {}", folder.display()))
+        std::fs::create_dir_all(folder).with_context(|| {
+            format!(
+                "cannot make the folder {}; check that the one above may be written to, or give another name",
+                folder.display()
+            )
+        })
     }
 
     /// The model in a run's folder; other folders say themselves what they are.

@@ -473,6 +473,10 @@ fn a_folder_that_cannot_be_written_to_is_told_once() {
         assert!(message.contains("may be written to"), "{message}");
         assert_eq!(message.matches("os error").count(), 1, "{message}");
     }
+    check_message(
+        world.convert(&hf, "/proc/a/out.safetensors"),
+        &["cannot make the folder /proc/a", "may be written to"],
+    );
 }
 
 #[cfg(unix)]
