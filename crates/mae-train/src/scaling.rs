@@ -239,4 +239,41 @@ mod tests {
         assert_eq!(update.limit, Limit::Loading);
         assert_eq!(update.total, 4096.0 / 160.0);
     }
+
+    #[test]
+    fn the_formulas_give_what_two_processes_took() {
+        let measured = include_str!("../../../docs/results/scaling.json");
+        let measured: Vec<serde_json::Value> = serde_json::from_str(measured).unwrap();
+        assert!(measured.len() >= 3);
+        for case in measured {
+            let seconds = |kind: &str| case[kind]["median"].as_f64().unwrap() / 1e3;
+            let gradient_bytes = 4.0 * case["parameters"].as_f64().unwrap();
+            let images = case["batch_size"].as_f64().unwrap();
+            let job = Job {
+                gradient_bytes,
+                last_bucket_bytes: torch_ext::Reducer::BUCKET_BYTES as f64,
+                flops_per_image: 1.0,
+                images_per_update: images,
+                accumulate: 1.0,
+                images,
+            };
+            let cluster = Cluster {
+                devices: 2,
+                devices_per_node: 2,
+                flops: images / 2.0 / seconds("two_apart_ms"),
+                local: Link {
+                    bytes_per_s: gradient_bytes / seconds("all_reduce_ms"),
+                    latency: 0.0,
+                },
+                network: LINK,
+                cores_per_node: 2.0,
+                images_per_core: 1e9,
+            };
+            let (predicted, taken) = (job.on(&cluster).total, seconds("two_averaging_ms"));
+            assert!(
+                (predicted / taken - 1.0).abs() < 0.1,
+                "{predicted} s, but {taken} s: {case}"
+            );
+        }
+    }
 }
