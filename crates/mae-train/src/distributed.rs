@@ -117,7 +117,8 @@ impl World {
         };
         let address = address(&membership)?;
         // Less, so that there is time to find out who is gone.
-        let patience = timeout.saturating_sub(ASKING).max(timeout / 2);
+        const MARGIN: Duration = Duration::from_secs(1);
+        let patience = timeout.saturating_sub(ASKING + MARGIN).max(timeout / 2);
         let group = ProcessGroup::new(backend, &store, rank, size, &address, patience)
             .map_err(Lost)
             .with_context(|| {

@@ -150,15 +150,17 @@ impl Trainer {
                 0 => nothing_learned(self.optimizer.params()),
                 _ => torch_ext::autocast(self.device, self.precision.kind(), || loss_of(batch))??,
             };
-            let mut loss = loss * (count as f64 / total as f64);
+            let loss = loss * (count as f64 / total as f64);
             loss_sum += loss.detach();
-            if let Some(scaler) = &self.scaler {
-                loss = scaler.scale(&loss);
-            }
-            if self.reducer.is_some() {
+            let loss = match &self.scaler {
+                Some(scaler) => scaler.scale(&loss),
+                None => loss,
+            };
+            let loss = match &self.reducer {
                 // It averages over the processes what is to be their sum.
-                loss = loss * self.world.size() as f64;
-            }
+                Some(_) => loss * self.world.size() as f64,
+                None => loss,
+            };
             self.backward(&loss, is_last)?;
         }
         self.world.sum(&loss_sum)?;
