@@ -1,7 +1,7 @@
 //! `mae-train plan`.
 
 use std::fmt::Write as _;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::process::ExitCode;
 
 use anyhow::Result;
@@ -12,12 +12,12 @@ use mae_train::scaling::{Cluster, Job, Limit, Link, Update};
 use serde::Serialize;
 use torch_ext::Reducer;
 
-use super::run::RunConfiguration;
+use super::run::{RunConfiguration, TrainingArgs};
 use super::write_stdout;
 
 /// What `--help` ends with.
 pub const EXAMPLES: &str = "Examples:
-  mae-train plan                                          ViT-B on ImageNet, on A100s
+  mae-train plan                                          imagenet_vit_b16 on A100s; of ImageNet-1k unless --data says
   mae-train plan --recipe imagenet_vit_h14 --devices 64,512 --network 400
   mae-train plan --recipe imagenet_vit_l16 --tflops 989 --link 450   on H100s
   mae-train plan --config my.toml --data photos --devices 1,2,4 --cores 16
@@ -28,18 +28,8 @@ These are formulas, in mae_train::scaling; docs/scaling.md says how far they can
 /// What is to be trained, on what.
 #[derive(Args)]
 pub struct PlanArgs {
-    /// An embedded recipe: see `mae-train recipes` [default: imagenet_vit_b16]
-    #[arg(long, value_name = "NAME", conflicts_with = "config")]
-    recipe: Option<String>,
-    /// A TOML file: see `mae-train config` for its keys
-    #[arg(long, value_name = "FILE")]
-    config: Option<PathBuf>,
-    /// Changes one key, for example `optim.epochs=800`; repeatable
-    #[arg(long, value_name = "KEY=VALUE")]
-    set: Vec<String>,
-    /// Your images, which are counted [default: as many as ImageNet-1k has]
-    #[arg(long, value_name = "PATH")]
-    data: Option<PathBuf>,
+    #[command(flatten)]
+    training: TrainingArgs,
     /// Numbers of devices
     #[arg(
         long,
@@ -104,15 +94,13 @@ fn share(text: &str) -> Result<f64, String> {
 impl PlanArgs {
     /// Prints what the formulas give.
     pub fn run(&self) -> Result<ExitCode> {
-        let source = match (&self.config, &self.recipe) {
-            (Some(path), _) => Source::File(path.clone()),
-            (None, Some(name)) => Source::Recipe(name.clone()),
-            (None, None) => Source::Recipe("imagenet_vit_b16".into()),
-        };
+        let training = &self.training;
+        let default = || Source::Recipe("imagenet_vit_b16".into());
+        let source = training.source().unwrap_or_else(default);
         // The formulas need no images, but a configuration names some.
-        let path = self.data.as_deref().unwrap_or(Path::new("."));
-        let config = <RunConfig as RunConfiguration>::read(&source, Some(path), &self.set)?;
-        let images = match self.data {
+        let path = training.data.as_deref().unwrap_or(Path::new("."));
+        let config = <RunConfig as RunConfiguration>::read(&source, Some(path), &training.set)?;
+        let images = match training.data {
             Some(_) => data::open(&config.data, &config.grid, config.seed)?.len(),
             None => IMAGENET_IMAGES,
         };
