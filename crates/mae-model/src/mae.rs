@@ -129,8 +129,8 @@ impl MaskedAutoencoderViT {
         Ok(())
     }
 
-    /// Notes that a checkpoint gave all that [`parameters`](Self::parameters) has.
-    pub(crate) fn note_loaded(&self) {
+    /// Notes that all of [`parameters`](Self::parameters) were filled, from a checkpoint or by another process.
+    pub fn note_loaded(&self) {
         self.objective_is_set.set(true);
     }
 

@@ -31,6 +31,9 @@ pub trait Saved {
     /// The weights; the tensors are shared, so that they can be filled.
     fn weights(&self) -> Vec<Tensor>;
 
+    /// Notes that all [`weights`](Self::weights) were filled.
+    fn note_loaded(&self) {}
+
     /// What only the training needs; the tensors are shared, so that they can be filled.
     fn trainer_tensors(&self) -> BTreeMap<String, Tensor>;
 }

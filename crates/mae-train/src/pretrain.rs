@@ -222,6 +222,10 @@ impl Saved for Pretraining<'_> {
         self.state.model.parameters().into_values().collect()
     }
 
+    fn note_loaded(&self) {
+        self.state.model.note_loaded();
+    }
+
     fn trainer_tensors(&self) -> BTreeMap<String, Tensor> {
         self.state.trainer.tensors()
     }

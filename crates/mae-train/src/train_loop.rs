@@ -211,6 +211,9 @@ fn start(
     let mut tensors = task.weights();
     tensors.extend(task.trainer_tensors().into_values());
     world.copy_from_first(&tensors)?;
+    if !world.is_first() {
+        task.note_loaded();
+    }
     let position = world.from_first(|| Ok(serde_json::to_string(&position)?))?;
     Ok(serde_json::from_str(&position)?)
 }
