@@ -1,7 +1,10 @@
 //! One whole training step: forward, backward, gradient norm, AdamW.
 
+use std::rc::Rc;
+
 use criterion::{Criterion, Throughput, criterion_group, criterion_main};
 use mae_train::config::{Source, read};
+use mae_train::distributed::World;
 use mae_train::state::TrainState;
 use mae_train::{data, reconstruct};
 
@@ -23,13 +26,14 @@ fn step(criterion: &mut Criterion) {
     let scenes = data::open(&config.data, &grid, seed).expect("drawn scenes need no files");
     let normalization = data::settle_normalization(&mut config.data, &grid, seed, scenes.as_ref())
         .expect("scenes are never broken");
-    let loader = data::loader(&config, scenes).expect("more scenes than a batch");
+    let loader = data::loader(&config, scenes, &World::alone()).expect("more scenes than a batch");
     let batch = loader
         .epoch(0, 0)
         .next()
         .expect("a first batch")
         .expect("scenes are never broken");
-    let mut state = TrainState::new(&config, &normalization).expect("a valid model");
+    let mut state =
+        TrainState::new(&config, &normalization, &Rc::new(World::alone())).expect("a valid model");
 
     let mut group = criterion.benchmark_group("step");
     group

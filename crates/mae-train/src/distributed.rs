@@ -91,7 +91,7 @@ impl World {
             None => lasting.connection()?,
         };
         let Membership { rank, size, .. } = membership;
-        store.set(&format!("here/{rank}"), &[])?;
+        store.set(&format!("here/{rank}"), size.to_string().as_bytes())?;
         let left = || timeout.saturating_sub(start.elapsed());
         let late: Vec<String> = (0..size)
             .filter(|other| {
@@ -100,6 +100,24 @@ impl World {
             })
             .map(|other| other.to_string())
             .collect();
+        for other in 0..size {
+            let key = format!("here/{other}");
+            let is_there = store.has(&key).with_context(|| {
+                format!("process {rank} met the others, but process 0 has ended meanwhile")
+            })?;
+            let theirs = match is_there {
+                true => String::from_utf8(store.get(&key)?)?,
+                false => continue,
+            };
+            if theirs != size.to_string() {
+                // So that the others can read it, too, before the store ends.
+                std::thread::sleep(Duration::from_secs(2));
+                bail!(
+                    "process {rank} was told of {size} processes, but process {other} of {theirs}: start all with the \
+                     same WORLD_SIZE"
+                );
+            }
+        }
         ensure!(
             late.is_empty(),
             "process {rank} waited {} s, but of {size} processes these did not come: {}; start them, or lower the \
@@ -455,8 +473,9 @@ fn address(membership: &Membership) -> Result<Address> {
     let address = local("0.0.0.0")
         .or_else(|_| local("::"))
         .with_context(|| format!("finding the way to {}", membership.host))?;
+    let is_meant = membership.host == "localhost" || membership.host.parse::<IpAddr>().is_ok();
     ensure!(
-        !address.is_loopback(),
+        is_meant || !address.is_loopback(),
         "process {} would listen at {address}, where other machines cannot reach it, for {} is this machine's name \
          for itself; name the network interface in GLOO_SOCKET_IFNAME, or give MASTER_ADDR as an address",
         membership.rank,

@@ -4,7 +4,7 @@ use std::fmt::Write as _;
 use std::path::Path;
 use std::process::ExitCode;
 
-use anyhow::Result;
+use anyhow::{Result, ensure};
 use clap::Args;
 use mae_train::config::{RunConfig, Source};
 use mae_train::data;
@@ -125,6 +125,11 @@ impl PlanArgs {
         network_gbit: f64,
     ) -> Result<Row> {
         let update = config.optim.effective_batch();
+        ensure!(
+            devices <= update,
+            "--devices {devices} is more than the {update} images of an update: give fewer, or raise optim.batch_size \
+             or optim.accumulate"
+        );
         // What one device holds at once, the configuration says; as many batches as that makes.
         let accumulate = update.div_ceil(devices * config.optim.batch_size);
         let job = Job {

@@ -8,6 +8,9 @@ use anyhow::{Result, ensure};
 use clap::Args;
 use mae_train::distributed::{Membership, World, end_with_launcher, launch};
 
+/// The longest that processes wait for each other: a week.
+const MOST_MINUTES: f64 = 7.0 * 24.0 * 60.0;
+
 /// How many processes share the work.
 #[derive(Args)]
 pub struct ProcessArgs {
@@ -23,8 +26,8 @@ impl ProcessArgs {
     /// Does the work in each process, or starts them.
     pub fn run(&self, work: impl FnOnce(&Rc<World>) -> Result<ExitCode>) -> Result<ExitCode> {
         ensure!(
-            self.peer_timeout > 0.0 && self.peer_timeout.is_finite(),
-            "--peer-timeout is {}: expected a number of minutes above 0",
+            self.peer_timeout > 0.0 && self.peer_timeout <= MOST_MINUTES,
+            "--peer-timeout is {}: expected a number of minutes above 0, and at most {MOST_MINUTES}",
             self.peer_timeout
         );
         let is_launched = end_with_launcher()?;

@@ -14,7 +14,7 @@ const LAUNCHER: &str = "MAE_LAUNCHER";
 /// Between two looks at the processes.
 const LOOK: Duration = Duration::from_millis(50);
 /// How long the others may take to say that one is gone, before they are ended.
-const GRACE: Duration = Duration::from_secs(20);
+const GRACE: Duration = Duration::from_secs(12);
 
 /// Starts this program `count` times with the same arguments, as the processes of one run, and waits for all.
 ///
@@ -88,7 +88,7 @@ impl Processes {
     fn wait(&mut self, interrupt: &Interrupt) -> Result<ExitCode> {
         let mut codes: Vec<Option<u8>> = vec![None; self.0.len()];
         let mut failure: Option<(u8, Instant)> = None;
-        let mut sent = None;
+        let (mut sent, mut is_killed) = (None, false);
         while codes.iter().any(Option::is_none) {
             for (rank, (child, code)) in self.0.iter_mut().zip(&mut codes).enumerate() {
                 if code.is_some() {
@@ -113,8 +113,9 @@ impl Processes {
                 sent = interrupt.signal();
                 self.signal(sent.unwrap_or_default(), &codes);
             }
-            if failure.is_some_and(|(_, since)| since.elapsed() > GRACE) {
+            if !is_killed && failure.is_some_and(|(_, since)| since.elapsed() > GRACE) {
                 self.kill(&codes);
+                is_killed = true;
             }
             thread::sleep(LOOK);
         }
@@ -141,7 +142,12 @@ impl Processes {
             .zip(codes)
             .filter(|(_, code)| code.is_none())
         {
-            let _ = child.kill();
+            if child.kill().is_ok() {
+                eprintln!(
+                    "a process that did not end within {} s of the first failure was ended",
+                    GRACE.as_secs()
+                );
+            }
         }
     }
 }
