@@ -159,7 +159,8 @@ impl Membership {
                 )
             })?;
         }
-        Store::connect(host, *port, self.keeps_store(), timeout).with_context(|| {
+        // c10d takes up to twice the time that it is given, for it tries once more.
+        Store::connect(host, *port, self.keeps_store(), timeout / 2).with_context(|| {
             format!(
                 "process {rank} cannot use {host}:{port} ({from}) to meet the others: is it an address of the machine \
                  of process 0, and the port free there?"
