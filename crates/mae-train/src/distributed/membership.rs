@@ -194,7 +194,7 @@ impl Membership {
 
     /// Whether the store ends with this process.
     pub fn keeps_store(&self) -> bool {
-        self.rank == 0 && !self.is_store_kept
+        self.rank == 0 && self.first_keeps_store()
     }
 
     /// Whether the store ends with the first process.

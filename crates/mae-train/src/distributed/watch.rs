@@ -6,7 +6,7 @@ use std::sync::mpsc::channel;
 use std::thread;
 use std::time::{Duration, Instant};
 
-use anyhow::{Context, Result, ensure};
+use anyhow::{Context, Result, bail};
 use torch_ext::Store;
 
 use super::Lost;
@@ -100,22 +100,18 @@ impl Watch {
                 return Ok(self.store.get(key).map_err(Lost)?);
             }
             for other in 0..self.size {
-                let reason = self.reason(other).map_err(Lost)?;
-                ensure!(
-                    reason.is_none(),
-                    "process {other} ended: {}",
-                    reason.unwrap_or_default()
-                );
+                match reason(&self.store, other).map_err(Lost)? {
+                    None => {}
+                    Some(reason) if reason.is_empty() => {
+                        bail!("process {other} ended, for another one is gone")
+                    }
+                    Some(reason) => bail!("process {other} ended: {reason}"),
+                }
             }
             if start.elapsed() > timeout {
                 waited.map_err(Lost)?;
             }
         }
-    }
-
-    /// Why a process ended, if it did and said so.
-    fn reason(&self, other: usize) -> torch_ext::Result<Option<String>> {
-        reason(&self.store, other)
     }
 
     /// Tells the others why this process ends; those `missing` are not waited for.
@@ -154,6 +150,7 @@ fn left(rank: usize) -> String {
     format!("left/{rank}")
 }
 
+/// Why a process ended, if it did and said so; empty where it only followed another.
 fn reason(store: &Store, other: usize) -> torch_ext::Result<Option<String>> {
     match store.has(&left(other))? {
         true => Ok(Some(
