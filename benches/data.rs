@@ -10,9 +10,9 @@ use image::ExtendedColorType;
 use image::codecs::jpeg::JpegEncoder;
 use mae_data::{
     Augmentation, ColorJitter, Content, CropBox, DataError, Dataset, Image, ImageLoader,
-    ImageLoaderConfig, Loader, LoaderConfig, MaskSampler, PackConfig, PackEncoding, PackedDataset,
-    PatchGrid, SampleKey, SyntheticDataset, Transform, pack, patchify, patchify_shuffled_into,
-    shuffle, unpatchify, unshuffle,
+    ImageLoaderConfig, Loader, LoaderConfig, MaskSampler, Nodata, PackConfig, PackEncoding,
+    PackedDataset, PatchGrid, SampleKey, SyntheticDataset, Transform, pack, patchify,
+    patchify_shuffled_into, shuffle, unpatchify, unshuffle,
 };
 
 /// ImageNet's usual size: 224 x 224 RGB in patches of 16.
@@ -220,10 +220,10 @@ fn jpeg(criterion: &mut Criterion) {
     group.bench_function("decode without resize, 224 x 224", |b| {
         let content = photo(224, 224, 0);
         let as_it_is = Transform::center_crop(224, 224);
-        b.iter(|| as_it_is.apply_encoded(black_box(&content), 3, "photo", next_key()))
+        b.iter(|| as_it_is.apply_encoded(black_box(&content), 3, Nodata::Auto, "photo", next_key()))
     });
     group.bench_function("decode and resize random crops", |b| {
-        b.iter(|| paper().apply_encoded(black_box(&content), 3, "photo", next_key()))
+        b.iter(|| paper().apply_encoded(black_box(&content), 3, Nodata::Auto, "photo", next_key()))
     });
     group.bench_function("resize pixels, 385 x 290", |b| {
         let crop = CropBox {

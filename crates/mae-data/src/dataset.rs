@@ -4,6 +4,7 @@ mod cifar;
 mod classes;
 mod folder;
 mod kind;
+mod left_out;
 mod mapped;
 mod packed;
 mod subset;
@@ -13,6 +14,7 @@ mod tar;
 pub use cifar::{Cifar, CifarDataset, Split};
 pub use classes::shared_classes;
 pub use folder::{FolderDataset, SUPPORTED_EXTENSIONS};
+pub use left_out::LeftOut;
 pub use packed::{PackConfig, PackEncoding, PackProgress, PackSummary, PackedDataset, pack};
 pub use subset::{Subset, hold_out};
 pub use synthetic::SyntheticDataset;
@@ -22,7 +24,7 @@ use std::borrow::Cow;
 use std::hash::Hasher;
 
 use crate::error::DataError;
-use crate::image::Image;
+use crate::image::{Image, Nodata};
 use crate::pixels::PixelKind;
 
 /// One image as a [`Dataset`] stores it.
@@ -56,6 +58,11 @@ pub trait Dataset: Send + Sync {
         PixelKind::U8
     }
 
+    /// Which values of its files mean that nothing was measured there; see [`Image::decode_with`].
+    fn nodata(&self) -> Nodata {
+        Nodata::Auto
+    }
+
     /// Reads one image, of any size.
     ///
     /// # Errors
@@ -87,6 +94,11 @@ pub trait Dataset: Send + Sync {
 
     /// What messages call an image: its path, or its file and record.
     fn name(&self, index: usize) -> String;
+
+    /// What lies beside its images and is none of them.
+    fn left_out(&self) -> &[LeftOut] {
+        &[]
+    }
 
     /// Gives `hasher` all that tells these images from others, so that what was computed from them can be
     /// kept: by default each name and label.

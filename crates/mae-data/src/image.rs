@@ -1,6 +1,7 @@
 //! An image in memory: decoding, cropping, resizing, flipping.
 
 mod decode;
+mod nodata;
 mod npy;
 mod resize;
 mod tiff;
@@ -9,6 +10,7 @@ use std::panic::catch_unwind;
 
 pub(crate) use self::decode::kind_of;
 use self::decode::{Decoded, Meaning, other_channels, read_with};
+pub use self::nodata::Nodata;
 use crate::error::DataError;
 use crate::pixels::{PixelKind, Pixels};
 
@@ -96,11 +98,28 @@ impl Image {
     /// has numbers that are not finite, or is larger than 65,536 pixels on a side or 512 MiB in memory;
     /// [`DataError::Config`] if `channels` is not from 1 to 1024.
     pub fn decode(content: &[u8], channels: usize, name: &str) -> Result<Image, DataError> {
+        Image::decode_with(content, channels, Nodata::Auto, name)
+    }
+
+    /// As [`Image::decode`], with other values that mean that nothing was measured.
+    ///
+    /// # Values
+    /// A missing value is NaN.
+    ///
+    /// # Errors
+    /// As [`Image::decode`].
+    pub fn decode_with(
+        content: &[u8],
+        channels: usize,
+        nodata: Nodata,
+        name: &str,
+    ) -> Result<Image, DataError> {
         check_channels(channels)?;
-        let decoded = decode::decode(content, channels).map_err(|reason| DataError::Image {
-            name: name.to_owned(),
-            reason,
-        })?;
+        let decoded =
+            decode::decode(content, channels, nodata).map_err(|reason| DataError::Image {
+                name: name.to_owned(),
+                reason,
+            })?;
         Image::new(decoded.height, decoded.width, channels, decoded.pixels)
     }
 

@@ -48,12 +48,12 @@ mod transform;
 
 pub use crate::color_jitter::ColorJitter;
 pub use crate::dataset::{
-    Cifar, CifarDataset, Content, Dataset, FolderDataset, PackConfig, PackEncoding, PackProgress,
-    PackSummary, PackedDataset, SUPPORTED_EXTENSIONS, Split, Subset, SyntheticDataset, TarDataset,
-    hold_out, pack, shared_classes,
+    Cifar, CifarDataset, Content, Dataset, FolderDataset, LeftOut, PackConfig, PackEncoding,
+    PackProgress, PackSummary, PackedDataset, SUPPORTED_EXTENSIONS, Split, Subset,
+    SyntheticDataset, TarDataset, hold_out, pack, shared_classes,
 };
 pub use crate::error::DataError;
-pub use crate::image::{CropBox, Image};
+pub use crate::image::{CropBox, Image, Nodata};
 pub use crate::loader::{
     Epoch, ImageBatch, ImageLoader, ImageLoaderConfig, Loader, LoaderConfig, MaskedBatch, Order,
     Shard,

@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 use crate::color_jitter::ColorJitter;
 use crate::dataset::{Content, Dataset};
 use crate::error::DataError;
-use crate::image::{CropBox, Image, check_channels, check_colours, check_sides};
+use crate::image::{CropBox, Image, Nodata, check_channels, check_colours, check_sides};
 use crate::jpeg::{self, View};
 use crate::pixels::PixelKind;
 use crate::rand_augment::RandAugment;
@@ -221,6 +221,7 @@ impl Transform {
         &self,
         content: &[u8],
         channels: usize,
+        nodata: Nodata,
         name: &str,
         key: SampleKey,
     ) -> Result<Image, DataError> {
@@ -233,7 +234,7 @@ impl Transform {
         };
         match view {
             Some(image) => self.distort(image, key),
-            None => self.apply(Image::decode(content, channels, name)?, key),
+            None => self.apply(Image::decode_with(content, channels, nodata, name)?, key),
         }
     }
 
@@ -266,7 +267,8 @@ impl Transform {
         let image = match dataset.content(index)? {
             Content::Pixels(image) => self.apply(image, key),
             Content::Encoded(content) => {
-                self.apply_encoded(&content, dataset.channels(), &dataset.name(index), key)
+                let (channels, nodata) = (dataset.channels(), dataset.nodata());
+                self.apply_encoded(&content, channels, nodata, &dataset.name(index), key)
             }
         }?;
         match image.kind() == dataset.kind() {

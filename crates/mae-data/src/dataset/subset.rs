@@ -2,9 +2,9 @@ use std::collections::BTreeMap;
 use std::hash::Hasher;
 use std::sync::Arc;
 
-use super::{Content, Dataset, check_index};
+use super::{Content, Dataset, LeftOut, check_index};
 use crate::error::DataError;
-use crate::image::Image;
+use crate::image::{Image, Nodata};
 use crate::pixels::PixelKind;
 use crate::rng::{Rng, SampleKey, Stream};
 
@@ -43,6 +43,14 @@ impl Dataset for Subset {
 
     fn kind(&self) -> PixelKind {
         self.inner.kind()
+    }
+
+    fn nodata(&self) -> Nodata {
+        self.inner.nodata()
+    }
+
+    fn left_out(&self) -> &[LeftOut] {
+        self.inner.left_out()
     }
 
     fn image(&self, index: usize) -> Result<Image, DataError> {

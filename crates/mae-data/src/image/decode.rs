@@ -5,7 +5,7 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 
 use image::{DynamicImage, ImageDecoder, ImageFormat, ImageReader, Limits};
 
-use super::{MAX_DECODED, MAX_SIDE, npy, tiff};
+use super::{MAX_DECODED, MAX_SIDE, Nodata, npy, tiff};
 use crate::jpeg;
 use crate::pixels::{PixelKind, Pixels, from_u16, recolour};
 
@@ -28,9 +28,9 @@ pub(super) enum Meaning {
 }
 
 /// Decodes the content of an image file or an array; the error says why it cannot be.
-pub(super) fn decode(content: &[u8], channels: usize) -> Result<Decoded, String> {
+pub(super) fn decode(content: &[u8], channels: usize, nodata: Nodata) -> Result<Decoded, String> {
     // A decoder that panics on a damaged file must not end a run of days.
-    let decoded = catch_unwind(AssertUnwindSafe(|| decode_any(content, channels)))
+    let decoded = catch_unwind(AssertUnwindSafe(|| decode_any(content, channels, nodata)))
         .unwrap_or_else(|_| Err("the decoder panicked on it".to_owned()))?;
     let decoded = decoded.with_channels(channels)?;
     decoded.check_finite()?;
@@ -103,7 +103,7 @@ pub(super) fn bands(content: &[u8]) -> Option<usize> {
     }
 }
 
-fn decode_any(content: &[u8], channels: usize) -> Result<Decoded, String> {
+fn decode_any(content: &[u8], channels: usize, _nodata: Nodata) -> Result<Decoded, String> {
     if npy::is_npy(content) {
         let (height, width, pixels) = npy::read(content, channels)?;
         return Ok(Decoded {

@@ -1,0 +1,117 @@
+//! Which values of a file mean that nothing was measured there.
+
+use std::fmt;
+use std::str::FromStr;
+
+use serde::{Deserialize, Deserializer, Serialize, Serializer};
+
+/// Which values of a file mean that nothing was measured there.
+///
+/// A missing value becomes NaN, so an image that may have some is of numbers.
+#[derive(Copy, Clone, Debug, Default)]
+pub enum Nodata {
+    /// What the file itself says: the value in GDAL's tag 42113 of a TIFF file.
+    #[default]
+    Auto,
+    /// Every value was measured, whatever the file says.
+    None,
+    /// This value, whatever the file says; NaN is allowed.
+    Value(f64),
+}
+
+impl PartialEq for Nodata {
+    /// As they are written, so that NaN is NaN.
+    fn eq(&self, other: &Nodata) -> bool {
+        match (self, other) {
+            (Nodata::Auto, Nodata::Auto) | (Nodata::None, Nodata::None) => true,
+            (Nodata::Value(own), Nodata::Value(other)) => {
+                own == other || own.is_nan() && other.is_nan()
+            }
+            _ => false,
+        }
+    }
+}
+
+impl fmt::Display for Nodata {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Nodata::Auto => f.write_str("auto"),
+            Nodata::None => f.write_str("none"),
+            Nodata::Value(value) if value.is_nan() => f.write_str("nan"),
+            Nodata::Value(value) => write!(f, "{value}"),
+        }
+    }
+}
+
+impl FromStr for Nodata {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Nodata, String> {
+        match text.trim() {
+            "auto" => Ok(Nodata::Auto),
+            "none" => Ok(Nodata::None),
+            number => match number.parse() {
+                Ok(number) => Ok(Nodata::Value(number)),
+                Err(_) => Err(format!(
+                    "expected \"auto\", \"none\", \"nan\" or a number, found {text:?}"
+                )),
+            },
+        }
+    }
+}
+
+impl Serialize for Nodata {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        match self {
+            Nodata::Value(value) if value.is_finite() => serializer.serialize_f64(*value),
+            other => serializer.collect_str(other),
+        }
+    }
+}
+
+impl<'de> Deserialize<'de> for Nodata {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Nodata, D::Error> {
+        #[derive(Deserialize)]
+        #[serde(untagged, expecting = "\"auto\", \"none\", \"nan\" or a number")]
+        enum Written {
+            Integer(i64),
+            Number(f64),
+            Text(String),
+        }
+        match Written::deserialize(deserializer)? {
+            Written::Integer(value) => Ok(Nodata::Value(value as f64)),
+            Written::Number(value) => Ok(Nodata::Value(value)),
+            Written::Text(text) => text.parse().map_err(serde::de::Error::custom),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_written_is_read() {
+        #[derive(Serialize, Deserialize)]
+        struct Section {
+            nodata: Nodata,
+        }
+        for (text, expected) in [
+            ("\"auto\"", Nodata::Auto),
+            ("\"none\"", Nodata::None),
+            ("\"nan\"", Nodata::Value(f64::NAN)),
+            ("nan", Nodata::Value(f64::NAN)),
+            ("-9999", Nodata::Value(-9999.0)),
+            ("\"-9999\"", Nodata::Value(-9999.0)),
+            ("-3.4e38", Nodata::Value(-3.4e38)),
+        ] {
+            let read = |text: &str| toml::from_str::<Section>(text).unwrap();
+            let found = read(&format!("nodata = {text}"));
+            assert_eq!(found.nodata, expected, "{text}");
+            let again = read(&toml::to_string(&found).unwrap());
+            assert_eq!(again.nodata, expected, "{text}");
+        }
+        let error = "off".parse::<Nodata>().unwrap_err();
+        assert!(error.contains("\"none\""), "{error}");
+    }
+}
