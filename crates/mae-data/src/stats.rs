@@ -29,7 +29,7 @@ pub struct ChannelStats {
     /// Mean, `[channels]`.
     pub mean: Vec<f32>,
     /// Standard deviation, `[channels]`; above 0, though all values be the same: for bytes at least
-    /// 1/255, for numbers at least 1/10,000 of their root mean square, and 1 if all are 0.
+    /// 1/255, for numbers at least 1/10,000 of their root mean square, and 1 if all are 0 or missing.
     pub std: Vec<f32>,
 }
 
@@ -37,7 +37,7 @@ pub struct ChannelStats {
 ///
 /// Sums of bytes are integers, and those of numbers are put together in the order of the images, so
 /// the result is the same for any number of threads.
-/// Broken images are left out.
+/// Broken images and missing values (NaN) are left out.
 ///
 /// # Errors
 /// [`DataError::Config`] if `sample` is 0, the data set is empty or `transform` is not valid; the
@@ -137,7 +137,7 @@ impl Sums {
     fn is_empty(&self) -> bool {
         match self {
             Sums::Bytes(sums) => sums.pixels == 0,
-            Sums::Numbers(moments) => moments.pixels == 0.0,
+            Sums::Numbers(moments) => moments.counts.iter().all(|&count| count == 0.0),
         }
     }
 
@@ -207,7 +207,8 @@ impl ByteSums {
 /// Mean of each channel, and the sum of squared distances from it, which loses no digits to a mean far
 /// from 0.
 struct Moments {
-    pixels: f64,
+    /// Values that are not missing.
+    counts: Vec<f64>,
     means: Vec<f64>,
     squares: Vec<f64>,
 }
@@ -215,7 +216,7 @@ struct Moments {
 impl Moments {
     fn new(channels: usize) -> Moments {
         Moments {
-            pixels: 0.0,
+            counts: vec![0.0; channels],
             means: vec![0.0; channels],
             squares: vec![0.0; channels],
         }
@@ -223,39 +224,43 @@ impl Moments {
 
     fn of(values: &[f32], channels: usize) -> Moments {
         let mut moments = Moments::new(channels);
-        moments.pixels = (values.len() / channels) as f64;
-        for pixel in values.chunks_exact(channels) {
-            for (mean, &value) in moments.means.iter_mut().zip(pixel) {
-                *mean += f64::from(value);
-            }
+        let known = || {
+            (values.chunks_exact(channels))
+                .flat_map(|pixel| pixel.iter().enumerate())
+                .filter(|(_, value)| !value.is_nan())
+        };
+        for (channel, &value) in known() {
+            moments.counts[channel] += 1.0;
+            moments.means[channel] += f64::from(value);
         }
-        for mean in &mut moments.means {
-            *mean /= moments.pixels;
+        for (mean, count) in moments.means.iter_mut().zip(&moments.counts) {
+            *mean /= count.max(1.0);
         }
-        for pixel in values.chunks_exact(channels) {
-            let distances = pixel.iter().zip(&moments.means);
-            for (sum, (&value, &mean)) in moments.squares.iter_mut().zip(distances) {
-                *sum += (f64::from(value) - mean).powi(2);
-            }
+        for (channel, &value) in known() {
+            moments.squares[channel] += (f64::from(value) - moments.means[channel]).powi(2);
         }
         moments
     }
 
     /// Source: Chan, Golub and LeVeque 1983, "Algorithms for Computing the Sample Variance".
     fn add(&mut self, other: &Moments) {
-        let pixels = self.pixels + other.pixels;
         for channel in 0..self.means.len() {
+            let (own, more) = (self.counts[channel], other.counts[channel]);
+            if more == 0.0 {
+                continue;
+            }
             let distance = other.means[channel] - self.means[channel];
-            self.means[channel] += distance * other.pixels / pixels;
+            self.counts[channel] = own + more;
+            self.means[channel] += distance * more / (own + more);
             self.squares[channel] +=
-                other.squares[channel] + distance * distance * self.pixels * other.pixels / pixels;
+                other.squares[channel] + distance * distance * own * more / (own + more);
         }
-        self.pixels = pixels;
     }
 
     fn stats(&self) -> ChannelStats {
-        let moments = self.means.iter().zip(&self.squares).map(|(&mean, &sum)| {
-            let variance = sum / self.pixels;
+        let sums = self.counts.iter().zip(&self.squares);
+        let moments = self.means.iter().zip(sums).map(|(&mean, (count, sum))| {
+            let variance = sum / count.max(1.0);
             let root_mean_square = (variance + mean * mean).sqrt();
             let std = variance.sqrt().max(MIN_RELATIVE_STD * root_mean_square) as f32;
             (mean as f32, if std > 0.0 { std } else { 1.0 })
@@ -385,6 +390,18 @@ mod tests {
         let stats = measure_levels(&[[5.0, 0.0], [5.0, 0.0]], 1);
         assert_eq!(stats.mean, [5.0, 0.0]);
         assert_eq!(stats.std, [5e-4, 1.0]);
+    }
+
+    /// The second channel of the first image and all of the third are missing.
+    #[test]
+    fn what_is_missing_is_not_measured() {
+        let nan = f32::NAN;
+        let levels = [[-1000.0, nan], [3000.0, 288.0], [nan, nan], [nan, 289.0]];
+        let stats = measure_levels(&levels, 1);
+        assert_eq!(stats.mean, [1000.0, 288.5]);
+        assert_eq!(stats.std, [2000.0, 0.5]);
+        let nothing = measure_levels(&[[nan, 3.0]], 1);
+        assert_eq!((nothing.mean[0], nothing.std[0]), (0.0, 1.0));
     }
 
     #[test]

@@ -37,6 +37,8 @@ pub struct Survey {
     pub mean: Vec<f64>,
     /// Standard deviation of each channel, likewise.
     pub std: Vec<f64>,
+    /// Share of each channel's values that are missing: see [`Nodata`](crate::Nodata).
+    pub missing: Vec<f64>,
     /// Images with the same content as others, by index: one group for each content.
     pub duplicates: Vec<Vec<usize>>,
 }
@@ -75,8 +77,7 @@ struct Look {
     channels: usize,
     /// By content; `None` for pixels without a file of their own.
     format: Option<&'static str>,
-    /// Of each channel, the mean of its values and of their squares: of bytes as 0 to 1.
-    moments: Vec<[f64; 2]>,
+    moments: Vec<ChannelMoments>,
     digest: [u8; 32],
 }
 
@@ -122,7 +123,18 @@ impl Look {
     }
 }
 
-fn moments(image: &Image) -> Vec<[f64; 2]> {
+/// Of one channel of an image.
+#[derive(Clone, Copy, Default)]
+struct ChannelMoments {
+    /// Share of the values that are not missing.
+    known: f64,
+    /// Mean of these, of bytes as 0 to 1.
+    mean: f64,
+    /// Mean of their squares.
+    square: f64,
+}
+
+fn moments(image: &Image) -> Vec<ChannelMoments> {
     let channels = image.channels();
     let pixels = (image.height() * image.width()) as f64;
     match image.pixels() {
@@ -135,21 +147,28 @@ fn moments(image: &Image) -> Vec<[f64; 2]> {
                 }
             }
             sums.iter()
-                .map(|&[values, squares]| {
-                    [
-                        values as f64 / pixels / 255.0,
-                        squares as f64 / pixels / (255.0 * 255.0),
-                    ]
+                .map(|&[values, squares]| ChannelMoments {
+                    known: 1.0,
+                    mean: values as f64 / pixels / 255.0,
+                    square: squares as f64 / pixels / (255.0 * 255.0),
                 })
                 .collect()
         }
         Pixels::F32(values) => {
-            let mut sums = vec![[0.0; 2]; channels];
+            let mut sums = vec![ChannelMoments::default(); channels];
             for pixel in values.chunks_exact(channels) {
                 for (sums, &value) in sums.iter_mut().zip(pixel) {
-                    sums[0] += f64::from(value) / pixels;
-                    sums[1] += f64::from(value) * f64::from(value) / pixels;
+                    if !value.is_nan() {
+                        sums.known += 1.0;
+                        sums.mean += f64::from(value);
+                        sums.square += f64::from(value) * f64::from(value);
+                    }
                 }
+            }
+            for sums in &mut sums {
+                sums.mean /= sums.known.max(1.0);
+                sums.square /= sums.known.max(1.0);
+                sums.known /= pixels;
             }
             sums
         }
@@ -165,8 +184,7 @@ fn summary(
         looked_at: indices.len(),
         ..Survey::default()
     };
-    let mut sums: Vec<[f64; 2]> = Vec::new();
-    let mut whole = 0;
+    let mut by_channel: Vec<Vec<ChannelMoments>> = Vec::new();
     let mut by_digest: BTreeMap<[u8; 32], Vec<usize>> = BTreeMap::new();
     for (&index, look) in indices.iter().zip(looks) {
         let extension = extension(&dataset.name(index));
@@ -178,7 +196,6 @@ fn summary(
                 continue;
             }
         };
-        whole += 1;
         *found.sizes.entry(look.size).or_default() += 1;
         *found.stored.entry(look.stored).or_default() += 1;
         found.channels.push(look.channels);
@@ -187,23 +204,26 @@ fn summary(
         {
             found.misnamed.push((index, format));
         }
-        sums.resize(look.moments.len().max(sums.len()), [0.0; 2]);
-        for (sum, moments) in sums.iter_mut().zip(look.moments) {
-            sum[0] += moments[0];
-            sum[1] += moments[1];
+        by_channel.resize_with(look.moments.len().max(by_channel.len()), Vec::new);
+        for (channel, moments) in by_channel.iter_mut().zip(look.moments) {
+            channel.push(moments);
         }
         by_digest.entry(look.digest).or_default().push(index);
     }
     found.channels.sort_unstable();
     found.channels.dedup();
-    (found.mean, found.std) = sums
-        .iter()
-        .map(|[values, squares]| {
-            let mean = values / f64::from(whole);
-            let variance = squares / f64::from(whole) - mean * mean;
-            (mean, variance.max(0.0).sqrt())
-        })
-        .unzip();
+    for images in &by_channel {
+        let total = |of: &dyn Fn(&ChannelMoments) -> f64| images.iter().map(of).sum::<f64>();
+        // An image without a value has no mean.
+        let with_values = total(&|image| f64::from(u8::from(image.known > 0.0))).max(1.0);
+        let mean = total(&|image| image.mean) / with_values;
+        let variance = total(&|image| image.square) / with_values - mean * mean;
+        found.mean.push(mean);
+        found.std.push(variance.max(0.0).sqrt());
+        found
+            .missing
+            .push(1.0 - total(&|image| image.known) / images.len() as f64);
+    }
     found.duplicates = by_digest
         .into_values()
         .filter(|images| images.len() > 1)
@@ -240,6 +260,7 @@ mod tests {
 
     use super::*;
     use crate::dataset::{FolderDataset, SyntheticDataset};
+    use crate::pixels::PixelKind;
 
     fn folder() -> tempfile::TempDir {
         let folder = tempfile::tempdir().unwrap();
@@ -331,6 +352,44 @@ mod tests {
         let found = survey(&colours, None, 0, || {}).unwrap();
         let (_, reason) = &found.broken[0];
         assert!(reason.contains("set model.channels="), "{reason}");
+    }
+
+    /// Half of the first image is missing in one channel, and all of the second.
+    #[test]
+    fn what_is_missing_is_counted_and_not_measured() {
+        struct Gaps;
+        impl Dataset for Gaps {
+            fn len(&self) -> usize {
+                2
+            }
+            fn channels(&self) -> usize {
+                2
+            }
+            fn kind(&self) -> PixelKind {
+                PixelKind::F32
+            }
+            fn image(&self, index: usize) -> Result<Image, DataError> {
+                let nan = f32::NAN;
+                Image::new(
+                    1,
+                    2,
+                    2,
+                    match index {
+                        0 => vec![3.0, 7.0, 5.0, nan],
+                        _ => vec![8.0, nan, 8.0, nan],
+                    },
+                )
+            }
+            fn name(&self, index: usize) -> String {
+                index.to_string()
+            }
+        }
+        let found = survey(&Gaps, None, 0, || {}).unwrap();
+        assert_eq!(
+            (found.mean, found.missing),
+            (vec![6.0, 7.0], vec![0.0, 0.75])
+        );
+        assert_eq!(found.std, [4.5_f64.sqrt(), 0.0]);
     }
 
     #[test]

@@ -17,6 +17,7 @@ use crate::config::invalid;
 use crate::kernels::Kernels;
 use crate::normalization::PixelScale;
 use crate::pca::Pca;
+use crate::statistics::Gaps;
 use crate::target::{Objective, unshuffle};
 use crate::vit::{
     Block, BlockShape, VisionTransformer, gather_positions, initialize, layer_norm, linear,
@@ -157,7 +158,8 @@ impl MaskedAutoencoderViT {
         };
         let pred = self.forward_decoder(&latent, ids_shuffle, first)?;
         let target = self.target(visible, masked, ids_shuffle)?;
-        self.forward_loss(&pred, &target)
+        self.check_pred(&pred, &target)?;
+        Ok(self.objective.loss(&pred, &target, Gaps::of(masked)))
     }
 
     /// Encodes the visible patches only; under [`MaeConfig::encoder_mask_tokens`] with mask tokens in place of the
@@ -235,6 +237,10 @@ impl MaskedAutoencoderViT {
 
     /// What the decoder should predict of the patches of [`MaeConfig::loss_region`], in shuffled order.
     ///
+    /// Where values are missing (NaN), pixels of the target are NaN, too. Under `norm_pix_loss` a patch's mean and
+    /// deviation are of the values that it has. Coefficients and tokens are of the patch with the channels' means in the
+    /// gaps, or NaN and -100 where a patch has no value at all.
+    ///
     /// # Shapes
     /// - `visible`: `[batch, kept, patch_dim]`, u8, or f32 in the units of mean and standard deviation
     /// - `masked`: `[batch, patches - kept, patch_dim]`, likewise
@@ -262,16 +268,21 @@ impl MaskedAutoencoderViT {
             let expected = format!("[{batch}, {hidden}, {}]", self.config.patch_dim());
             return Err(shape("masked", masked, expected));
         }
+        let gaps = Gaps::of(masked);
         let (visible, masked) = (
-            self.pixels.normalize(visible),
-            self.pixels.normalize(masked),
+            self.pixels.normalize_known(visible),
+            self.pixels.normalize_known(masked),
         );
         let region = self.config.loss_region;
         self.objective
-            .target(&visible, &masked, ids_shuffle, region)
+            .target(&visible, &masked, ids_shuffle, region, gaps)
     }
 
     /// Mean squared error, or for tokens cross-entropy in nats; in f32 whatever autocast does.
+    ///
+    /// What the target lacks is left out: pixels that are NaN, coefficients and tokens (-100) of patches without any
+    /// value. The loss is the mean over images of each one's mean over the rest, or 0 where there is no rest; with
+    /// nothing missing that is the mean over all.
     ///
     /// # Shapes
     /// - `pred`: `[batch, n, target_dim]`; `target`: the same shape, or token ids `[batch, n]`
@@ -280,6 +291,11 @@ impl MaskedAutoencoderViT {
     /// # Errors
     /// [`ModelError::Shape`] if they disagree.
     pub fn forward_loss(&self, pred: &Tensor, target: &Tensor) -> Result<Tensor> {
+        self.check_pred(pred, target)?;
+        Ok(self.objective.loss(pred, target, Gaps::Nan))
+    }
+
+    fn check_pred(&self, pred: &Tensor, target: &Tensor) -> Result<()> {
         let (size, width) = (pred.size(), self.config.target_dim() as i64);
         let expected = match target.size()[..] {
             [batch, n] if self.config.target == Target::Tokens => vec![batch, n, width],
@@ -289,7 +305,7 @@ impl MaskedAutoencoderViT {
             let expected = format!("{expected:?}, as the target");
             return Err(shape("pred", pred, expected));
         }
-        Ok(self.objective.loss(pred, target))
+        Ok(())
     }
 
     /// The ways in which its predictions can be made pixels, for [`to_pixels`](Self::to_pixels): all of them under
@@ -340,11 +356,12 @@ impl MaskedAutoencoderViT {
         if ids_keep.dim() != 2 || ids_keep.size()[0] != batch {
             return Err(shape("ids_keep", ids_keep, format!("[{batch}, kept]")));
         }
-        let patches = self.pixels.normalize(patches);
+        let gaps = Gaps::of(patches);
+        let patches = self.pixels.normalize_known(patches);
         let columns = (self.config.image_width / self.config.patch_size) as i64;
         let pixels = self
             .objective
-            .to_pixels(pred, &patches, ids_keep, columns, statistics)?;
+            .to_pixels(pred, &patches, ids_keep, columns, statistics, gaps)?;
         Ok(self.pixels.denormalize(&pixels))
     }
 

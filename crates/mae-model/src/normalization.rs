@@ -9,6 +9,7 @@ use crate::{ModelError, Result};
 ///
 /// Pixels come as u8, which stand for 0..1, or as f32 in the *units* of mean and standard deviation: 0..1 for
 /// images from files of integers, the file's own for others. Models take both, and normalise them.
+/// A number that is missing, NaN, is normalised to 0: it becomes its channel's mean.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Normalization {
@@ -134,8 +135,18 @@ impl PixelScale {
         }
     }
 
-    /// Patches `[.., patch_dim]`, u8 or f32 in the units of mean and standard deviation, to normalised f32.
+    /// Patches `[.., patch_dim]`, u8 or f32 in the units of mean and standard deviation, to normalised f32; what is
+    /// missing becomes 0.
     pub fn normalize(&self, patches: &Tensor) -> Tensor {
+        let normalized = self.normalize_known(patches);
+        match patches.kind() {
+            Kind::Uint8 => normalized,
+            _ => fill(&normalized),
+        }
+    }
+
+    /// The same, but that what is missing stays NaN.
+    pub fn normalize_known(&self, patches: &Tensor) -> Tensor {
         match patches.kind() {
             Kind::Uint8 => (self.shift).addcmul(&patches.to_kind(Kind::Float), &self.scale_u8),
             // Not converted: a recording of it can be given another precision.
@@ -154,6 +165,11 @@ impl PixelScale {
     pub fn denormalize(&self, patches: &Tensor) -> Tensor {
         (patches - &self.shift) / &self.scale
     }
+}
+
+/// Normalised values with 0, the mean, for those that are missing.
+pub(crate) fn fill(normalized: &Tensor) -> Tensor {
+    normalized.nan_to_num(0.0, f64::INFINITY, f64::NEG_INFINITY)
 }
 
 #[cfg(test)]
@@ -182,6 +198,12 @@ mod tests {
         assert!(found.allclose(&expected, 1e-6, 1e-6, false), "{found}");
         let back = hounsfield.denormalize(&found).unwrap();
         assert!(back.allclose(&values, 1e-6, 1e-6, false), "{back}");
+        let partly = Tensor::from_slice(&[f32::NAN, -900.0, f32::INFINITY]).view([3, 1]);
+        let found = hounsfield.normalize(&partly).unwrap().flatten(0, -1);
+        assert_eq!(
+            Vec::<f32>::try_from(found).unwrap(),
+            [0.0, -1.0, f32::INFINITY]
+        );
         let identity = Normalization::identity(1);
         assert_eq!(identity.normalize(&values).unwrap(), values);
         assert!(identity.normalize(&values.view([1, 3])).is_err());

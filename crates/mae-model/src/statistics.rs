@@ -48,10 +48,45 @@ impl PatchStatistics {
 const EPSILON: f64 = 1e-6;
 
 /// Mean and deviation of the values of each patch, `[batch, patches, 1]` each, of `[batch, patches, patch_dim]`.
-pub(crate) fn mean_and_std(patches: &Tensor) -> (Tensor, Tensor) {
-    let mean = patches.mean_dim(-1i64, true, Kind::Float);
-    let std = (patches.var_dim(-1i64, true, true) + EPSILON).sqrt();
-    (mean, std)
+///
+/// Of values that are missing, NaN, nothing is taken; of a patch without any the mean is 0 and the variance, too.
+pub(crate) fn mean_and_std(patches: &Tensor, gaps: Gaps) -> (Tensor, Tensor) {
+    let (mean, variance) = match gaps {
+        Gaps::None => (
+            patches.mean_dim(-1i64, true, Kind::Float),
+            patches.var_dim(-1i64, true, true),
+        ),
+        Gaps::Nan => {
+            let sum = |values: &Tensor| values.nansum(-1i64, true, Kind::Float);
+            let count = patches
+                .isnan()
+                .logical_not()
+                .sum_dim_intlist(-1i64, true, Kind::Float);
+            let mean = sum(patches) / count.clamp_min(1.0);
+            let squares = sum(&(patches - &mean).square());
+            (mean, squares / (count - 1.0).clamp_min(1.0))
+        }
+    };
+    (mean, (variance + EPSILON).sqrt())
+}
+
+/// Whether values of patches may be missing.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Gaps {
+    /// Bytes have no number for it.
+    None,
+    /// NaN is a value that is missing.
+    Nan,
+}
+
+impl Gaps {
+    /// Of patches as a model is given them.
+    pub fn of(patches: &Tensor) -> Self {
+        match patches.kind() {
+            Kind::Uint8 => Self::None,
+            _ => Self::Nan,
+        }
+    }
 }
 
 /// Fills in what hidden patches lack by [`PatchStatistics::Visible`]'s formula; values of hidden patches are not looked

@@ -5,11 +5,15 @@ use std::collections::BTreeMap;
 use tch::{Device, Kind, Reduction, Tensor};
 
 use crate::config::invalid;
+use crate::normalization::fill;
 use crate::pca::{self, Pca};
-use crate::statistics::{PatchStatistics, interpolate, mean_and_std};
+use crate::statistics::{Gaps, PatchStatistics, interpolate, mean_and_std};
 use crate::{LossRegion, MaeConfig, Normalization, Result, Target, Tokenizer};
 
-/// A target and what it needs to know. Patches here are normalised f32.
+/// The token of a patch of which nothing is known.
+const NO_TOKEN: i64 = -100;
+
+/// A target and what it needs to know. Patches here are normalised f32, with NaN for values that are missing.
 #[derive(Debug)]
 pub(crate) enum Objective {
     /// Pixels, under `norm_pix_loss` normalised by their patch.
@@ -101,6 +105,10 @@ impl Objective {
 
     /// What should be predicted of the patches of `region`, in shuffled order.
     ///
+    /// Where values may be missing, the target has NaN for each missing pixel; NaN for the coefficients, or -100 for the
+    /// token, of a patch that has no value at all. Of a patch that has some, coefficients and tokens are those of the
+    /// patch with the channels' means in the gaps.
+    ///
     /// # Shapes
     /// - `visible`: `[batch, kept, patch_dim]`, `masked`: `[batch, patches - kept, patch_dim]`
     /// - `ids_shuffle`: `[batch, patches]`
@@ -111,52 +119,93 @@ impl Objective {
         masked: &Tensor,
         ids_shuffle: &Tensor,
         region: LossRegion,
+        gaps: Gaps,
     ) -> Result<Tensor> {
         let all = || Tensor::cat(&[visible, masked], 1);
-        let patches = || match region {
+        let patches = match region {
             LossRegion::Masked => masked.shallow_clone(),
             LossRegion::All => all(),
         };
+        let filled = |patches: Tensor| match gaps {
+            Gaps::None => patches,
+            Gaps::Nan => fill(&patches),
+        };
+        let empty = (gaps == Gaps::Nan).then(|| patches.isnan().all_dim(-1, true));
         match self {
             Self::Pixels {
                 norm_pix_loss: true,
             } => {
-                let patches = patches();
-                let (mean, std) = mean_and_std(&patches);
+                let (mean, std) = mean_and_std(&patches, gaps);
                 Ok((patches - mean) / std)
             }
             Self::Pixels {
                 norm_pix_loss: false,
-            } => Ok(patches()),
-            Self::Pca(pca) => pca.project(&patches()),
+            } => Ok(patches),
+            Self::Pca(pca) => {
+                let coefficients = pca.project(&filled(patches))?;
+                Ok(match empty {
+                    None => coefficients,
+                    Some(empty) => coefficients.masked_fill(&empty, f64::NAN),
+                })
+            }
             Self::Tokens(tokenizer) => {
                 // A tokenizer sees whole images.
-                let tokens =
-                    tokenizer.encode_normalized_patches(&unshuffle(&all(), ids_shuffle))?;
+                let images = unshuffle(&filled(all()), ids_shuffle);
+                let tokens = tokenizer.encode_normalized_patches(&images)?;
                 let ids = match region {
                     LossRegion::Masked => {
                         ids_shuffle.narrow(1, visible.size()[1], masked.size()[1])
                     }
                     LossRegion::All => ids_shuffle.shallow_clone(),
                 };
-                Ok(tokens.gather(1, &ids, false))
+                let tokens = tokens.gather(1, &ids, false);
+                Ok(match empty {
+                    None => tokens,
+                    Some(empty) => tokens.masked_fill(&empty.squeeze_dim(-1), NO_TOKEN),
+                })
             }
         }
     }
 
     /// The mean squared error, or for tokens the cross-entropy; in f32 whatever autocast does.
-    pub fn loss(&self, pred: &Tensor, target: &Tensor) -> Tensor {
+    ///
+    /// Where values may be missing, it is the mean over the images of each image's mean over what its target has, so
+    /// that an image counts the same whatever share of it is missing; one whose target has nothing counts as 0.
+    /// If nothing is missing, that is the mean over all.
+    pub fn loss(&self, pred: &Tensor, target: &Tensor, gaps: Gaps) -> Tensor {
         let pred = pred.to_kind(Kind::Float);
-        match self {
-            Self::Pixels { .. } | Self::Pca(_) => (pred - target).square().mean(Kind::Float),
-            Self::Tokens(_) => pred.flatten(0, 1).cross_entropy_loss::<&Tensor>(
-                &target.flatten(0, 1),
-                None,
-                Reduction::Mean,
-                -100,
-                0.0,
-            ),
+        let errors = match self {
+            Self::Pixels { .. } | Self::Pca(_) if gaps == Gaps::None => (pred - target).square(),
+            Self::Pixels { .. } | Self::Pca(_) => {
+                // In the gaps the target is the prediction: an error of NaN would make the gradient of 0 times NaN.
+                let known = pred.where_self(&target.isnan(), target);
+                (pred - known).square()
+            }
+            Self::Tokens(_) => pred
+                .flatten(0, 1)
+                .cross_entropy_loss::<&Tensor>(
+                    &target.flatten(0, 1),
+                    None,
+                    Reduction::None,
+                    NO_TOKEN,
+                    0.0,
+                )
+                .view_as(target),
+        };
+        if gaps == Gaps::None {
+            return errors.mean(Kind::Float);
         }
+        let known = match self {
+            Self::Pixels { .. } | Self::Pca(_) => target.isnan().logical_not(),
+            Self::Tokens(_) => target.ne(NO_TOKEN),
+        };
+        let counts = known
+            .flatten(1, -1)
+            .sum_dim_intlist(1i64, false, Kind::Float);
+        let sums = errors
+            .flatten(1, -1)
+            .sum_dim_intlist(1i64, false, Kind::Float);
+        (sums / counts.clamp_min(1.0)).mean(Kind::Float)
     }
 
     /// Predictions as normalised pixels.
@@ -173,25 +222,30 @@ impl Objective {
         ids_keep: &Tensor,
         columns: i64,
         statistics: PatchStatistics,
+        gaps: Gaps,
     ) -> Result<Tensor> {
         let pred = pred.to_kind(Kind::Float);
         match self {
             Self::Pixels { .. } => Ok(match statistics {
                 PatchStatistics::Raw => pred,
                 PatchStatistics::Oracle => {
-                    let (mean, std) = mean_and_std(patches);
+                    let (mean, std) = mean_and_std(patches, gaps);
                     pred * std + mean
                 }
                 PatchStatistics::Visible => {
-                    let (mean, std) = mean_and_std(patches);
+                    let (mean, std) = mean_and_std(patches, gaps);
                     pred * interpolate(&std, ids_keep, columns)
                         + interpolate(&mean, ids_keep, columns)
                 }
             }),
             Self::Pca(pca) => pca.restore(&pred),
             Self::Tokens(tokenizer) => {
+                let patches = match gaps {
+                    Gaps::None => patches.shallow_clone(),
+                    Gaps::Nan => fill(patches),
+                };
                 let seen = tokenizer
-                    .encode_normalized_patches(patches)?
+                    .encode_normalized_patches(&patches)?
                     .gather(1, ids_keep, false);
                 let ids = pred.argmax(-1, false).scatter(1, ids_keep, &seen);
                 tokenizer.patches_of(&tokenizer.decode(&ids)?)

@@ -324,6 +324,9 @@ impl Reconstruction {
             .collect::<Result<_>>()?;
         let (groups, mut notes) = self.words();
         notes.extend(self.display.note());
+        if self.versions[0].isnan().any().f_int64_value(&[])? != 0 {
+            notes.push("grey in the original: no data".into());
+        }
         let mut titles = vec!["original", "masked"];
         for _ in &self.statistics {
             titles.extend(["prediction", "+ visible"]);

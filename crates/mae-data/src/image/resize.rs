@@ -14,6 +14,10 @@ impl Image {
     /// The kernel is Catmull-Rom (a = -0.5), stretched when shrinking, as PIL's `BICUBIC` and
     /// torchvision's with `antialias=True`.
     ///
+    /// Missing values (NaN) have no weight: a pixel is the weighted mean of those that are there, and is
+    /// missing itself where these have less than half of the kernel's weight.
+    /// Source: Knutsson and Westin 1993, "Normalized and Differential Convolution".
+    ///
     /// # Errors
     /// [`DataError::Config`] if a side is 0.
     pub fn resize(&self, height: usize, width: usize) -> Result<Image, DataError> {
@@ -40,6 +44,51 @@ impl Image {
     ) -> Result<Image, DataError> {
         check_sides(height, width)?;
         self.check_crop(crop)?;
+        match self.split_missing() {
+            None => Ok(self.convolve(crop, height, width)),
+            Some((values, weights)) => {
+                let values = values.convolve(crop, height, width);
+                let weights = weights.convolve(crop, height, width);
+                Ok(values.over(&weights))
+            }
+        }
+    }
+
+    /// If values are missing: the image with 0 in their places, and 1 where there is a value, 0 where there is none.
+    fn split_missing(&self) -> Option<(Image, Image)> {
+        let values = self.pixels.as_f32()?;
+        if !values.iter().any(|value| value.is_nan()) {
+            return None;
+        }
+        let with = |pixels: Vec<f32>| Image {
+            pixels: Pixels::F32(pixels),
+            ..*self
+        };
+        let known = |value: &f32| f32::from(u8::from(!value.is_nan()));
+        let filled = |value: &f32| if value.is_nan() { 0.0 } else { *value };
+        Some((
+            with(values.iter().map(filled).collect()),
+            with(values.iter().map(known).collect()),
+        ))
+    }
+
+    /// Values over their weights, missing where these are too small.
+    fn over(self, weights: &Image) -> Image {
+        const LEAST_WEIGHT: f32 = 0.5;
+        let weights = weights.pixels.as_f32().unwrap_or_default();
+        let values = self.pixels.into_f32();
+        let over = |(value, &weight): (f32, &f32)| match weight >= LEAST_WEIGHT {
+            true => value / weight,
+            false => f32::NAN,
+        };
+        Image {
+            pixels: Pixels::F32(values.into_iter().zip(weights).map(over).collect()),
+            ..self
+        }
+    }
+
+    /// Resizes a valid `crop` to valid sides.
+    fn convolve(&self, crop: CropBox, height: usize, width: usize) -> Image {
         // One call for each axis, horizontal first, gives Pillow's numbers: rounding in between
         // makes the order matter, and fast_image_resize itself would begin with the vertical.
         // One call for both would also, in 6.1, read out of bounds when it magnifies and the last
@@ -60,7 +109,7 @@ impl Image {
             height: crop.height.min(rows.len() as f64 - top),
             width: width as f64,
         };
-        Ok(strip.resample(crop, height, width))
+        strip.resample(crop, height, width)
     }
 
     /// The rows that the vertical kernel reaches when `crop` becomes `height` pixels high.
@@ -72,7 +121,7 @@ impl Image {
         start..end.min(self.height)
     }
 
-    /// Resizes a valid `crop` to valid sides.
+    /// Resizes a valid `crop` to valid sides, both axes in one call.
     fn resample(&self, crop: CropBox, height: usize, width: usize) -> Image {
         let task = Resampling {
             source: (self.height, self.width),

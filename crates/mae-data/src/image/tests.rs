@@ -240,3 +240,67 @@ fn alpha_is_kept_where_it_is_asked_for() {
         assert!(message.starts_with(&expected), "{message}");
     }
 }
+
+/// A pixel of which most is missing is missing; the others are means of what is there, so no value bleeds.
+#[test]
+fn missing_values_have_no_weight() {
+    let with = |value: &dyn Fn(usize, usize) -> f32| {
+        let pixels: Vec<f32> = (0..16 * 16).map(|at| value(at / 16, at % 16)).collect();
+        Image::new(16, 16, 1, pixels).unwrap()
+    };
+    // The left half is missing: at half the size, with 5 columns in 16 the edge lies between pixels.
+    let left = with(&|_, x| if x < 8 { f32::NAN } else { 5e4 });
+    for (height, width, missing) in [(8, 8, 4), (16, 32, 16), (4, 4, 2)] {
+        let resized = left.resize(height, width).unwrap();
+        for (at, value) in resized.pixels().as_f32().unwrap().iter().enumerate() {
+            match at % width < missing {
+                true => assert!(value.is_nan(), "{at}: {value}"),
+                false => assert!((value - 5e4).abs() < 0.05, "{at}: {value}"),
+            }
+        }
+    }
+    // Single pixels are filled from around them.
+    let holes = with(&|y, x| {
+        if y % 5 == 2 && x % 5 == 2 {
+            f32::NAN
+        } else {
+            x as f32
+        }
+    });
+    let (resized, whole) = (
+        holes.resize(4, 4).unwrap(),
+        with(&|_, x| x as f32).resize(4, 4).unwrap(),
+    );
+    let pairs = resized
+        .pixels()
+        .as_f32()
+        .unwrap()
+        .iter()
+        .zip(whole.pixels().as_f32().unwrap());
+    for (found, expected) in pairs {
+        assert!(
+            (found - expected).abs() < 0.4,
+            "{found}, expected about {expected}"
+        );
+    }
+    // A crop that sees nothing missing is that of the whole image, to the bit.
+    let crop = CropBox {
+        top: 0.0,
+        left: 12.0,
+        height: 8.0,
+        width: 4.0,
+    };
+    let (found, expected) = (
+        left.crop_resize(crop, 4, 4),
+        with(&|_, _| 5e4).crop_resize(crop, 4, 4),
+    );
+    assert_eq!(found.unwrap(), expected.unwrap());
+    let all = with(&|_, _| f32::NAN).resize(3, 3).unwrap();
+    assert!(
+        all.pixels()
+            .as_f32()
+            .unwrap()
+            .iter()
+            .all(|value| value.is_nan())
+    );
+}

@@ -63,6 +63,8 @@ pub struct Images {
     pub mean: Vec<f64>,
     /// Standard deviation, likewise.
     pub std: Vec<f64>,
+    /// Share of each channel's values that are missing, as `data.nodata` says.
+    pub missing: Vec<f64>,
     /// What to know before training, in words.
     pub warnings: Vec<String>,
 }
@@ -154,6 +156,7 @@ impl Images {
                 .collect(),
             mean: found.mean.clone(),
             std: found.std.clone(),
+            missing: found.missing.clone(),
             warnings: Vec::new(),
         };
         images.warnings = images.warn(dataset, found);
@@ -311,6 +314,16 @@ impl Images {
                         PixelKind::U8 => "of 0 to 1",
                         PixelKind::F32 => "in units of the files; 16-bit images are 0 to 1",
                     }
+                ),
+            );
+        }
+        if self.missing.iter().any(|&share| share > 0.0) {
+            let percent: Vec<f64> = self.missing.iter().map(|share| 100.0 * share).collect();
+            lines.fact(
+                "missing",
+                format!(
+                    "{} % of the values; a model sees the mean there, and no loss",
+                    numbers(&percent)
                 ),
             );
         }
