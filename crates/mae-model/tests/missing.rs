@@ -231,7 +231,7 @@ fn coefficients_and_tokens_of_empty_patches_are_left_out() {
     moments.add(&normalize(&images().0)).unwrap();
     let model = build(&config(|config| {
         config.target = Target::Pca;
-        config.pca_components = 4;
+        config.pca_components = Some(4);
     }));
     model
         .set_pca(&moments.principal_components(4).unwrap().0)
@@ -247,7 +247,10 @@ fn coefficients_and_tokens_of_empty_patches_are_left_out() {
         image_height: 8,
         image_width: 12,
         patch_size: 4,
-        ..TokenizerConfig::default()
+        channels: CHANNELS as usize,
+        vocabulary: 24,
+        width: 16,
+        blocks: 1,
     };
     let model = build(&config(|config| {
         config.target = Target::Tokens;
