@@ -3,6 +3,7 @@
 mod decode;
 mod nodata;
 mod npy;
+mod number;
 mod resize;
 mod tiff;
 
@@ -92,6 +93,7 @@ impl Image {
     /// Unsigned integers of 16 bits become floating-point numbers from 0 to 1, their largest value.
     /// Floating-point numbers, signed integers and those of 32 bits or more are numbers in the file's own
     /// units.
+    /// The value that a TIFF file says to mean that nothing was measured, in GDAL's tag 42113, becomes NaN.
     ///
     /// # Errors
     /// [`DataError::Image`] with `name` if the content is no such file, is damaged, has other channels,
@@ -104,7 +106,9 @@ impl Image {
     /// As [`Image::decode`], with other values that mean that nothing was measured.
     ///
     /// # Values
-    /// A missing value is NaN.
+    /// A missing value is NaN: in a TIFF file or an array that of `nodata`, and then every NaN, too.
+    /// A file whose values may be missing is of numbers, even where it stores bytes.
+    /// Values are compared as the file has them, exactly.
     ///
     /// # Errors
     /// As [`Image::decode`].
@@ -142,9 +146,10 @@ impl Image {
             }),
             _ => Err(DataError::Image {
                 name: name.to_owned(),
-                reason: "it has values of more than 8 bits, and the other images are of 8 bits; \
-                         set data.values=\"f32\" to keep all bits, or convert or remove it"
-                    .to_owned(),
+                reason:
+                    "it has values of more than 8 bits, or missing ones, and the other images are \
+                         of 8 bits; set data.values=\"f32\" to keep all, or convert or remove it"
+                        .to_owned(),
             }),
         }
     }

@@ -100,7 +100,7 @@ impl Look {
             }
             Content::Encoded(bytes) => {
                 let name = dataset.name(index);
-                let image = Image::decode(bytes, dataset.channels(), &name)?;
+                let image = Image::decode_with(bytes, dataset.channels(), dataset.nodata(), &name)?;
                 let stored = stored(bytes, &image);
                 let image = image.into_kind(dataset.kind(), &name)?;
                 (image, stored, Sha256::new_with_prefix(bytes))

@@ -11,7 +11,7 @@ use walkdir::{DirEntry, WalkDir};
 
 use super::{Content, Dataset, check_index, kind};
 use crate::error::DataError;
-use crate::image::{Image, check_channels};
+use crate::image::{Image, Nodata, check_channels};
 use crate::pixels::PixelKind;
 
 /// Extensions that [`FolderDataset`] takes for images, in any case.
@@ -36,6 +36,7 @@ pub struct FolderDataset {
     classes: Vec<String>,
     channels: usize,
     kind: PixelKind,
+    nodata: Nodata,
 }
 
 impl FolderDataset {
@@ -67,19 +68,16 @@ impl FolderDataset {
         }
         images.sort();
         let (classes, labels) = label_by_sub_folder(&images);
-        let kind = kind::find(
-            images.len(),
-            |index| Some(images[index].extension()?.to_str()?.to_owned()),
-            |index| Some(BufReader::new(File::open(root.join(&images[index])).ok()?)),
-        );
-        Ok(FolderDataset {
+        let dataset = FolderDataset {
             root: root.to_owned(),
             images,
             labels,
             classes,
             channels,
-            kind,
-        })
+            kind: PixelKind::U8,
+            nodata: Nodata::Auto,
+        };
+        Ok(dataset.with_nodata(Nodata::Auto))
     }
 
     /// The same images as values of `kind`.
@@ -89,6 +87,22 @@ impl FolderDataset {
         FolderDataset { kind, ..self }
     }
 
+    /// The same images, where values that `nodata` names are missing; [`kind`](Dataset::kind) is found anew, so
+    /// this comes before [`read_as`](FolderDataset::read_as).
+    pub fn with_nodata(self, nodata: Nodata) -> FolderDataset {
+        let kind = kind::find(
+            self.images.len(),
+            nodata,
+            |index| Some(self.images[index].extension()?.to_str()?.to_owned()),
+            |index| Some(BufReader::new(File::open(self.path(index)).ok()?)),
+        );
+        FolderDataset {
+            kind,
+            nodata,
+            ..self
+        }
+    }
+
     /// The image at `path` alone, whatever its name, without a label; it is read when it is asked for.
     ///
     /// # Errors
@@ -96,18 +110,16 @@ impl FolderDataset {
     pub fn of_one(path: impl AsRef<Path>, channels: usize) -> Result<FolderDataset, DataError> {
         let path = path.as_ref();
         check_channels(channels)?;
-        Ok(FolderDataset {
+        let dataset = FolderDataset {
             root: PathBuf::new(),
             images: vec![path.to_owned()],
             labels: Vec::new(),
             classes: Vec::new(),
             channels,
-            kind: kind::find(
-                1,
-                |_| Some(path.extension()?.to_str()?.to_owned()),
-                |_| Some(BufReader::new(File::open(path).ok()?)),
-            ),
-        })
+            kind: PixelKind::U8,
+            nodata: Nodata::Auto,
+        };
+        Ok(dataset.with_nodata(Nodata::Auto))
     }
 
     fn read(&self, index: usize) -> Result<Vec<u8>, DataError> {
@@ -138,9 +150,14 @@ impl Dataset for FolderDataset {
         self.kind
     }
 
+    fn nodata(&self) -> Nodata {
+        self.nodata
+    }
+
     fn image(&self, index: usize) -> Result<Image, DataError> {
         let name = self.name(index);
-        Image::decode(&self.read(index)?, self.channels, &name)?.into_kind(self.kind, &name)
+        Image::decode_with(&self.read(index)?, self.channels, self.nodata, &name)?
+            .into_kind(self.kind, &name)
     }
 
     fn content(&self, index: usize) -> Result<Content<'_>, DataError> {
@@ -162,7 +179,7 @@ impl Dataset for FolderDataset {
     /// Path below the root, label, size and date of each file.
     fn identify(&self, hasher: &mut dyn Hasher) {
         hasher.write(&self.channels.to_le_bytes());
-        kind::identify(self.kind, hasher);
+        kind::identify(self.kind, self.nodata, hasher);
         for (index, image) in self.images.iter().enumerate() {
             hasher.write(image.as_os_str().as_encoded_bytes());
             let metadata = std::fs::metadata(self.path(index)).ok();

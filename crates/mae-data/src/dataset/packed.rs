@@ -15,7 +15,7 @@ pub use self::write::{PackConfig, PackEncoding, PackProgress, PackSummary, pack}
 use super::mapped::MappedFile;
 use super::{Content, Dataset, check_index, kind};
 use crate::error::DataError;
-use crate::image::{Image, MAX_CHANNELS, check_channels};
+use crate::image::{Image, MAX_CHANNELS, Nodata, check_channels};
 use crate::pixels::{PixelKind, Pixels, recolour};
 
 const EXPECTED: &str = "a data set packed by mae-train";
@@ -265,7 +265,7 @@ impl Dataset for PackedDataset {
     /// The index, in which each image has its checksum: a copy elsewhere is the same data set.
     fn identify(&self, hasher: &mut dyn Hasher) {
         hasher.write(&self.channels.to_le_bytes());
-        kind::identify(self.kind, hasher);
+        kind::identify(self.kind, Nodata::Auto, hasher);
         hasher.write(self.file.range(self.header.index()).unwrap_or_default());
     }
 }

@@ -16,7 +16,7 @@ use self::index::{Label, Member, list_members};
 use super::mapped::MappedFile;
 use super::{Content, Dataset, check_index, kind};
 use crate::error::DataError;
-use crate::image::{Image, check_channels};
+use crate::image::{Image, Nodata, check_channels};
 use crate::pixels::PixelKind;
 
 /// Images in tar files, as WebDataset and its writers lay them out.
@@ -41,6 +41,7 @@ pub struct TarDataset {
     classes: Vec<String>,
     channels: usize,
     kind: PixelKind,
+    nodata: Nodata,
 }
 
 struct Shard {
@@ -103,17 +104,29 @@ impl TarDataset {
             classes: Vec::new(),
             channels,
             kind: PixelKind::U8,
+            nodata: Nodata::Auto,
         };
         (dataset.classes, dataset.labels) = dataset.number(labels)?;
-        dataset.kind = kind::find(
-            dataset.len(),
+        Ok(dataset.with_nodata(Nodata::Auto))
+    }
+
+    /// The same images, where values that `nodata` names are missing: see
+    /// [`FolderDataset::with_nodata`](crate::FolderDataset::with_nodata).
+    pub fn with_nodata(self, nodata: Nodata) -> TarDataset {
+        let kind = kind::find(
+            self.len(),
+            nodata,
             |index| {
-                let (_, extension) = dataset.images[index].name.rsplit_once('.')?;
+                let (_, extension) = self.images[index].name.rsplit_once('.')?;
                 Some(extension.to_owned())
             },
-            |index| dataset.encoded(index).ok().map(Cursor::new),
+            |index| self.encoded(index).ok().map(Cursor::new),
         );
-        Ok(dataset)
+        TarDataset {
+            kind,
+            nodata,
+            ..self
+        }
     }
 
     /// The same images as values of `kind`: see
@@ -180,9 +193,14 @@ impl Dataset for TarDataset {
         self.kind
     }
 
+    fn nodata(&self) -> Nodata {
+        self.nodata
+    }
+
     fn image(&self, index: usize) -> Result<Image, DataError> {
         let name = self.name(index);
-        Image::decode(self.encoded(index)?, self.channels, &name)?.into_kind(self.kind, &name)
+        Image::decode_with(self.encoded(index)?, self.channels, self.nodata, &name)?
+            .into_kind(self.kind, &name)
     }
 
     fn content(&self, index: usize) -> Result<Content<'_>, DataError> {
@@ -212,7 +230,7 @@ impl Dataset for TarDataset {
     /// Size and date of each shard; name, place and label of each image.
     fn identify(&self, hasher: &mut dyn Hasher) {
         hasher.write(&self.channels.to_le_bytes());
-        kind::identify(self.kind, hasher);
+        kind::identify(self.kind, self.nodata, hasher);
         for shard in &self.shards {
             let since_1970 = (shard.modified)
                 .and_then(|date| date.duration_since(SystemTime::UNIX_EPOCH).ok())

@@ -15,7 +15,10 @@ pub(super) struct Decoded {
     pub(super) width: usize,
     pub(super) channels: usize,
     pub(super) meaning: Meaning,
+    /// NaN where nothing was measured.
     pub(super) pixels: Pixels,
+    /// Whether values may be missing.
+    pub(super) may_miss: bool,
 }
 
 /// What channels are.
@@ -37,8 +40,8 @@ pub(super) fn decode(content: &[u8], channels: usize, nodata: Nodata) -> Result<
     Ok(decoded)
 }
 
-/// What the values of a file become; `None` if it is no file that [`decode`] knows.
-pub(crate) fn kind_of(mut reader: impl BufRead + Seek) -> Option<PixelKind> {
+/// What the values of a file become, where `nodata` are missing; `None` if it is no file that [`decode`] knows.
+pub(crate) fn kind_of(mut reader: impl BufRead + Seek, nodata: Nodata) -> Option<PixelKind> {
     const PNG: &[u8] = b"\x89PNG\r\n\x1a\n";
     /// Where a PNG says how many bits a value has.
     const PNG_DEPTH_AT: usize = 24;
@@ -54,9 +57,9 @@ pub(crate) fn kind_of(mut reader: impl BufRead + Seek) -> Option<PixelKind> {
     reader.rewind().ok()?;
     catch_unwind(AssertUnwindSafe(|| {
         if npy::is_npy(start) {
-            npy::kind_of(&mut reader)
+            npy::kind_of(&mut reader, nodata)
         } else if tiff::is_tiff(start) {
-            tiff::kind_of(reader)
+            tiff::kind_of(reader, nodata)
         } else if start.starts_with(PNG) {
             Some(match start.get(PNG_DEPTH_AT)? {
                 16 => PixelKind::F32,
@@ -103,19 +106,12 @@ pub(super) fn bands(content: &[u8]) -> Option<usize> {
     }
 }
 
-fn decode_any(content: &[u8], channels: usize, _nodata: Nodata) -> Result<Decoded, String> {
+fn decode_any(content: &[u8], channels: usize, nodata: Nodata) -> Result<Decoded, String> {
     if npy::is_npy(content) {
-        let (height, width, pixels) = npy::read(content, channels)?;
-        return Ok(Decoded {
-            height,
-            width,
-            channels,
-            meaning: Meaning::Bands,
-            pixels,
-        });
+        return npy::read(content, channels, nodata);
     }
     if tiff::is_tiff(content)
-        && let Some(decoded) = tiff::read(content, channels)?
+        && let Some(decoded) = tiff::read(content, channels, nodata)?
     {
         return Ok(decoded);
     }
@@ -183,6 +179,7 @@ impl Decoded {
             channels,
             meaning: Meaning::Picture,
             pixels,
+            may_miss: false,
         })
     }
 
@@ -255,19 +252,23 @@ impl Decoded {
         let Pixels::F32(values) = &self.pixels else {
             return Ok(());
         };
-        match values.iter().position(|value| !value.is_finite()) {
-            None => Ok(()),
-            Some(at) => {
-                let pixel = at / self.channels;
-                Err(format!(
-                    "the value at row {}, column {}, channel {} is {}, expected finite numbers; \
-                     replace or remove it",
-                    pixel / self.width,
-                    pixel % self.width,
-                    at % self.channels,
-                    values[at]
-                ))
+        let is_sound = |value: &f32| value.is_finite() || self.may_miss && value.is_nan();
+        let Some(at) = values.iter().position(|value| !is_sound(value)) else {
+            return Ok(());
+        };
+        let pixel = at / self.channels;
+        let remedy = match values[at].is_nan() {
+            true => {
+                "set data.nodata = nan if it means that nothing was measured, else replace or remove it"
             }
-        }
+            false => "replace or remove it",
+        };
+        Err(format!(
+            "the value at row {}, column {}, channel {} is {}, expected finite numbers; {remedy}",
+            pixel / self.width,
+            pixel % self.width,
+            at % self.channels,
+            values[at]
+        ))
     }
 }

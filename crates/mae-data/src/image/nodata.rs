@@ -19,6 +19,71 @@ pub enum Nodata {
     Value(f64),
 }
 
+impl Nodata {
+    /// What a missing value is written as in a file that says `tag` of it.
+    ///
+    /// The error says why the tag cannot be understood.
+    pub(super) fn missing(self, tag: Option<&str>) -> Result<Option<Missing>, String> {
+        match (self, tag) {
+            (Nodata::None, _) | (Nodata::Auto, None) => Ok(None),
+            (Nodata::Value(value), _) => Ok(Some(Missing::Number(value))),
+            (Nodata::Auto, Some(tag)) => Missing::parse(tag),
+        }
+    }
+}
+
+/// What a missing value is written as, before it is a number of the file's own type.
+#[derive(Copy, Clone, Debug, PartialEq)]
+pub(super) enum Missing {
+    /// As it was written, for types that hold more digits than an f64.
+    Integer(i128),
+    Number(f64),
+}
+
+impl Missing {
+    /// Reads GDAL's tag: a number in words; some programs repeat it for each band.
+    fn parse(tag: &str) -> Result<Option<Missing>, String> {
+        let tag = tag.trim_matches(|c: char| c.is_whitespace() || c == '\0');
+        let mut words = tag.split_whitespace();
+        let Some(word) = words.next() else {
+            return Ok(None);
+        };
+        // As C's printf writes NaN on Windows.
+        const NAN: [&str; 4] = ["1.#qnan", "-1.#ind", "1.#ind", "-1.#qnan"];
+        let missing = match word.parse() {
+            Ok(integer) => Some(Missing::Integer(integer)),
+            Err(_) if NAN.iter().any(|nan| word.eq_ignore_ascii_case(nan)) => {
+                Some(Missing::Number(f64::NAN))
+            }
+            Err(_) => word.parse().ok().map(Missing::Number),
+        };
+        match missing.filter(|_| words.all(|other| other == word)) {
+            Some(missing) => Ok(Some(missing)),
+            None => Err(format!(
+                "its nodata tag is {:?}, expected a number; set data.nodata to the value that means that nothing was \
+                 measured, or to \"none\"",
+                tag.chars().take(60).collect::<String>()
+            )),
+        }
+    }
+
+    /// The whole number that this is, if it is one.
+    pub(super) fn integer(self) -> Option<i128> {
+        match self {
+            Missing::Integer(value) => Some(value),
+            Missing::Number(value) => (value.fract() == 0.0).then_some(value as i128),
+        }
+    }
+
+    /// The nearest number.
+    pub(super) fn number(self) -> f64 {
+        match self {
+            Missing::Integer(value) => value as f64,
+            Missing::Number(value) => value,
+        }
+    }
+}
+
 impl PartialEq for Nodata {
     /// As they are written, so that NaN is NaN.
     fn eq(&self, other: &Nodata) -> bool {

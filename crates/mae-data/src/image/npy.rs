@@ -4,8 +4,9 @@
 
 use std::io::Read;
 
-use super::{MAX_CHANNELS, MAX_DECODED, MAX_SIDE, read_with};
-use crate::pixels::{PixelKind, Pixels, from_u16};
+use super::number::{Dtype, Number, Strides};
+use super::{Decoded, MAX_CHANNELS, MAX_DECODED, MAX_SIDE, Meaning, Nodata, read_with};
+use crate::pixels::{PixelKind, Pixels};
 
 const MAGIC: &[u8] = b"\x93NUMPY";
 /// The header of a plain array takes 128 bytes; no sensible one is longer than this.
@@ -17,51 +18,54 @@ pub(super) fn is_npy(content: &[u8]) -> bool {
 }
 
 /// What the values of the array that `reader` is at the start of become.
-pub(super) fn kind_of(reader: &mut impl Read) -> Option<PixelKind> {
+pub(super) fn kind_of(reader: &mut impl Read, nodata: Nodata) -> Option<PixelKind> {
     let header = Header::read(reader).ok()?;
-    Some(match header.dtype.number {
-        Number::U8 => PixelKind::U8,
-        _ => PixelKind::F32,
-    })
+    Some(header.dtype.number.kind(nodata.missing(None).ok()?))
 }
 
-/// Height, width, and values `[height, width, channels]` of an array of `channels` channels.
+/// The values of an array of `channels` channels.
 ///
 /// The array is `[height, width]`, `[height, width, channels]`, or, where that does not fit,
 /// `[channels, height, width]`.
-pub(super) fn read(content: &[u8], channels: usize) -> Result<(usize, usize, Pixels), String> {
+pub(super) fn read(content: &[u8], channels: usize, nodata: Nodata) -> Result<Decoded, String> {
     let mut data = content;
     let header = Header::read(&mut data)?;
     let layout = Layout::of(&header.shape, channels)?;
     let Layout { height, width, .. } = layout;
-    let len = (height.checked_mul(width))
-        .and_then(|pixels| pixels.checked_mul(channels))
-        .filter(|len| (len * size_of::<f32>()) as u64 <= MAX_DECODED)
-        .ok_or_else(|| {
-            format!(
-                "{height} x {width} pixels of {channels} channels take more than {} MiB; shrink it",
-                MAX_DECODED >> 20
-            )
-        })?;
-    let bytes = len * header.dtype.size();
+    let size = header.dtype.number.size();
+    let len = height * width * channels;
+    let bytes = len * size;
+    if bytes as u64 > MAX_DECODED {
+        return Err(format!(
+            "{height} x {width} pixels of {channels} channels take more than {} MiB; shrink it",
+            MAX_DECODED >> 20
+        ));
+    }
     let data = data.get(..bytes).ok_or_else(|| {
         format!(
             "the array ends early: {} bytes of {bytes}; fetch it again",
             data.len()
         )
     })?;
-    let strides = layout.strides(&header);
-    let pixels = match header.dtype.number {
-        Number::U8 => Pixels::U8(gather(
-            data,
-            &layout,
-            channels,
-            strides,
-            |[value]: [u8; 1]| value,
-        )),
-        _ => Pixels::F32(header.dtype.gather(data, &layout, channels, strides)),
+    let missing = nodata.missing(None)?;
+    let mut pixels = Pixels::zeros(header.dtype.number.kind(missing), len);
+    let to = Strides {
+        start: 0,
+        rows: width * channels,
+        columns: channels,
+        channels: 1,
     };
-    Ok((height, width, pixels))
+    let count = [height, width, channels];
+    let from = layout.strides(&header);
+    (header.dtype).copy(data, from, count, missing, &mut pixels, to);
+    Ok(Decoded {
+        height,
+        width,
+        channels,
+        meaning: Meaning::Bands,
+        pixels,
+        may_miss: missing.is_some(),
+    })
 }
 
 /// The channels of an array with this header, as far as can be told without its numbers.
@@ -121,7 +125,7 @@ impl Layout {
     }
 
     /// How far apart, in values, rows, columns and channels are.
-    fn strides(&self, header: &Header) -> [usize; 3] {
+    fn strides(&self, header: &Header) -> Strides {
         let shape = &header.shape;
         let stride = |axis: usize| -> usize {
             match header.is_fortran {
@@ -130,58 +134,22 @@ impl Layout {
             }
         };
         let (rows, columns, channels) = self.axes;
-        [stride(rows), stride(columns), channels.map_or(0, stride)]
-    }
-}
-
-/// The values in the order `[height, width, channels]`.
-fn gather<const SIZE: usize, T>(
-    data: &[u8],
-    layout: &Layout,
-    channels: usize,
-    [rows, columns, planes]: [usize; 3],
-    number: impl Fn([u8; SIZE]) -> T,
-) -> Vec<T> {
-    let mut values = Vec::with_capacity(layout.height * layout.width * channels);
-    for row in 0..layout.height {
-        for column in 0..layout.width {
-            for channel in 0..channels {
-                let at = (row * rows + column * columns + channel * planes) * SIZE;
-                let bytes = std::array::from_fn(|i| data[at + i]);
-                values.push(number(bytes));
-            }
+        Strides {
+            start: 0,
+            rows: stride(rows),
+            columns: stride(columns),
+            channels: channels.map_or(0, stride),
         }
     }
-    values
-}
-
-/// What stands for a number.
-#[derive(Copy, Clone, Debug, PartialEq)]
-enum Number {
-    U8,
-    U16,
-    U32,
-    U64,
-    I8,
-    I16,
-    I32,
-    I64,
-    F16,
-    F32,
-    F64,
-}
-
-#[derive(Copy, Clone, Debug)]
-struct Dtype {
-    number: Number,
-    is_big_endian: bool,
 }
 
 impl Dtype {
+    /// As NumPy writes it, `<f4`.
     fn parse(text: &str) -> Option<Dtype> {
         let (order, number) = text.split_at_checked(1)?;
         let number = match number {
-            "u1" => Number::U8,
+            "b1" => Number::U8 { largest: 1 },
+            "u1" => Number::BYTE,
             "u2" => Number::U16,
             "u4" => Number::U32,
             "u8" => Number::U64,
@@ -204,60 +172,6 @@ impl Dtype {
             number,
             is_big_endian,
         })
-    }
-
-    fn size(self) -> usize {
-        match self.number {
-            Number::U8 | Number::I8 => 1,
-            Number::U16 | Number::I16 | Number::F16 => 2,
-            Number::U32 | Number::I32 | Number::F32 => 4,
-            Number::U64 | Number::I64 | Number::F64 => 8,
-        }
-    }
-
-    /// 16-bit unsigned integers as shares of the largest, other numbers as they are.
-    fn gather(
-        self,
-        data: &[u8],
-        layout: &Layout,
-        channels: usize,
-        strides: [usize; 3],
-    ) -> Vec<f32> {
-        macro_rules! gather {
-            ($number:ty, $value:expr) => {
-                gather(data, layout, channels, strides, |bytes| {
-                    $value(match self.is_big_endian {
-                        true => <$number>::from_be_bytes(bytes),
-                        false => <$number>::from_le_bytes(bytes),
-                    })
-                })
-            };
-        }
-        match self.number {
-            Number::U8 => gather!(u8, crate::pixels::from_u8),
-            Number::U16 => gather!(u16, from_u16),
-            Number::U32 => gather!(u32, |value| value as f32),
-            Number::U64 => gather!(u64, |value| value as f32),
-            Number::I8 => gather!(i8, f32::from),
-            Number::I16 => gather!(i16, f32::from),
-            Number::I32 => gather!(i32, |value| value as f32),
-            Number::I64 => gather!(i64, |value| value as f32),
-            Number::F16 => gather!(u16, half),
-            Number::F32 => gather!(f32, |value| value),
-            Number::F64 => gather!(f64, |value| value as f32),
-        }
-    }
-}
-
-/// The number that IEEE 754's 16 bits stand for.
-fn half(bits: u16) -> f32 {
-    let sign = if bits >> 15 == 1 { -1.0 } else { 1.0 };
-    let (exponent, fraction) = (i32::from(bits >> 10 & 0x1f), f32::from(bits & 0x3ff));
-    sign * match exponent {
-        0 => fraction * 2_f32.powi(-24),
-        0x1f if fraction == 0.0 => f32::INFINITY,
-        0x1f => f32::NAN,
-        _ => (1024.0 + fraction) * 2_f32.powi(exponent - 25),
     }
 }
 

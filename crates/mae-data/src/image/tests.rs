@@ -210,15 +210,21 @@ fn depth_does_not_change_values() {
         assert_eq!(found.kind(), PixelKind::F32);
         let wide = Image::decode(&bytes, 3, "ramp").unwrap();
         assert_eq!(found, wide.into_kind(PixelKind::F32, "ramp").unwrap());
-        assert_eq!(kind_of(Cursor::new(&deep)), Some(PixelKind::F32));
+        assert_eq!(
+            kind_of(Cursor::new(&deep), Nodata::Auto),
+            Some(PixelKind::F32)
+        );
         let refused = found
             .into_kind(PixelKind::U8, "deep")
             .unwrap_err()
             .to_string();
         assert!(refused.contains("set data.values=\"f32\""), "{refused}");
     }
-    assert_eq!(kind_of(Cursor::new(&bytes)), Some(PixelKind::U8));
-    assert_eq!(kind_of(Cursor::new(b"no picture")), None);
+    assert_eq!(
+        kind_of(Cursor::new(&bytes), Nodata::Auto),
+        Some(PixelKind::U8)
+    );
+    assert_eq!(kind_of(Cursor::new(b"no picture"), Nodata::Auto), None);
 }
 
 #[test]

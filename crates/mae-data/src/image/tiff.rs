@@ -3,11 +3,14 @@
 use std::io::{Cursor, Read, Seek};
 
 use tiff::ColorType;
+use tiff::decoder::ifd::Value;
 use tiff::decoder::{ChunkType, Decoder, DecodingResult, Limits};
 use tiff::tags::Tag;
 
-use super::{Decoded, MAX_DECODED, MAX_SIDE, Meaning};
-use crate::pixels::{PixelKind, Pixels, from_u16};
+use super::nodata::Missing;
+use super::number::{Number, Stored};
+use super::{Decoded, MAX_DECODED, MAX_SIDE, Meaning, Nodata};
+use crate::pixels::{PixelKind, Pixels, from_u8, from_u16};
 
 /// TIFF's number for RGB in the tag for what values mean, and for values of no special meaning.
 const RGB: u64 = 2;
@@ -20,7 +23,7 @@ pub(super) fn is_tiff(content: &[u8]) -> bool {
 }
 
 /// What the values of a TIFF file become.
-pub(super) fn kind_of(reader: impl Read + Seek) -> Option<PixelKind> {
+pub(super) fn kind_of(reader: impl Read + Seek, nodata: Nodata) -> Option<PixelKind> {
     let mut decoder = Decoder::new(reader).ok()?;
     let bits = decoder
         .find_tag_unsigned_vec::<u16>(Tag::BitsPerSample)
@@ -33,14 +36,29 @@ pub(super) fn kind_of(reader: impl Read + Seek) -> Option<PixelKind> {
     // Format 1, the default, is for unsigned integers.
     let are_bytes = bits.iter().all(|&bits| bits <= 8) && formats.iter().all(|&format| format == 1);
     Some(match are_bytes {
-        true => PixelKind::U8,
+        true => Number::BYTE.kind(missing(&mut decoder, nodata).ok()?),
         false => PixelKind::F32,
     })
 }
 
+/// What a missing value is written as in a file.
+fn missing(
+    decoder: &mut Decoder<impl Read + Seek>,
+    nodata: Nodata,
+) -> Result<Option<Missing>, String> {
+    let tag = decoder.find_tag(Tag::GdalNodata);
+    let tag = tag.and_then(|tag| tag.map(Value::into_string).transpose());
+    let tag = tag.map_err(|error| error.to_string())?;
+    nodata.missing(tag.as_deref())
+}
+
 /// Decodes a file of 8 bits or more a value, grey, RGB or of any bands; `None` for the other kinds
 /// (palettes, CMYK, 1 bit), which are left to the library of pictures.
-pub(super) fn read(content: &[u8], channels: usize) -> Result<Option<Decoded>, String> {
+pub(super) fn read(
+    content: &[u8],
+    channels: usize,
+    nodata: Nodata,
+) -> Result<Option<Decoded>, String> {
     let mut decoder = open(content)?;
     let samples: usize = (decoder.find_tag_unsigned(Tag::SamplesPerPixel))
         .map_err(|error| error.to_string())?
@@ -51,9 +69,9 @@ pub(super) fn read(content: &[u8], channels: usize) -> Result<Option<Decoded>, S
     if has_more_than_colours(&mut decoder, samples, meaning) {
         // The decoder would leave out what is more than colours.
         let bands = as_bands(content).ok_or("its first directory is damaged")?;
-        return decode(open(&bands)?, samples, channels);
+        return decode(open(&bands)?, samples, channels, nodata);
     }
-    decode(decoder, samples, channels)
+    decode(decoder, samples, channels, nodata)
 }
 
 fn has_more_than_colours(
@@ -91,7 +109,9 @@ fn decode(
     mut decoder: Decoder<Cursor<&[u8]>>,
     samples: usize,
     channels: usize,
+    nodata: Nodata,
 ) -> Result<Option<Decoded>, String> {
+    let missing = missing(&mut decoder, nodata)?;
     let colour = decoder.colortype().map_err(|error| error.to_string())?;
     let (own, bits) = match colour {
         ColorType::Gray(bits) => (1, bits),
@@ -139,15 +159,15 @@ fn decode(
     }
     let is_tiled = decoder.get_chunk_type() == ChunkType::Tile;
     let pixels = if planes > 1 && is_tiled {
-        read_planar_tiles(&mut decoder, [height, width, own])?
+        read_planar_tiles(&mut decoder, [height, width, own], missing)?
     } else {
         let mut buffer = DecodingResult::U8(Vec::new());
         decoder
             .read_image_to_buffer(&mut buffer)
             .map_err(|error| error.to_string())?;
         match planes {
-            1 => into_pixels(buffer),
-            _ => interleave(into_pixels(buffer), own),
+            1 => into_pixels(buffer, missing),
+            _ => interleave(into_pixels(buffer, missing), own),
         }
     };
     if pixels.len() != height * width * own {
@@ -163,28 +183,41 @@ fn decode(
             channels: own,
             meaning,
             pixels,
+            may_miss: missing.is_some(),
         }
         .oriented(orientation),
     ))
 }
 
 /// Unsigned integers of 16 bits as shares of the largest, other numbers as they are.
-fn into_pixels(decoded: DecodingResult) -> Pixels {
-    fn all<T: Copy>(values: &[T], value: impl Fn(T) -> f32) -> Pixels {
-        Pixels::F32(values.iter().map(|&number| value(number)).collect())
+fn into_pixels(decoded: DecodingResult, missing: Option<Missing>) -> Pixels {
+    fn all<T: Copy + PartialEq + Stored>(
+        values: &[T],
+        missing: Option<Missing>,
+        value: impl Fn(T) -> f32,
+    ) -> Pixels {
+        let missing = missing.and_then(T::of);
+        let value = |&number: &T| match missing == Some(number) {
+            true => f32::NAN,
+            false => value(number),
+        };
+        Pixels::F32(values.iter().map(value).collect())
     }
     match decoded {
-        DecodingResult::U8(values) => Pixels::U8(values),
-        DecodingResult::U16(values) => all(&values, from_u16),
-        DecodingResult::U32(values) => all(&values, |value| value as f32),
-        DecodingResult::U64(values) => all(&values, |value| value as f32),
-        DecodingResult::I8(values) => all(&values, f32::from),
-        DecodingResult::I16(values) => all(&values, f32::from),
-        DecodingResult::I32(values) => all(&values, |value| value as f32),
-        DecodingResult::I64(values) => all(&values, |value| value as f32),
-        DecodingResult::F16(values) => all(&values, f32::from),
-        DecodingResult::F32(values) => Pixels::F32(values),
-        DecodingResult::F64(values) => all(&values, |value| value as f32),
+        DecodingResult::U8(values) => match Number::BYTE.kind(missing) {
+            PixelKind::U8 => Pixels::U8(values),
+            PixelKind::F32 => all(&values, missing, from_u8),
+        },
+        DecodingResult::U16(values) => all(&values, missing, from_u16),
+        DecodingResult::U32(values) => all(&values, missing, |value| value as f32),
+        DecodingResult::U64(values) => all(&values, missing, |value| value as f32),
+        DecodingResult::I8(values) => all(&values, missing, f32::from),
+        DecodingResult::I16(values) => all(&values, missing, f32::from),
+        DecodingResult::I32(values) => all(&values, missing, |value| value as f32),
+        DecodingResult::I64(values) => all(&values, missing, |value| value as f32),
+        DecodingResult::F16(values) => all(&values, missing, f32::from),
+        DecodingResult::F32(values) => all(&values, missing, |value| value),
+        DecodingResult::F64(values) => all(&values, missing, |value| value as f32),
     }
 }
 
@@ -194,6 +227,7 @@ fn into_pixels(decoded: DecodingResult) -> Pixels {
 fn read_planar_tiles(
     decoder: &mut Decoder<Cursor<&[u8]>>,
     [height, width, channels]: [usize; 3],
+    missing: Option<Missing>,
 ) -> Result<Pixels, String> {
     let (tile_width, tile_height) = decoder.chunk_dimensions();
     let [tile_height, tile_width] = [tile_height, tile_width].map(|side| (side as usize).max(1));
@@ -201,7 +235,7 @@ fn read_planar_tiles(
     let mut pixels = None;
     for index in 0..channels * down * across {
         let tile = (decoder.read_chunk(index as u32)).map_err(|error| error.to_string())?;
-        let tile = into_pixels(tile);
+        let tile = into_pixels(tile, missing);
         let (row_len, _) = decoder.chunk_data_dimensions(index as u32);
         let place = Place {
             channel: index / (down * across),

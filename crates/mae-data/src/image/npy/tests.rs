@@ -2,7 +2,7 @@ use proptest::prelude::*;
 
 use super::*;
 use crate::error::DataError;
-use crate::image::Image;
+use crate::image::{Image, Nodata};
 
 /// A file as NumPy writes it.
 fn file(version: u8, header: &str, data: &[u8]) -> Vec<u8> {
@@ -172,7 +172,7 @@ fn the_kind_is_told_by_the_header() {
         ("|i1", PixelKind::F32),
     ] {
         let content = array(descr, "(4, 5)", &[]);
-        let found = crate::image::kind_of(std::io::Cursor::new(content));
+        let found = crate::image::kind_of(std::io::Cursor::new(content), Nodata::Auto);
         assert_eq!(found, Some(kind), "{descr}");
     }
 }
@@ -193,6 +193,6 @@ proptest! {
         for channels in [1, 4, 5] {
             let _ = Image::decode(&content[..end], channels, "a.npy");
         }
-        let _ = crate::image::kind_of(std::io::Cursor::new(&content[..end]));
+        let _ = crate::image::kind_of(std::io::Cursor::new(&content[..end]), Nodata::Auto);
     }
 }

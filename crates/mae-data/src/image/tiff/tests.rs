@@ -190,7 +190,7 @@ fn every_type_has_the_documented_values() {
         let image = Image::decode(&content, 5, "a.tif").unwrap();
         assert_eq!(image.pixels().as_f32().unwrap(), [expected; 30]);
         assert_eq!(
-            crate::image::kind_of(Cursor::new(content)),
+            crate::image::kind_of(Cursor::new(content), Nodata::Auto),
             Some(PixelKind::F32)
         );
     };
@@ -206,7 +206,7 @@ fn every_type_has_the_documented_values() {
     let image = Image::decode(&bytes, 7, "a.tif").unwrap();
     assert_eq!(image.bytes(), (0..42).collect::<Vec<u8>>());
     assert_eq!(
-        crate::image::kind_of(Cursor::new(bytes)),
+        crate::image::kind_of(Cursor::new(bytes), Nodata::Auto),
         Some(PixelKind::U8)
     );
 
@@ -378,6 +378,6 @@ proptest! {
         for channels in [1, 3, 5] {
             let _ = Image::decode(&content[..end], channels, "a.tif");
         }
-        let _ = crate::image::kind_of(Cursor::new(&content[..end]));
+        let _ = crate::image::kind_of(Cursor::new(&content[..end]), Nodata::Auto);
     }
 }
