@@ -3,16 +3,19 @@
 use std::path::Path;
 use std::sync::Arc;
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Result, bail, ensure};
 use mae_data::{
-    ChannelStats, Cifar, CifarDataset, Dataset, FolderDataset, Image, Loader, LoaderConfig, Order,
-    PackedDataset, PatchGrid, PixelKind, Pixels, Split, SyntheticDataset, TarDataset, Transform,
-    channel_mean_std,
+    ChannelStats, Cifar, CifarDataset, Dataset, FolderDataset, Image, Loader, LoaderConfig, Nodata,
+    Order, PackedDataset, PatchGrid, PixelKind, Pixels, Split, SyntheticDataset, TarDataset,
+    Transform, channel_mean_std,
 };
 use mae_model::Normalization;
 use sha2::{Digest, Sha256};
 
-use crate::config::{DataSection, DataSource, NormalizationSource, RunConfig, Source, read};
+use crate::checkpoint;
+use crate::config::{
+    DataSection, DataSource, NormalizationSource, RunConfig, Source, TrainConfig, read,
+};
 use crate::distributed::World;
 use crate::eval::features::hex;
 
@@ -35,7 +38,10 @@ pub fn open(data: &DataSection, grid: &PatchGrid, seed: u64) -> Result<Arc<dyn D
             grid.channels(),
             seed,
         )?)),
-        source => open_files(source, path, Split::Train, grid.channels(), data.values),
+        source => {
+            let (split, channels) = (Split::Train, grid.channels());
+            open_files(source, path, split, channels, data.values, data.nodata)
+        }
     }
 }
 
@@ -44,39 +50,69 @@ pub fn open(data: &DataSection, grid: &PatchGrid, seed: u64) -> Result<Arc<dyn D
 /// # Errors
 /// If the file is in no run's folder, or the run's images are not there any more.
 pub fn open_own(weights: &Path) -> Result<Arc<dyn Dataset>> {
-    // RUN/checkpoints/step-00000001/model.safetensors
-    let run = weights
-        .ancestors()
-        .nth(3)
-        .map(|run| run.join("config.toml"));
-    let config = run
-        .filter(|config| config.exists())
-        .with_context(|| format!("{} lies in no run's folder", weights.display()))?;
+    let run = config_of(weights)?
+        .with_context(|| format!("{} lies in no run's folder", weights.display()))?
+        .resolve()?;
+    open(&run.data, &run.grid, run.seed)
+}
+
+/// The configuration of the run that a checkpoint's model.safetensors belongs to, if it does to one.
+fn config_of(weights: &Path) -> Result<Option<TrainConfig>> {
     // Where it was trained does not matter, and there may be no such device here.
     let on_cpu = ["run.device=cpu".to_string()];
-    let run = read(&Source::File(config), None, &on_cpu)?.resolve()?;
-    open(&run.data, &run.grid, run.seed)
+    checkpoint::run_of(weights)
+        .map(|run| read(&Source::File(run.join("config.toml")), None, &on_cpu))
+        .transpose()
 }
 
 /// Opens the images at `path`, whatever [`DataSource::of`] finds there; `split` matters to CIFAR's files alone.
 ///
 /// # Errors
 /// With the path and what was found there.
-pub fn open_path(path: &Path, split: Split, channels: usize) -> Result<Arc<dyn Dataset>> {
-    open_files(DataSource::of(path), path, split, channels, None)
+pub fn open_path(
+    path: &Path,
+    split: Split,
+    channels: usize,
+    nodata: Nodata,
+) -> Result<Arc<dyn Dataset>> {
+    open_files(DataSource::of(path), path, split, channels, None, nodata)
+}
+
+/// What stands for a missing value in the images at `path`, if nothing is said: what stood for it in the images of the
+/// run that `weights`, a checkpoint's model.safetensors, belongs to.
+///
+/// # Errors
+/// If the run's configuration cannot be read.
+pub fn nodata_as_in_training(weights: &Path, path: &Path) -> Result<Nodata> {
+    match may_declare_nodata(DataSource::of(path)) {
+        true => Ok(config_of(weights)?.map_or(Nodata::Auto, |run| run.data.nodata)),
+        false => Ok(Nodata::Auto),
+    }
+}
+
+/// Whether the images are files of their own, which may have missing values and be read with others.
+fn may_declare_nodata(source: DataSource) -> bool {
+    matches!(source, DataSource::Folder | DataSource::Tar)
 }
 
 /// Opens the images at `path` as [`open_path`] does, or the one image that it is.
 ///
 /// # Errors
 /// With the path and what was found there.
-pub fn open_path_or_image(path: &Path, channels: usize) -> Result<Arc<dyn Dataset>> {
+pub fn open_path_or_image(
+    path: &Path,
+    channels: usize,
+    nodata: Nodata,
+) -> Result<Arc<dyn Dataset>> {
     let is_image = DataSource::of(path) == DataSource::Packed
         && !PackedDataset::is_packed(path)
             .with_context(|| format!("reading {}", path.display()))?;
     match is_image {
-        true => Ok(Arc::new(FolderDataset::of_one(path, channels)?)),
-        false => open_path(path, Split::Train, channels),
+        true => {
+            let image = FolderDataset::of_one(path, channels)?;
+            Ok(Arc::new(image.with_nodata(nodata)))
+        }
+        false => open_path(path, Split::Train, channels, nodata),
     }
 }
 
@@ -86,7 +122,14 @@ fn open_files(
     split: Split,
     channels: usize,
     values: Option<PixelKind>,
+    nodata: Nodata,
 ) -> Result<Arc<dyn Dataset>> {
+    ensure!(
+        nodata == Nodata::Auto || may_declare_nodata(source),
+        "{}: only TIFF files and arrays, in a folder or tar files, can be told what stands for a missing value, found \
+         nodata {nodata}; leave it out, or give it to mae-train pack, whose files keep what is missing",
+        path.display()
+    );
     Ok(match source {
         DataSource::Cifar10 => Arc::new(CifarDataset::open(path, Cifar::Ten, split)?),
         DataSource::Cifar100 => Arc::new(CifarDataset::open(path, Cifar::Hundred, split)?),
@@ -96,12 +139,12 @@ fn open_files(
             Arc::new(packed.read_as(values)?)
         }
         DataSource::Tar => {
-            let shards = TarDataset::open(&[path], channels)?;
+            let shards = TarDataset::open(&[path], channels)?.with_nodata(nodata);
             let values = values.unwrap_or(shards.kind());
             Arc::new(shards.read_as(values))
         }
         DataSource::Folder | DataSource::Synthetic => {
-            let folder = FolderDataset::open(path, channels)?;
+            let folder = FolderDataset::open(path, channels)?.with_nodata(nodata);
             let values = values.unwrap_or(folder.kind());
             Arc::new(folder.read_as(values))
         }

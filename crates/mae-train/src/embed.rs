@@ -1,12 +1,12 @@
 //! What an encoder makes of whole images, as files for other programs.
 //!
 //! ```no_run
-//! use mae_data::Split;
+//! use mae_data::{Nodata, Split};
 //! use mae_train::data::open_path;
 //! use mae_train::embed::{Embedding, Tokens, embed};
 //!
 //! let embedding = Embedding::new("runs/photos/checkpoints/step-00001000/model.safetensors", Tokens::Mean)?;
-//! let images = open_path("photos".as_ref(), Split::Train, embedding.channels())?;
+//! let images = open_path("photos".as_ref(), Split::Train, embedding.channels(), Nodata::Auto)?;
 //! let summary = embed(&embedding, &images, "features.npy".as_ref())?.expect("nothing interrupts it");
 //! println!("{} vectors of {:?} numbers", summary.images, summary.shape);
 //! # Ok::<(), anyhow::Error>(())

@@ -12,7 +12,7 @@ use std::io::Read;
 use std::path::Path;
 
 use anyhow::{Context, Result, bail, ensure};
-use mae_data::PackedDataset;
+use mae_data::{Nodata, PackedDataset};
 use serde::Serialize;
 
 use crate::checkpoint::find_model;
@@ -41,14 +41,15 @@ pub enum Inspection {
     Images(Box<Images>),
 }
 
-/// Looks at what is at `path`; of images, read with `channels` or as many as the first one has, at `sample` random
-/// ones, or at all.
+/// Looks at what is at `path`; of images, read with `channels` or as many as the first one has and without values
+/// that `nodata` names, at `sample` random ones, or at all.
 ///
 /// # Errors
 /// If there is nothing, or it is none of what is known, or damaged so far that nothing can be said of it.
 pub fn inspect(
     path: &Path,
     channels: Option<usize>,
+    nodata: Nodata,
     sample: Option<usize>,
     progress: &Progress,
 ) -> Result<Inspection> {
@@ -73,7 +74,7 @@ pub fn inspect(
     } else if is_weights(path)? {
         return Ok(Inspection::Weights(Box::new(Weights::read(path)?)));
     }
-    let images = Images::survey(path, channels, sample, progress)?;
+    let images = Images::survey(path, channels, nodata, sample, progress)?;
     if let ([broken], true) = (&images.broken[..], images.is_one_file()) {
         bail!(
             "{}: neither weights nor packed images nor an image: {}",

@@ -6,8 +6,8 @@ use std::sync::Arc;
 
 use anyhow::{Context, Result, ensure};
 use clap::{Args, ValueEnum};
-use mae_data::{Dataset, Split};
-use mae_train::data::{open_own, open_path};
+use mae_data::{Dataset, Nodata, Split};
+use mae_train::data::{nodata_as_in_training, open_own, open_path};
 use mae_train::distributed::World;
 use mae_train::embed::{Embedding, Summary, Tokens, embed};
 use mae_train::interrupt::Interrupt;
@@ -43,6 +43,15 @@ pub struct EmbedArgs {
     /// after the encoder's last norm. eval judges the mean, unless told otherwise
     #[arg(long, value_name = "WHICH", default_value_t)]
     tokens: Tokens,
+    /// What stands for a value that was not measured, in TIFF files and arrays: a number, nan, auto for what each file
+    /// says, or none [default: as in the run's training, or auto]
+    #[arg(
+        long,
+        value_name = "VALUE",
+        requires = "data",
+        allow_negative_numbers = true
+    )]
+    nodata: Option<Nodata>,
     /// Which images of CIFAR's binary files
     #[arg(long, value_name = "SPLIT", default_value = "train", requires = "data")]
     split: CifarSplit,
@@ -128,7 +137,13 @@ impl EmbedArgs {
             CifarSplit::Test => Split::Test,
         };
         match &self.data {
-            Some(data) => open_path(data, split, embedding.channels()),
+            Some(data) => {
+                let nodata = match self.nodata {
+                    Some(nodata) => nodata,
+                    None => nodata_as_in_training(embedding.weights(), data)?,
+                };
+                open_path(data, split, embedding.channels(), nodata)
+            }
             None => open_own(embedding.weights()).context(
                 "the images are missing, and a run's own cannot be had: give a folder, for example",
             ),

@@ -1,6 +1,6 @@
 //! `mae-train eval`.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::rc::Rc;
 use std::sync::Arc;
@@ -11,7 +11,7 @@ use mae_data::{Dataset, Split, hold_out};
 use mae_model::checkpoint::read_config;
 use mae_train::checkpoint;
 use mae_train::config::{DataSource, Source, read, read_as};
-use mae_train::data::{self, open_path};
+use mae_train::data::{self, nodata_as_in_training, open_path};
 use mae_train::distributed::World;
 use mae_train::eval::config::EvalConfig;
 use mae_train::eval::features::cache_folder;
@@ -108,7 +108,7 @@ impl EvalArgs {
         let device = world.device(device)?;
         let weights = checkpoint::find_model(&self.from).context("--from")?;
         let (encoder, normalization) = read_config(&weights)?;
-        let (train, val) = self.images(&config, encoder.channels)?;
+        let (train, val) = self.images(&config, &weights, encoder.channels)?;
         for images in [&train, &val] {
             data::agree(images.as_ref(), world)?;
         }
@@ -182,6 +182,7 @@ impl EvalArgs {
     fn images(
         &self,
         config: &EvalConfig,
+        weights: &Path,
         channels: usize,
     ) -> Result<(Arc<dyn Dataset>, Arc<dyn Dataset>)> {
         let held_out = |dataset: Arc<dyn Dataset>| -> Result<(Arc<dyn Dataset>, Arc<dyn Dataset>)> {
@@ -198,11 +199,18 @@ impl EvalArgs {
             let run = read(&Source::File(run), None, &[])?.resolve()?;
             return held_out(mae_train::data::open(&run.data, &run.grid, run.seed)?);
         };
-        let train = open_path(data, Split::Train, channels)?;
+        let open = |path: &Path, split| {
+            let nodata = match config.data.nodata {
+                Some(nodata) => nodata,
+                None => nodata_as_in_training(weights, path)?,
+            };
+            open_path(path, split, channels, nodata)
+        };
+        let train = open(data, Split::Train)?;
         match (&self.val, DataSource::of(data)) {
-            (Some(val), _) => Ok((train, open_path(val, Split::Test, channels)?)),
+            (Some(val), _) => Ok((train, open(val, Split::Test)?)),
             (None, DataSource::Cifar10 | DataSource::Cifar100) => {
-                Ok((train, open_path(data, Split::Test, channels)?))
+                Ok((train, open(data, Split::Test)?))
             }
             (None, _) => held_out(train),
         }

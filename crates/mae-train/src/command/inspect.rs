@@ -5,6 +5,7 @@ use std::process::ExitCode;
 
 use anyhow::{Context, Result, bail, ensure};
 use clap::Args;
+use mae_data::Nodata;
 use mae_train::distributed::World;
 use mae_train::inspect::{Inspection, contact_sheet, inspect};
 
@@ -31,6 +32,15 @@ pub struct InspectArgs {
     /// [default: that of the first image if it is one of these, else 3]
     #[arg(long, value_name = "NUMBER")]
     channels: Option<usize>,
+    /// Of images, what stands for a value that was not measured, in TIFF files and arrays: a number, nan, auto for what
+    /// each file says, or none
+    #[arg(
+        long,
+        value_name = "VALUE",
+        default_value_t,
+        allow_negative_numbers = true
+    )]
+    nodata: Nodata,
     /// Of images, decodes only so many, chosen at random
     #[arg(long, value_name = "NUMBER")]
     sample: Option<usize>,
@@ -58,7 +68,13 @@ impl InspectArgs {
                 file.display()
             );
         }
-        let found = inspect(&self.path, self.channels, self.sample, &progress)?;
+        let found = inspect(
+            &self.path,
+            self.channels,
+            self.nodata,
+            self.sample,
+            &progress,
+        )?;
         let text = match self.json {
             true => serde_json::to_string_pretty(&found)? + "\n",
             false => found.text(),

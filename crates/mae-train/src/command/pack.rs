@@ -8,8 +8,8 @@ use std::process::ExitCode;
 use anyhow::{Context, Result, ensure};
 use clap::Args;
 use mae_data::{
-    DataError, Dataset, PackConfig, PackEncoding, PackProgress, PackSummary, PackedDataset, Split,
-    pack,
+    DataError, Dataset, Nodata, PackConfig, PackEncoding, PackProgress, PackSummary, PackedDataset,
+    Split, pack,
 };
 use mae_train::data::open_path;
 use mae_train::distributed::World;
@@ -41,6 +41,15 @@ pub struct PackArgs {
     /// Channels: 3 for RGB, as which grey images are packed, too; 1 for grey; or what the files have
     #[arg(long, value_name = "NUMBER", default_value_t = 3)]
     channels: usize,
+    /// What stands for a value that was not measured, in TIFF files and arrays: a number, nan, auto for what each file
+    /// says, or none; it stays missing
+    #[arg(
+        long,
+        value_name = "VALUE",
+        default_value_t,
+        allow_negative_numbers = true
+    )]
+    nodata: Nodata,
     /// Pixels that the shorter side is reduced to; smaller images stay as they are
     #[arg(long, value_name = "PIXELS", default_value_t = 256)]
     size: usize,
@@ -61,7 +70,7 @@ impl PackArgs {
         let progress = start_progress(&World::alone())?;
         self.check_out()?;
         self.tell_leftovers();
-        let dataset = open_path(&self.data, Split::Train, self.channels)?;
+        let dataset = open_path(&self.data, Split::Train, self.channels, self.nodata)?;
         let interrupt = Interrupt::catch()?;
         eprintln!(
             "packing {} images of {}",

@@ -7,7 +7,7 @@ use std::sync::Arc;
 
 use anyhow::{Context, Result, bail, ensure};
 use clap::{Args, ValueEnum};
-use mae_data::{Dataset, Image, Mask, MaskSampler, PatchGrid};
+use mae_data::{Dataset, Image, Mask, MaskSampler, Nodata, PatchGrid};
 use mae_model::checkpoint::read_tensors;
 use mae_model::{FileKind, MaskedAutoencoderViT, PatchStatistics};
 use mae_train::config::{Source, TrainConfig, read};
@@ -47,6 +47,15 @@ pub struct ReconstructArgs {
     /// An image, or several: a folder, a packed file or tar shards [default: the run's own]
     #[arg(value_name = "IMAGE|PATH")]
     data: Option<PathBuf>,
+    /// What stands for a value that was not measured, in TIFF files and arrays: a number, nan, auto for what each file
+    /// says, or none [default: as in the run's training, or auto]
+    #[arg(
+        long,
+        value_name = "VALUE",
+        requires = "data",
+        allow_negative_numbers = true
+    )]
+    nodata: Option<Nodata>,
     /// The most images to show of several
     #[arg(long, value_name = "NUMBER", default_value_t = 8)]
     images: usize,
@@ -212,8 +221,12 @@ impl ReconstructArgs {
     }
 
     fn dataset(&self, run: Option<&TrainConfig>, grid: &PatchGrid) -> Result<Arc<dyn Dataset>> {
+        let own = run.map(|run| run.data.nodata);
         match (&self.data, run) {
-            (Some(path), _) => open_path_or_image(path, grid.channels()),
+            (Some(path), _) => {
+                let nodata = self.nodata.or(own).unwrap_or_default();
+                open_path_or_image(path, grid.channels(), nodata)
+            }
             (None, Some(run)) => data::open(&run.data, grid, run.seed),
             (None, None) => bail!("which images? give an image or a folder of some"),
         }

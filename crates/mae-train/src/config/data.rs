@@ -3,7 +3,7 @@
 use std::path::{Path, PathBuf};
 
 use anyhow::{Result, bail, ensure};
-use mae_data::{Augmentation, ColorJitter, PixelKind, Transform};
+use mae_data::{Augmentation, ColorJitter, Nodata, PixelKind, Transform};
 use mae_model::Normalization;
 use serde::{Deserialize, Serialize};
 
@@ -98,6 +98,10 @@ pub struct DataSection {
     /// bits. Default: `f32` if any of some files that are looked at has more than 8 bits, else `u8`.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub values: Option<PixelKind>,
+    /// What stands for a value that was not measured, in TIFF files and arrays: `auto`, the default, for what the file
+    /// says in GDAL's tag; a number, or `nan`, for all files; or `none`. Such values count in no statistics, and as
+    /// their channel's mean in an image; the loss leaves them out.
+    pub nodata: Nodata,
     /// How crops are taken: `none`, the default, `random-crop` or `random-resized-crop`.
     pub augmentation: AugmentationKind,
     /// Share of the resized image's shorter side that `random-crop` takes. Default 0.875 (224 of 256).
@@ -137,6 +141,7 @@ impl Default for DataSection {
             path: None,
             samples: 8192,
             values: None,
+            nodata: Nodata::Auto,
             augmentation: AugmentationKind::None,
             crop_share: Augmentation::CROP_SHARE,
             crop_scale: Augmentation::SCALE,

@@ -1,7 +1,7 @@
 //! How an encoder is judged: what the user wrote, checked.
 
 use anyhow::{Result, ensure};
-use mae_data::{Augmentation, RandAugment, Transform};
+use mae_data::{Augmentation, Nodata, RandAugment, Transform};
 use mae_model::Kernels;
 use mae_model::classifier::Pooling;
 use serde::{Deserialize, Serialize};
@@ -39,6 +39,10 @@ pub struct EvalDataSection {
     /// Side of a square image, pixels. Default: as pre-trained; for another one the positions are computed anew.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub image_size: Option<usize>,
+    /// What stands for a value that was not measured, as in a run's `[data]`. Default: as in the run's training, or
+    /// `auto`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub nodata: Option<Nodata>,
     /// Share of the training images that is held out where there are no validation images. Default 0.1.
     pub val_share: f64,
     /// Share of the image's side that a validation crop shows. Default 1; published for ImageNet: 0.875.
@@ -51,6 +55,7 @@ impl Default for EvalDataSection {
     fn default() -> Self {
         Self {
             image_size: None,
+            nodata: None,
             val_share: 0.1,
             val_crop: 1.0,
             max_broken_share: 0.01,

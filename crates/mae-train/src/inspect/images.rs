@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 use anyhow::Result;
-use mae_data::{Content, Dataset, Image, PackedDataset, PixelKind, Survey, survey};
+use mae_data::{Content, Dataset, Image, Nodata, PackedDataset, PixelKind, Survey, survey};
 use mae_model::Normalization;
 use serde::Serialize;
 
@@ -49,6 +49,8 @@ pub struct Images {
     pub channels: usize,
     /// What their values were read as: `f32` if any has more than 8 bits.
     pub values: PixelKind,
+    /// What stands for a missing value.
+    pub nodata: Nodata,
     /// How many are stored as what: channels and bits of a value.
     pub stored: BTreeMap<String, usize>,
     /// How many have which ending.
@@ -101,7 +103,8 @@ pub struct Broken {
 }
 
 impl Images {
-    /// Opens the images at `path`, of so many channels, and decodes all, or `sample` random ones.
+    /// Opens the images at `path`, of so many channels and without values that `nodata` names, and decodes all, or `sample`
+    /// random ones.
     ///
     /// Of arrays and bands the number is that of the first one, unless it is given; of pictures it is 3.
     ///
@@ -110,11 +113,12 @@ impl Images {
     pub fn survey(
         path: &Path,
         channels: Option<usize>,
+        nodata: Nodata,
         sample: Option<usize>,
         progress: &Progress,
     ) -> Result<Self> {
         let channels = channels.or_else(|| own_channels(path)).unwrap_or(COLOURS);
-        let dataset = open_path_or_image(path, channels)?;
+        let dataset = open_path_or_image(path, channels, nodata)?;
         let steps = sample.map_or(dataset.len(), |sample| sample.min(dataset.len()));
         let bar = progress.start(0, steps as u64);
         let found = survey(dataset.as_ref(), sample, 0, || {
@@ -140,6 +144,7 @@ impl Images {
             sizes: Sizes::of(&found.sizes),
             channels: dataset.channels(),
             values: dataset.kind(),
+            nodata: dataset.nodata(),
             stored: found.stored.clone(),
             extensions: found.extensions.clone(),
             misnamed: (found.misnamed.iter())
@@ -409,7 +414,11 @@ fn own_channels(path: &Path) -> Option<usize> {
         let own = PackedDataset::own_channels(path).ok();
         return own.filter(|&own| !matches!(own, 1 | COLOURS));
     }
-    match open_path_or_image(path, COLOURS).ok()?.content(0).ok()? {
+    match open_path_or_image(path, COLOURS, Nodata::Auto)
+        .ok()?
+        .content(0)
+        .ok()?
+    {
         Content::Encoded(content) => Image::bands(&content),
         Content::Pixels(_) => None,
     }

@@ -22,7 +22,7 @@ const GAP: usize = 6;
 /// # Errors
 /// If there are no images, or none can be read.
 pub fn contact_sheet(images: &Images) -> Result<Picture> {
-    let dataset = open_path_or_image(&images.path, images.channels)?;
+    let dataset = open_path_or_image(&images.path, images.channels, images.nodata)?;
     let display = images.display(dataset.kind());
     let mut broken = None;
     let images: Vec<(Image, String)> = choose(dataset.as_ref())
