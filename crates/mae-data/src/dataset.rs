@@ -15,7 +15,7 @@ mod synthetic;
 mod tar;
 
 pub use cifar::{Cifar, CifarDataset, Split};
-pub use classes::shared_classes;
+pub use classes::{label_by_name, shared_classes};
 pub use ending::SUPPORTED_EXTENSIONS;
 pub use folder::FolderDataset;
 pub use left_out::LeftOut;

@@ -1,5 +1,7 @@
 //! From a configuration to images, statistics and batches.
 
+pub mod parts;
+
 use std::path::Path;
 use std::sync::Arc;
 
@@ -87,6 +89,7 @@ fn open_files(
     channels: usize,
     values: Option<PixelKind>,
 ) -> Result<Arc<dyn Dataset>> {
+    Cifar::check_unpacked(path)?;
     Ok(match source {
         DataSource::Cifar10 => Arc::new(CifarDataset::open(path, Cifar::Ten, split)?),
         DataSource::Cifar100 => Arc::new(CifarDataset::open(path, Cifar::Hundred, split)?),
