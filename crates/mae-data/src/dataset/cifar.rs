@@ -103,6 +103,8 @@ struct Format {
 }
 
 const TEST_RECORDS: usize = 10_000;
+/// Where the archives are.
+const SITE: &str = "https://www.cs.toronto.edu/~kriz/cifar.html";
 
 const CIFAR_10: Format = Format {
     name: "CIFAR-10",
@@ -152,7 +154,7 @@ impl Format {
             path: folder.to_owned(),
             expected: format!("the {files} files of {}'s binary version", self.name),
             found,
-            remedy: format!("unpack {} there", self.archive),
+            remedy: format!("unpack {} there, from {SITE}", self.archive),
         }
     }
 
@@ -161,18 +163,29 @@ impl Format {
             .parent()
             .filter(|parent| !parent.as_os_str().is_empty());
         let parent = parent.unwrap_or_else(|| ".".as_ref());
-        let (archive, path) = (archive.with_file_name(self.archive), archive.to_owned());
-        DataError::Dataset {
-            path,
-            expected: format!("the unpacked files of {}'s binary version", self.name),
-            found: "an archive".to_owned(),
-            remedy: format!(
-                "unpack {} with `tar -xf {} -C {}` and give {}",
-                self.archive,
-                archive.display(),
-                parent.display(),
-                parent.join(self.folder).display()
+        let is_python = is_archive(archive, self.python_archive);
+        let binary = match is_python {
+            true => archive.with_file_name(self.archive),
+            false => archive.to_owned(),
+        };
+        let unpack = format!(
+            "unpack it with `tar -xf {} -C {}` and give {}",
+            binary.display(),
+            parent.display(),
+            parent.join(self.folder).display()
+        );
+        let (found, remedy) = match is_python {
+            true => (
+                "the archive of the Python version, whose pickle files are not read",
+                format!("take {} from {SITE}, {unpack}", self.archive),
             ),
+            false => ("its archive", unpack),
+        };
+        DataError::Dataset {
+            path: archive.to_owned(),
+            expected: format!("the unpacked files of {}'s binary version", self.name),
+            found: found.to_owned(),
+            remedy,
         }
     }
 }

@@ -54,7 +54,7 @@ fn look(start: &[u8]) -> Content {
     ];
     let begins = |magic: &&[u8]| start.starts_with(magic);
     let at = |place: usize, words: &[u8]| start.get(place..).is_some_and(|s| s.starts_with(words));
-    if IMAGES.iter().any(|magic| begins(magic)) || is_bmp(start) {
+    if IMAGES.iter().any(begins) || is_bmp(start) {
         return Content::Image;
     }
     if start.starts_with(b"RIFF") {
@@ -64,7 +64,7 @@ fn look(start: &[u8]) -> Content {
             _ => Content::Unknown,
         };
     }
-    if TIFF.iter().any(|magic| begins(magic)) {
+    if TIFF.iter().any(begins) {
         return Content::Tiff;
     }
     if at(4, b"ftyp") {

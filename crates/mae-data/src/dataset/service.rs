@@ -147,9 +147,7 @@ pub(super) fn keeps(name: &OsStr) -> Option<&'static str> {
         return None;
     }
     let is = |own: &&str| name.eq_ignore_ascii_case(own);
-    let found = NAMES
-        .iter()
-        .find(|(_, names)| names.iter().any(|own| is(own)));
+    let found = NAMES.iter().find(|(_, names)| names.iter().any(&is));
     found.map(|(what, _)| *what)
 }
 

@@ -184,12 +184,16 @@ fn an_archive_is_to_be_unpacked() {
     let check = |name: &str| Cifar::check_unpacked(folder.path().join(name));
     let message = check("cifar-10-python.tar.gz").unwrap_err().to_string();
     let remedy = format!(
-        "unpack cifar-10-binary.tar.gz with `tar -xf {0}/cifar-10-binary.tar.gz -C {0}` and give \
-         {0}/cifar-10-batches-bin",
+        "take cifar-10-binary.tar.gz from https://www.cs.toronto.edu/~kriz/cifar.html, unpack it with \
+         `tar -xf {0}/cifar-10-binary.tar.gz -C {0}` and give {0}/cifar-10-batches-bin",
         folder.path().display()
     );
     assert!(message.ends_with(&remedy), "{message}");
-    assert!(check("cifar-100-binary.tar").is_err());
+    let message = check("cifar-100-binary.tar").unwrap_err().to_string();
+    assert!(
+        message.contains("found its archive; unpack it with `tar -xf"),
+        "{message}"
+    );
     for other in ["cifar-10-train.tar", "absent.tar"] {
         assert!(check(other).is_ok(), "{other}");
     }

@@ -90,9 +90,12 @@ pub(super) fn no_images(root: &Path, left_out: Tally) -> DataError {
         },
         Some(remedy) => DataError::Dataset {
             path: root.to_owned(),
-            expected: format!("images ({})", ending::SUPPORTED_EXTENSIONS.join(", ")),
+            expected: "images".to_owned(),
             found,
-            remedy,
+            remedy: format!(
+                "{remedy}; supported: {}",
+                ending::SUPPORTED_EXTENSIONS.join(", ")
+            ),
         },
     }
 }

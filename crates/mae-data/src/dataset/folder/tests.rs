@@ -240,7 +240,7 @@ fn what_is_kept_apart_is_not_opened() {
 
     let folder = folder(&["1.png", "lost+found/2.png"]);
     let closed = folder.path().join("lost+found");
-    fs::set_permissions(&closed, fs::Permissions::from_mode(0)).unwrap();
+    fs::set_permissions(&closed, fs::Permissions::from_mode(0o000)).unwrap();
     let dataset = FolderDataset::open(folder.path(), 3);
     fs::set_permissions(&closed, fs::Permissions::from_mode(0o755)).unwrap();
     assert_eq!(dataset.unwrap().len(), 1);
