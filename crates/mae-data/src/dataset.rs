@@ -2,18 +2,22 @@
 
 mod cifar;
 mod classes;
+mod content;
+mod ending;
 mod folder;
 mod kind;
 mod left_out;
 mod mapped;
 mod packed;
+mod service;
 mod subset;
 mod synthetic;
 mod tar;
 
 pub use cifar::{Cifar, CifarDataset, Split};
-pub use classes::shared_classes;
-pub use folder::{FolderDataset, SUPPORTED_EXTENSIONS};
+pub use classes::{label_by_name, shared_classes};
+pub use ending::SUPPORTED_EXTENSIONS;
+pub use folder::FolderDataset;
 pub use left_out::LeftOut;
 pub use packed::{PackConfig, PackEncoding, PackProgress, PackSummary, PackedDataset, pack};
 pub use subset::{Subset, hold_out};

@@ -50,7 +50,7 @@ pub use crate::color_jitter::ColorJitter;
 pub use crate::dataset::{
     Cifar, CifarDataset, Content, Dataset, FolderDataset, LeftOut, PackConfig, PackEncoding,
     PackProgress, PackSummary, PackedDataset, SUPPORTED_EXTENSIONS, Split, Subset,
-    SyntheticDataset, TarDataset, hold_out, pack, shared_classes,
+    SyntheticDataset, TarDataset, hold_out, label_by_name, pack, shared_classes,
 };
 pub use crate::error::DataError;
 pub use crate::image::{CropBox, Image, Nodata};

@@ -1,5 +1,7 @@
 //! From a configuration to images, statistics and batches.
 
+pub mod parts;
+
 use std::path::Path;
 use std::sync::Arc;
 
@@ -124,6 +126,7 @@ fn open_files(
     values: Option<PixelKind>,
     nodata: Nodata,
 ) -> Result<Arc<dyn Dataset>> {
+    Cifar::check_unpacked(path)?;
     ensure!(
         nodata == Nodata::Auto || may_declare_nodata(source),
         "{}: only TIFF files and arrays, in a folder or tar files, can be told what stands for a missing value, found \

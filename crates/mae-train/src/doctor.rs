@@ -156,6 +156,7 @@ pub fn examine(
         let sample = ImageSample::take(dataset.as_ref(), grid.height(), grid.width());
         (found.findings).extend(advice::of_plan(&config, &plan));
         (found.findings).extend(advice::of_images(&config, &sample));
+        (found.findings).extend(advice::of_parts(&config, dataset.as_ref()));
         if config.run.eval_every > 0 {
             found.keep("run.eval_every", check_labels(dataset, config.seed));
         }

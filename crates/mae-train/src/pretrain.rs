@@ -5,7 +5,7 @@ use std::path::Path;
 use std::rc::Rc;
 use std::sync::Arc;
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, ensure};
 use mae_data::{Dataset, MaskedBatch, hold_out, shared_classes};
 use mae_model::MaskedAutoencoderViT;
 use mae_model::checkpoint::Part;
@@ -14,6 +14,7 @@ use tch::{Device, Tensor};
 
 use crate::checkpoint::{self, Saved};
 use crate::config::{RunConfig, Source, read_as};
+use crate::data::parts::Parts;
 use crate::distributed::World;
 use crate::eval::config::EvalConfig;
 use crate::eval::score::Score;
@@ -47,6 +48,15 @@ pub fn pretrain(
     }
     let (grid, seed) = (config.grid, config.seed);
     let dataset = data::open(&config.data, &grid, seed)?;
+    if let Some(path) = &config.data.path
+        && let Some(parts) = Parts::of(dataset.as_ref(), path)
+    {
+        ensure!(
+            config.run.eval_every == 0,
+            "`run.eval_every` needs one sub-folder a class, but {parts}; give one of them with --data"
+        );
+        progress.line(&parts.notice());
+    }
     data::settle_values(&mut config.data, dataset.as_ref())?;
     let normalization =
         data::settle_normalization(&mut config.data, &grid, seed, dataset.as_ref())?;

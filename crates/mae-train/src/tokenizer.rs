@@ -19,6 +19,7 @@ use tch::{Device, Kind, Tensor};
 
 use crate::checkpoint::Saved;
 use crate::data;
+use crate::data::parts::Parts;
 use crate::display::Display;
 use crate::distributed::World;
 use crate::eval::features::images_to_device;
@@ -57,6 +58,11 @@ pub fn train_tokenizer(
     }
     let (grid, seed) = (config.grid, config.seed);
     let dataset = data::open(&config.data, &grid, seed)?;
+    if let Some(path) = &config.data.path
+        && let Some(parts) = Parts::of(dataset.as_ref(), path)
+    {
+        progress.line(&parts.notice());
+    }
     data::settle_values(&mut config.data, dataset.as_ref())?;
     let normalization =
         data::settle_normalization(&mut config.data, &grid, seed, dataset.as_ref())?;

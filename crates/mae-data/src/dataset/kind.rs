@@ -8,8 +8,10 @@ use crate::pixels::PixelKind;
 
 /// Files that are looked at, at most.
 const LOOKED_AT: usize = 64;
-/// Extensions of files that may hold more than 8 bits a value; the others cannot.
-const MAYBE_DEEP: [&str; 4] = ["npy", "png", "tif", "tiff"];
+/// Extensions of files that hold 8 bits a value; the others may hold more.
+const SHALLOW: [&str; 9] = [
+    "jpg", "jpeg", "webp", "bmp", "gif", "jfif", "jpe", "jif", "dib",
+];
 
 /// What a data set of `len` files is best read as, where `nodata` are missing: numbers if any file that is
 /// looked at has more than 8 bits a value, or may miss some.
@@ -23,8 +25,8 @@ pub(super) fn find<R: BufRead + Seek>(
 ) -> PixelKind {
     let candidates: Vec<usize> = (0..len)
         .filter(|&index| {
-            extension(index).is_some_and(|extension| {
-                (MAYBE_DEEP.iter()).any(|deep| extension.eq_ignore_ascii_case(deep))
+            extension(index).is_none_or(|extension| {
+                !(SHALLOW.iter()).any(|shallow| extension.eq_ignore_ascii_case(shallow))
             })
         })
         .collect();

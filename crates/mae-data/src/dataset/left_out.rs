@@ -1,4 +1,5 @@
 use std::fmt;
+use std::path::{Path, PathBuf};
 
 /// Files at the place of a data set that are no images of it, told so that none is lost in silence.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -22,5 +23,127 @@ impl fmt::Display for LeftOut {
             reason,
         } = self;
         write!(f, "left out {count} {what}, the first {example}: {reason}")
+    }
+}
+
+/// How much it matters that a file is left out: what matters most is told first.
+#[derive(Copy, Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) enum Weight {
+    /// It may be an image that somebody misses.
+    Missed,
+    /// It lies beside images: labels, notes, checksums, a system's own files.
+    Beside,
+}
+
+/// Counts what is left out, by what it is.
+#[derive(Debug, Default)]
+pub(super) struct Tally {
+    groups: Vec<Group>,
+}
+
+#[derive(Debug)]
+struct Group {
+    weight: Weight,
+    count: usize,
+    what: String,
+    first: PathBuf,
+    reason: String,
+}
+
+impl Tally {
+    /// More kinds of files than this are one: names can have as many endings as there are files.
+    const MOST_GROUPS: usize = 48;
+    const OTHERS: &'static str = "files of still other endings";
+
+    /// Counts the file or folder `path`, one of `what`.
+    pub(super) fn add(&mut self, weight: Weight, what: &str, reason: &str, path: &Path) {
+        let place = (self.groups.iter())
+            .position(|group| group.what == what && group.reason == reason)
+            .or_else(|| {
+                let is_full = self.groups.len() == Self::MOST_GROUPS;
+                is_full.then_some(Self::MOST_GROUPS - 1)
+            });
+        let Some(place) = place else {
+            let is_last = self.groups.len() == Self::MOST_GROUPS - 1;
+            let (what, reason) = match is_last {
+                true => (Self::OTHERS, "no endings of images"),
+                false => (what, reason),
+            };
+            self.groups.push(Group {
+                weight,
+                count: 1,
+                what: what.to_owned(),
+                first: path.to_owned(),
+                reason: reason.to_owned(),
+            });
+            return;
+        };
+        let group = &mut self.groups[place];
+        group.count += 1;
+        // The same one on every machine, in whatever order files are listed.
+        if path < group.first.as_path() {
+            path.clone_into(&mut group.first);
+        }
+    }
+
+    /// What was counted: what may be missed before what is not, the most files first.
+    pub(super) fn into_list(mut self) -> Vec<LeftOut> {
+        self.groups.sort_by(|a, b| {
+            let key = |group: &Group| (group.weight, std::cmp::Reverse(group.count));
+            key(a).cmp(&key(b)).then_with(|| a.what.cmp(&b.what))
+        });
+        (self.groups.into_iter())
+            .map(|group| LeftOut {
+                count: group.count,
+                what: group.what,
+                example: group.first.display().to_string(),
+                reason: group.reason,
+            })
+            .collect()
+    }
+
+    /// Why the files that matter most are left out; `None` if none of them does.
+    pub(super) fn remedy(&self) -> Option<&str> {
+        let missed = |group: &&Group| group.weight == Weight::Missed;
+        let most = (self.groups.iter().filter(missed)).max_by_key(|group| group.count)?;
+        Some(&most.reason)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_may_be_missed_comes_first_with_its_first_name() {
+        let mut tally = Tally::default();
+        for name in ["c.txt", "b.txt", "d.txt"] {
+            tally.add(Weight::Beside, ".txt files", "text", name.as_ref());
+        }
+        for name in ["2.heic", "1.heic"] {
+            tally.add(Weight::Missed, ".heic files", "not read", name.as_ref());
+        }
+        assert_eq!(tally.remedy(), Some("not read"));
+        let told: Vec<String> = tally.into_list().iter().map(LeftOut::to_string).collect();
+        assert_eq!(
+            told,
+            [
+                "left out 2 .heic files, the first 1.heic: not read",
+                "left out 3 .txt files, the first b.txt: text"
+            ]
+        );
+    }
+
+    #[test]
+    fn as_many_endings_as_files_are_a_bounded_list() {
+        let mut tally = Tally::default();
+        for i in 0..1000 {
+            let (what, name) = (format!(".e{i} files"), format!("a.e{i}"));
+            tally.add(Weight::Missed, &what, "unknown", name.as_ref());
+        }
+        let list = tally.into_list();
+        assert_eq!(list.len(), Tally::MOST_GROUPS);
+        let total: usize = list.iter().map(|group| group.count).sum();
+        assert_eq!((total, list[0].what.as_str()), (1000, Tally::OTHERS));
     }
 }

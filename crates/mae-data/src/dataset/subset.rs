@@ -8,10 +8,18 @@ use crate::image::{Image, Nodata};
 use crate::pixels::PixelKind;
 use crate::rng::{Rng, SampleKey, Stream};
 
-/// Some images of another data set, with the same classes.
+/// Some images of another data set, with the same classes unless [`label_by_name`](crate::label_by_name) gave them
+/// others.
 pub struct Subset {
     inner: Arc<dyn Dataset>,
     indices: Vec<usize>,
+    relabelled: Option<Relabelled>,
+}
+
+/// Classes in place of the other data set's, and the label for each of its labels.
+struct Relabelled {
+    classes: Vec<String>,
+    labels: Vec<Option<u32>>,
 }
 
 impl Subset {
@@ -23,7 +31,24 @@ impl Subset {
         for &index in &indices {
             check_index(index, inner.len())?;
         }
-        Ok(Subset { inner, indices })
+        Ok(Subset {
+            inner,
+            indices,
+            relabelled: None,
+        })
+    }
+
+    /// All images of `inner`, labelled by other `classes`: `labels` has the new label for each of its own.
+    pub(super) fn relabelled(
+        inner: Arc<dyn Dataset>,
+        classes: Vec<String>,
+        labels: Vec<Option<u32>>,
+    ) -> Subset {
+        Subset {
+            indices: (0..inner.len()).collect(),
+            inner,
+            relabelled: Some(Relabelled { classes, labels }),
+        }
     }
 
     /// Where each image is in the other data set.
@@ -64,11 +89,18 @@ impl Dataset for Subset {
     }
 
     fn label(&self, index: usize) -> Option<u32> {
-        self.inner.label(*self.indices.get(index)?)
+        let label = self.inner.label(*self.indices.get(index)?)?;
+        match &self.relabelled {
+            Some(relabelled) => *relabelled.labels.get(label as usize)?,
+            None => Some(label),
+        }
     }
 
     fn classes(&self) -> &[String] {
-        self.inner.classes()
+        match &self.relabelled {
+            Some(relabelled) => &relabelled.classes,
+            None => self.inner.classes(),
+        }
     }
 
     fn name(&self, index: usize) -> String {
@@ -82,6 +114,10 @@ impl Dataset for Subset {
         self.inner.identify(hasher);
         for &index in &self.indices {
             hasher.write(&(index as u64).to_le_bytes());
+        }
+        // What is kept of images is kept with their labels.
+        for label in self.relabelled.iter().flat_map(|new| &new.labels) {
+            hasher.write(&label.map_or(u64::MAX, u64::from).to_le_bytes());
         }
     }
 }

@@ -4,6 +4,7 @@ use std::io::Cursor;
 
 use image::{ExtendedColorType, ImageDecoder, ImageFormat, ImageReader};
 
+use crate::dataset::SUPPORTED_EXTENSIONS;
 use crate::image::Image;
 use crate::pixels::PixelKind;
 
@@ -98,11 +99,11 @@ fn describe(channels: usize, bits: usize) -> String {
 /// Whether files of a format may have this ending.
 pub fn is_extension_of(extension: &str, format: &str) -> bool {
     match extension {
-        "jpg" => format == "jpeg",
+        "jpg" | "jfif" | "jpe" | "jif" | "pjpeg" | "pjp" => format == "jpeg",
         "tif" => format == "tiff",
-        // A name without an ending promises nothing.
-        "" => true,
-        _ => extension == format,
+        "dib" => format == "bmp",
+        // Any other ending, or none, promises nothing: such a file is there for its content.
+        _ => extension == format || !SUPPORTED_EXTENSIONS.contains(&extension),
     }
 }
 

@@ -7,16 +7,18 @@ use std::sync::Arc;
 
 use anyhow::{Context, Result, bail, ensure};
 use clap::{Args, ValueEnum};
-use mae_data::{Dataset, Split, hold_out};
+use mae_data::{Dataset, Split, hold_out, label_by_name};
 use mae_model::checkpoint::read_config;
 use mae_train::checkpoint;
 use mae_train::config::{DataSource, Source, read, read_as};
+use mae_train::data::parts::{refuse_to_judge, refuse_to_learn};
 use mae_train::data::{self, nodata_as_in_training, open_path};
 use mae_train::distributed::World;
 use mae_train::eval::config::EvalConfig;
 use mae_train::eval::features::cache_folder;
 use mae_train::eval::{Evaluation, Protocol, Start, evaluate};
 use mae_train::interrupt::Interrupt;
+use mae_train::progress::Progress;
 use mae_train::recipes;
 
 use super::processes::ProcessArgs;
@@ -108,7 +110,7 @@ impl EvalArgs {
         let device = world.device(device)?;
         let weights = checkpoint::find_model(&self.from).context("--from")?;
         let (encoder, normalization) = read_config(&weights)?;
-        let (train, val) = self.images(&config, &weights, encoder.channels)?;
+        let (train, val) = self.images(&config, &weights, encoder.channels, &progress)?;
         for images in [&train, &val] {
             data::agree(images.as_ref(), world)?;
         }
@@ -184,6 +186,7 @@ impl EvalArgs {
         config: &EvalConfig,
         weights: &Path,
         channels: usize,
+        progress: &Progress,
     ) -> Result<(Arc<dyn Dataset>, Arc<dyn Dataset>)> {
         let held_out = |dataset: Arc<dyn Dataset>| -> Result<(Arc<dyn Dataset>, Arc<dyn Dataset>)> {
             let (train, val) = hold_out(dataset, config.data.val_share, config.seed)?;
@@ -197,7 +200,11 @@ impl EvalArgs {
             let run = self.from.join("config.toml");
             ensure!(run.exists(), "--data is missing: give labelled images");
             let run = read(&Source::File(run), None, &[])?.resolve()?;
-            return held_out(mae_train::data::open(&run.data, &run.grid, run.seed)?);
+            let dataset = data::open(&run.data, &run.grid, run.seed)?;
+            if let Some(path) = &run.data.path {
+                refuse_to_learn("the run's images", dataset.as_ref(), path)?;
+            }
+            return held_out(dataset);
         };
         let open = |path: &Path, split| {
             let nodata = match config.data.nodata {
@@ -207,13 +214,26 @@ impl EvalArgs {
             open_path(path, split, channels, nodata)
         };
         let train = open(data, Split::Train)?;
-        match (&self.val, DataSource::of(data)) {
-            (Some(val), _) => Ok((train, open(val, Split::Test)?)),
-            (None, DataSource::Cifar10 | DataSource::Cifar100) => {
-                Ok((train, open(data, Split::Test)?))
+        refuse_to_learn("--data", train.as_ref(), data)?;
+        let val = match (&self.val, DataSource::of(data)) {
+            (Some(val), _) => {
+                let images = open(val, Split::Test)?;
+                refuse_to_judge(images.as_ref(), val)?;
+                images
             }
-            (None, _) => held_out(train),
+            (None, DataSource::Cifar10 | DataSource::Cifar100) => open(data, Split::Test)?,
+            (None, _) => return held_out(train),
+        };
+        let (val, missing) = label_by_name(train.as_ref(), val)?;
+        if !missing.is_empty() {
+            progress.line(&format!(
+                "the validation images are of {} of the {} classes, and accuracies of these alone; none is of {}",
+                train.classes().len() - missing.len(),
+                train.classes().len(),
+                first_of(&missing)
+            ));
         }
+        Ok((train, val))
     }
 
     fn folder(&self, world: &World) -> Result<PathBuf> {
@@ -231,5 +251,15 @@ impl EvalArgs {
         std::fs::create_dir_all(&out).with_context(|| format!("creating {}", out.display()))?;
         world.remember("folder", &out.to_string_lossy())?;
         Ok(out)
+    }
+}
+
+/// "ant, bee and 3 more".
+fn first_of(names: &[String]) -> String {
+    const SHOWN: usize = 10;
+    let shown = names[..names.len().min(SHOWN)].join(", ");
+    match names.len().saturating_sub(SHOWN) {
+        0 => shown,
+        more => format!("{shown} and {more} more"),
     }
 }

@@ -3,7 +3,7 @@
 use std::path::{Path, PathBuf};
 
 use anyhow::{Result, bail, ensure};
-use mae_data::{Augmentation, ColorJitter, Nodata, PixelKind, Transform};
+use mae_data::{Augmentation, Cifar, ColorJitter, Nodata, PixelKind, Transform};
 use mae_model::Normalization;
 use serde::{Deserialize, Serialize};
 
@@ -29,7 +29,7 @@ pub enum DataSource {
 
 impl DataSource {
     /// What a path leads to: tar files by their name, any other file is a packed one; a folder holds CIFAR's
-    /// binary files if they are there, else images.
+    /// binary files if all of them are there, else images.
     pub fn of(path: &Path) -> Self {
         if is_tar(path) {
             return Self::Tar;
@@ -37,13 +37,10 @@ impl DataSource {
         if path.is_file() {
             return Self::Packed;
         }
-        let holds = |names: [&str; 2]| names.iter().any(|name| path.join(name).exists());
-        if holds(["data_batch_1.bin", "cifar-10-batches-bin"]) {
-            Self::Cifar10
-        } else if holds(["train.bin", "cifar-100-binary"]) {
-            Self::Cifar100
-        } else {
-            Self::Folder
+        match Cifar::at(path) {
+            Some(Cifar::Ten) => Self::Cifar10,
+            Some(Cifar::Hundred) => Self::Cifar100,
+            None => Self::Folder,
         }
     }
 }

@@ -2,12 +2,14 @@
 
 use std::path::Path;
 
+use mae_data::Dataset;
 use mae_model::Target;
 use serde::Serialize;
 use tch::Device;
 
 use super::{DeviceMemory, ImageSample, Plan, RunDisk, RunMemory, RunTime, Speed};
 use crate::config::{AugmentationKind, DataSource, RunConfig};
+use crate::data::parts::Parts;
 use crate::precision::Precision;
 
 /// How bad it is.
@@ -53,6 +55,19 @@ impl Finding {
             ..Self::error(key, problem, remedy)
         }
     }
+}
+
+/// Whether the images are of all parts of a data set, which are taken for classes.
+pub(super) fn of_parts(config: &RunConfig, dataset: &dyn Dataset) -> Option<Finding> {
+    let parts = Parts::of(dataset, config.data.path.as_deref()?)?;
+    Some(match config.run.eval_every {
+        0 => Finding::warning("data.path", parts.notice(), ""),
+        _ => Finding::error(
+            "run.eval_every",
+            format!("it needs one sub-folder a class, but {parts}"),
+            "give one of them with --data",
+        ),
+    })
 }
 
 /// From the configuration alone.

@@ -11,6 +11,7 @@ use serde::Serialize;
 use super::lines::{Lines, count, numbers};
 use crate::config::DataSource;
 use crate::data::open_path_or_image;
+use crate::data::parts::Parts;
 use crate::display::Display;
 use crate::progress::Progress;
 
@@ -25,8 +26,6 @@ const COLOURS: usize = 3;
 const MAX_BROKEN_SHARE: f64 = 0.01;
 /// How many times as many images as the smallest class the largest may have before it is said.
 const IMBALANCE: usize = 10;
-/// What folders of images for training and for judging are called.
-const SPLITS: [&str; 5] = ["train", "val", "valid", "validation", "test"];
 /// Broken images that are named.
 const NAMED: usize = 20;
 
@@ -236,12 +235,10 @@ impl Images {
                 }
             ),
         );
-        let is_split = |class: &Class| SPLITS.contains(&class.name.to_lowercase().as_str());
-        warn(
-            !self.classes.is_empty() && self.classes.iter().all(is_split),
-            "the classes are called as parts of a data set: give each of these folders by itself"
-                .into(),
-        );
+        if let Some(parts) = Parts::of(dataset, &self.path) {
+            let words = format!("{parts}; for mae-train eval give {}", parts.options());
+            warn(true, words);
+        }
         let counts = || self.classes.iter().map(|class| class.images);
         match (counts().min(), counts().max()) {
             (None, _) | (_, None) => warn(

@@ -63,6 +63,21 @@ impl World {
     }
 }
 
+/// Three images of each class, in folders.
+fn images(classes: &[&str]) -> tempfile::TempDir {
+    let folder = tempfile::tempdir().unwrap();
+    for class in classes {
+        std::fs::create_dir_all(folder.path().join(class)).unwrap();
+        for i in 0..3u8 {
+            let picture = image::RgbImage::from_pixel(20, 20, image::Rgb([40 * i, 0, 0]));
+            picture
+                .save(folder.path().join(class).join(format!("{i}.png")))
+                .unwrap();
+        }
+    }
+    folder
+}
+
 fn accuracies(folder: &Path) -> usize {
     let records = read_metrics(&folder.join("metrics.jsonl")).unwrap();
     let is_accuracy = |record: &&Record| matches!(record, Record::Accuracy { .. });
@@ -213,21 +228,110 @@ fn pre_training_measures_what_it_learns() {
 }
 
 #[test]
+fn labels_go_by_name_and_missing_classes_are_told() {
+    let world = World::new();
+    let folder = images(&[
+        "train/ant",
+        "train/bee",
+        "train/cat",
+        "val/cat",
+        "more/cat",
+        "more/dog",
+    ]);
+    let path = |name: &str| folder.path().join(name);
+    let eval = |out: &str, data: &str, val: &str| {
+        let mut command = world.eval(out, "knn");
+        command.arg("--data").arg(path(data));
+        command.arg("--val").arg(path(val));
+        command
+    };
+    let said = text(&succeed(eval("a", "train", "val")).stderr);
+    assert!(said.contains("of 1 of the 3 classes"), "{said}");
+    assert!(said.contains("none is of ant, bee"), "{said}");
+    let report = world.report("a");
+    assert_eq!(report.classes, ["ant", "bee", "cat"]);
+    // All images count as cats, which come last.
+    for row in &report.rows {
+        assert_eq!(row.confusion[2].iter().sum::<u32>(), 3, "{row:?}");
+    }
+    assert!(fail(eval("b", "train", "more")).contains("only in validation: dog"));
+
+    // Features that were kept are those of images with these labels: of other classes, they are others.
+    for class in ["ape", "bat"] {
+        std::fs::create_dir(path("train").join(class)).unwrap();
+        for i in 0..3u8 {
+            let picture = image::RgbImage::from_pixel(20, 20, image::Rgb([0, 0, 80 * i]));
+            picture
+                .save(path("train").join(class).join(format!("{i}.png")))
+                .unwrap();
+        }
+    }
+    succeed(eval("c", "train", "val"));
+    for row in &world.report("c").rows {
+        assert_eq!(row.confusion[4].iter().sum::<u32>(), 3, "{row:?}");
+    }
+}
+
+#[test]
+fn parts_of_a_data_set_are_no_classes() {
+    let world = World::new();
+    let folder = images(&["train/ant", "train/bee", "val/ant", "val/bee"]);
+    let path = |name: &str| folder.path().join(name).display().to_string();
+    let meant = format!("give --data {} --val {}", path("train"), path("val"));
+    let check = |arguments: &[&str], expected: &str| {
+        let mut command = world.eval("x", "knn");
+        command.args(arguments);
+        let message = fail(command);
+        assert!(
+            message.contains(expected),
+            "expected {expected:?} in: {message}"
+        );
+    };
+    let root = folder.path().display().to_string();
+    check(&["--data", &root], &meant);
+    check(&["--data", &root, "--val", &path("val")], &meant);
+    let judged = ["--data", &path("train"), "--val", &root];
+    check(&judged, &format!("give --val {}", path("val")));
+    let mut command = world.eval("y", "knn");
+    command.args(["--data", &path("train"), "--val", &path("val")]);
+    succeed(command);
+
+    // Packed, they are the same two.
+    let packed = world.path("all.mae");
+    let mut command = program();
+    command.arg("pack").arg(&root).arg(&packed);
+    succeed(command);
+    check(
+        &["--data", &packed.display().to_string()],
+        "the classes are a data set's parts: train, val; give each part by itself",
+    );
+
+    let mut command = program();
+    command.arg("inspect").arg(&root);
+    let words = text(&succeed(command).stdout);
+    assert!(words.contains(&meant), "{words}");
+    // Pre-training needs no classes; what measures meanwhile does.
+    let pretrain = |out: &str, more: &[&str]| {
+        let keys = [&["optim.epochs=1", "optim.warmup_epochs=0"], more].concat();
+        let mut command = small(&world.path(out), &keys);
+        command.args(["--data", &root]);
+        command
+    };
+    let said = text(&succeed(pretrain("all", &[])).stderr);
+    assert!(
+        said.contains("trains on the images of all of them"),
+        "{said}"
+    );
+    let message = fail(pretrain("some", &["run.eval_every=1"]));
+    assert!(
+        message.contains("`run.eval_every` needs one sub-folder a class"),
+        "{message}"
+    );
+}
+
+#[test]
 fn mistakes_are_explained() {
     let world = World::new();
-    let images = |classes: &[&str]| {
-        let folder = tempfile::tempdir().unwrap();
-        for class in classes {
-            std::fs::create_dir_all(folder.path().join(class)).unwrap();
-            for i in 0..3u8 {
-                let picture = image::RgbImage::from_pixel(20, 20, image::Rgb([40 * i, 0, 0]));
-                picture
-                    .save(folder.path().join(class).join(format!("{i}.png")))
-                    .unwrap();
-            }
-        }
-        folder
-    };
     let (flat, cats, dogs) = (
         images(&["."]),
         images(&["cat", "cow"]),

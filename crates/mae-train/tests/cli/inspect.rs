@@ -369,6 +369,38 @@ fn packed_images_tar_files_and_cifar_are_images_too() {
 }
 
 #[test]
+fn cifar_is_there_only_with_all_its_files() {
+    let folder = tempfile::tempdir().unwrap();
+    let file = |name: &str| folder.path().join(name);
+    std::fs::create_dir(file("images")).unwrap();
+    images(&file("images"));
+    for name in ["train.bin", "test.bin", "data_batch_1.bin"] {
+        std::fs::write(file("images").join(name), "another program's").unwrap();
+    }
+    check(&facts(&file("images")).0, &[": 7 images in a folder\n"]);
+
+    let said = |name: &str, expected: &str| {
+        let said = fail(inspect(&file(name)));
+        assert!(said.contains(expected), "{said}");
+    };
+    std::fs::create_dir(file("part")).unwrap();
+    std::fs::write(file("part/batches.meta.txt"), "cat\n").unwrap();
+    said("part", "found no data_batch_1.bin, data_batch_2.bin");
+    std::fs::create_dir(file("cifar-10-batches-py")).unwrap();
+    std::fs::write(file("cifar-10-batches-py/data_batch_1"), [0x80, 2]).unwrap();
+    std::fs::remove_dir_all(file("images")).unwrap();
+    for name in ["cifar-10-batches-py", ""] {
+        said(name, "found the Python version");
+        said(name, "unpack cifar-10-binary.tar.gz there");
+    }
+    std::fs::write(file("cifar-100-python.tar.gz"), [0x1f, 0x8b]).unwrap();
+    said(
+        "cifar-100-python.tar.gz",
+        "take cifar-100-binary.tar.gz from",
+    );
+}
+
+#[test]
 fn a_contact_sheet_shows_all_classes() {
     let folder = tempfile::tempdir().unwrap();
     images(&folder.path().join("images"));
