@@ -4,7 +4,7 @@ use std::fmt::Write;
 use std::path::Path;
 
 use anyhow::{Context, Result, ensure};
-use mae_report::{confusion_svg, write_atomic};
+use mae_report::{Confusion, confusion_svg, write_atomic};
 use serde::{Deserialize, Serialize};
 
 use super::Start;
@@ -41,8 +41,8 @@ pub struct Row {
     pub top5: f64,
     /// Wall-clock time, with the extraction of features where it was the first to need them.
     pub seconds: f64,
-    /// Images of each class (row) by what they were taken for (column).
-    pub confusion: Vec<Vec<u32>>,
+    /// Images of each class by the class that they were taken for.
+    pub confusion: Confusion,
 }
 
 impl Report {
