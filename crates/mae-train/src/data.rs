@@ -12,7 +12,7 @@ use mae_data::{
 use mae_model::Normalization;
 use sha2::{Digest, Sha256};
 
-use crate::config::{DataSection, DataSource, NormalizationSource, RunConfig, Source, read};
+use crate::config::{DataSection, DataSource, NormalizationSource, RunConfig, Source, read_begun};
 use crate::distributed::World;
 use crate::eval::features::hex;
 
@@ -52,9 +52,7 @@ pub fn open_own(weights: &Path) -> Result<Arc<dyn Dataset>> {
     let config = run
         .filter(|config| config.exists())
         .with_context(|| format!("{} lies in no run's folder", weights.display()))?;
-    // Where it was trained does not matter, and there may be no such device here.
-    let on_cpu = ["run.device=cpu".to_string()];
-    let run = read(&Source::File(config), None, &on_cpu)?.resolve()?;
+    let run = read_begun(&Source::File(config))?;
     open(&run.data, &run.grid, run.seed)
 }
 

@@ -10,7 +10,7 @@ use clap::{Args, ValueEnum};
 use mae_data::{Dataset, Split, hold_out};
 use mae_model::checkpoint::read_config;
 use mae_train::checkpoint;
-use mae_train::config::{DataSource, Source, read, read_as};
+use mae_train::config::{DataSource, Source, read_as, read_begun};
 use mae_train::data::{self, open_path};
 use mae_train::distributed::World;
 use mae_train::eval::config::EvalConfig;
@@ -195,7 +195,7 @@ impl EvalArgs {
             );
             let run = self.from.join("config.toml");
             ensure!(run.exists(), "--data is missing: give labelled images");
-            let run = read(&Source::File(run), None, &[])?.resolve()?;
+            let run = read_begun(&Source::File(run))?;
             return held_out(mae_train::data::open(&run.data, &run.grid, run.seed)?);
         };
         let train = open_path(data, Split::Train, channels)?;

@@ -5,7 +5,7 @@ use std::process::ExitCode;
 
 use anyhow::{Context, Result, ensure};
 use clap::Args;
-use mae_train::config::{DataSection, NormalizationSource, Source};
+use mae_train::config::{DataSection, NormalizationSource, ON_CPU, Source};
 use mae_train::distributed::World;
 use mae_train::precision::Precision;
 use mae_train::run_dir::RunDir;
@@ -161,7 +161,9 @@ impl RunArgs {
                 let source = training.source();
                 let mut config: C = training.resolve_from(source.as_ref().unwrap_or(&stored))?;
                 let out = out.as_deref().unwrap_or_else(|| Path::new("runs"));
-                continue_exactly(&mut config, &C::read(&stored, None, &[])?, out)?;
+                // Where it began does not matter.
+                let begun = C::read(&stored, None, &[ON_CPU.into()])?;
+                continue_exactly(&mut config, &begun, out)?;
                 config
             }
         };

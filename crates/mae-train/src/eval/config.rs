@@ -277,7 +277,7 @@ impl EvalConfig {
             self.run.checkpoint_minutes,
             0.0..=1e6,
         )?;
-        let device = device::find(&self.run.device)?;
+        let device = device::find("run.device", &self.run.device)?;
         let precision = match self.run.precision {
             Some(precision) => precision,
             None => Precision::default_for(device)?,
