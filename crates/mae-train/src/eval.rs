@@ -43,7 +43,7 @@ use crate::precision::Precision;
 use crate::progress::Progress;
 use crate::run_dir::RunDir;
 use config::EvalConfig;
-use features::{Extraction, Features};
+use features::{Extraction, FeatureCache, Features};
 use finetune::FineTuning;
 use linear::{Probe, batches_of};
 use report::{Report, Row};
@@ -131,8 +131,8 @@ pub struct Evaluation<'a> {
     pub out: Option<&'a Path>,
     /// The processes that share the work.
     pub world: &'a Rc<World>,
-    /// The folder of cached features; `None` keeps none.
-    pub cache: Option<PathBuf>,
+    /// Where features are kept; `None` keeps none.
+    pub cache: Option<FeatureCache>,
     /// Whether it was asked to stop.
     pub interrupt: &'a Interrupt,
     /// What a person sees.

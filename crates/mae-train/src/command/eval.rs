@@ -14,7 +14,7 @@ use mae_train::config::{DataSource, Source, read_as, read_begun};
 use mae_train::data::{self, open_path};
 use mae_train::distributed::World;
 use mae_train::eval::config::EvalConfig;
-use mae_train::eval::features::cache_folder;
+use mae_train::eval::features::FeatureCache;
 use mae_train::eval::{Evaluation, Protocol, Start, evaluate};
 use mae_train::interrupt::Interrupt;
 use mae_train::recipes;
@@ -138,7 +138,7 @@ impl EvalArgs {
             val,
             out: out.as_deref(),
             world,
-            cache: Some(cache_folder()?),
+            cache: FeatureCache::of_user(),
             interrupt: &interrupt,
             progress: &progress,
         };

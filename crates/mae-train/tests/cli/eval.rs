@@ -212,6 +212,46 @@ fn pre_training_measures_what_it_learns() {
 }
 
 #[test]
+fn features_that_cannot_be_kept_are_used() {
+    let world = World::new();
+    let judge = |out: &str, cache: Option<&Path>| {
+        let mut command = world.eval(out, "knn,linear");
+        command.arg("--baseline").env_remove("MAE_CACHE_DIR");
+        for home in ["HOME", "XDG_CACHE_HOME"] {
+            command.env_remove(home);
+        }
+        if let Some(cache) = cache {
+            command.env("MAE_CACHE_DIR", cache);
+        }
+        let said = text(&succeed(command).stderr);
+        let rows = world.report(out).rows.into_iter();
+        let scores: Vec<_> = rows.map(|row| (row.top1, row.confusion)).collect();
+        (said, scores)
+    };
+    let (said, scores) = judge("kept", Some(&world.path("cache")));
+    assert!(!said.contains("not kept"), "{said}");
+
+    let file = world.path("file");
+    std::fs::write(&file, "no folder").unwrap();
+    // A folder where a file is to be: that is found when all is computed.
+    let taken = world.path("taken");
+    for entry in std::fs::read_dir(world.path("cache/features")).unwrap() {
+        let name = entry.unwrap().file_name();
+        let name = Path::new(&name).with_extension("safetensors.partial");
+        std::fs::create_dir_all(taken.join("features").join(name)).unwrap();
+    }
+    for (out, cache) in [("a", &file), ("b", &taken)] {
+        let (said, found) = judge(out, Some(cache));
+        assert_eq!(said.matches("not kept").count(), 1, "{said}");
+        assert!(said.contains(&cache.display().to_string()), "{said}");
+        assert_eq!(found, scores);
+    }
+    let (said, found) = judge("c", None);
+    assert!(said.contains("set MAE_CACHE_DIR"), "{said}");
+    assert_eq!(found, scores);
+}
+
+#[test]
 fn mistakes_are_explained() {
     let world = World::new();
     let images = |classes: &[&str]| {
