@@ -287,6 +287,22 @@ impl EvalConfig {
         Ok((device, precision))
     }
 
+    /// The same, but for where and how it runs, on which no result depends but for the precision: as `other` has it.
+    pub fn with_run_of(&self, other: &Self) -> Self {
+        Self {
+            run: EvalRunSection {
+                precision: self.run.precision,
+                ..other.run.clone()
+            },
+            ..self.clone()
+        }
+    }
+
+    /// Whether an evaluation that began under `begun` can go on under this.
+    pub fn continues(&self, begun: &Self) -> bool {
+        self.with_run_of(begun) == *begun
+    }
+
     /// As a TOML file, which reads back as itself.
     pub fn to_toml(&self) -> String {
         toml::to_string(self).expect("plain tables of numbers and strings")

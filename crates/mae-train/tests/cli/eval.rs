@@ -189,6 +189,141 @@ fn killed_fine_tuning_goes_on_as_if_it_had_not_been() {
     );
 }
 
+/// `eval --resume --out OUT` and nothing else, but for where the cache is.
+fn resume(world: &World, out: &str, more: &[&str]) -> Command {
+    let mut command = program();
+    command
+        .args(["eval", "--resume", "--out"])
+        .arg(world.path(out));
+    command.args(more).env("MAE_CACHE_DIR", world.path("cache"));
+    command
+}
+
+#[test]
+fn an_evaluation_goes_on_without_being_told_again() {
+    let world = World::new();
+    let start = |out: &str| {
+        let mut command = world.eval(out, "knn,finetune,partial:0.5,linear");
+        for pair in ["finetune.epochs=8", "run.checkpoint_minutes=0.0005"] {
+            command.args(["--set", pair]);
+        }
+        command.arg("--baseline");
+        command
+    };
+    let printed = text(&succeed(start("whole")).stdout);
+    let rows = |out: &str| {
+        let rows = world.report(out).rows.into_iter();
+        rows.map(|row| (row.protocol, row.start, row.top1, row.top5, row.confusion))
+            .collect::<Vec<_>>()
+    };
+
+    // Killed in the first fine-tuning, then in the second one.
+    let kill = |mut command: Command, folder: &Path| {
+        command.stdout(Stdio::piped()).stderr(Stdio::piped());
+        let mut child = command.spawn().unwrap();
+        wait_for_checkpoint(&mut child, folder, 0);
+        child.kill().unwrap();
+        child.wait().unwrap();
+    };
+    kill(start("broken"), &world.path("broken/finetune-pre-trained"));
+    assert_eq!(rows("broken").len(), 2, "kNN alone is finished");
+    let folder = world.path("broken/partial-0.5-pre-trained");
+    kill(resume(&world, "broken", &[]), &folder);
+    let mut inspect = program();
+    inspect.arg("inspect").arg(&folder);
+    let said = text(&succeed(inspect).stdout);
+    let how = format!(
+        "mae-train eval --resume --out {}",
+        world.path("broken").display()
+    );
+    assert!(said.contains(&how), "{said}");
+    let finished = world.report("broken").rows;
+    succeed(resume(&world, "broken", &[]));
+    assert_eq!(rows("broken"), rows("whole"));
+    for name in ["finetune-pre-trained", "partial-0.5-pre-trained"] {
+        let folder = |out: &str| world.path(out).join(name);
+        assert_eq!(numbers(&folder("broken")), numbers(&folder("whole")));
+    }
+
+    // What is finished is not done again: its times are the same.
+    let after = world.report("broken");
+    assert_eq!(after.rows[..finished.len()], finished);
+    let again = text(&succeed(resume(&world, "broken", &[])).stdout);
+    assert_eq!(world.report("broken"), after);
+    let header = |printed: &str| printed.lines().next().unwrap().to_owned();
+    assert_eq!(header(&again), header(&printed));
+}
+
+#[test]
+fn an_evaluation_goes_on_as_it_began_or_not_at_all() {
+    let world = World::new();
+    succeed(world.eval("out", "knn"));
+    let run = world.path("run").display().to_string();
+    let out = world.path("out").display().to_string();
+    for (more, expected) in [
+        (
+            ["--set", "knn.k=[3]"],
+            "k = [3] (the evaluation has k = [20, 200])",
+        ),
+        (["--data", &run], "data = "),
+        (["--recipe", "finetune_cifar10"], "epochs = "),
+        (["--set", "run.precision=bf16"], "precision = \"bf16\""),
+    ] {
+        let message = fail(resume(&world, "out", &more));
+        assert!(message.contains(expected), "{message}");
+        assert!(
+            message.contains(&format!("{out} cannot go on")),
+            "{message}"
+        );
+    }
+    let message = fail(resume(&world, "new", &[]));
+    assert!(message.contains("--from is missing"), "{message}");
+    let message = fail({
+        let mut command = program();
+        command.arg("eval");
+        command
+    });
+    assert!(message.contains("--from"), "{message}");
+
+    // The same under another name, another number of threads, and one more protocol and start.
+    let folder = world.path("run/../run").display().to_string();
+    let more = ["--from", &folder, "--set", "run.workers=2"];
+    succeed(resume(
+        &world,
+        "out",
+        &[&more[..], &["--protocols", "linear", "--baseline"]].concat(),
+    ));
+    assert_eq!(world.report("out").rows.len(), 4);
+    succeed(resume(&world, "out", &[]));
+    let names: Vec<_> = world
+        .report("out")
+        .rows
+        .into_iter()
+        .map(|row| row.protocol + " " + &row.start)
+        .collect();
+    assert_eq!(names.len(), 6, "kNN of the random encoder, too: {names:?}");
+
+    // On a device that is not here, with fine-tuning that has begun.
+    let settings = world.path("out/eval.toml");
+    let toml = std::fs::read_to_string(&settings).unwrap();
+    let elsewhere = toml.replace("device = \"cpu\"", "device = \"cuda:250\"");
+    assert_ne!(toml, elsewhere);
+    std::fs::write(&settings, elsewhere).unwrap();
+    let message = fail(resume(&world, "out", &[]));
+    assert!(
+        message.contains("go on with --set run.device="),
+        "{message}"
+    );
+    succeed(resume(&world, "out", &["--set", "run.device=cpu"]));
+
+    // Nothing has come of it yet: whatever is asked for begins.
+    std::fs::remove_file(world.path("out/eval.json")).unwrap();
+    let mut inspect = program();
+    inspect.arg("inspect").arg(world.path("out"));
+    assert!(fail(inspect).contains("no results yet"));
+    succeed(world.eval("out", "knn"));
+}
+
 #[test]
 fn pre_training_measures_what_it_learns() {
     let folder = tempfile::tempdir().unwrap();
@@ -324,5 +459,5 @@ fn mistakes_are_explained() {
     assert_eq!(world.report("done").rows.len(), 3);
     let mut command = world.eval("done", "knn");
     command.args(["--resume", "--set", "seed=5"]);
-    assert!(fail(command).contains("is of another config"));
+    assert!(fail(command).contains("seed = 5 (the evaluation has seed = 0)"));
 }
