@@ -37,7 +37,7 @@ impl Begun {
         Ok(Self {
             out,
             resume,
-            settings: (!text.is_empty()).then(|| Source::Text(text, file)),
+            settings: (!text.is_empty()).then_some(Source::Text(text, file)),
         })
     }
 }
