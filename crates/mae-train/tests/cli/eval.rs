@@ -347,6 +347,42 @@ fn pre_training_measures_what_it_learns() {
 }
 
 #[test]
+fn of_many_classes_the_most_confused_are_drawn_and_no_square_is_kept() {
+    let world = World::new();
+    let photos = world.path("photos");
+    for class in 0..150u8 {
+        let folder = photos.join(format!("species {class}"));
+        std::fs::create_dir_all(&folder).unwrap();
+        for i in 0..2 {
+            let picture = image::RgbImage::from_pixel(16, 16, image::Rgb([class, 100 * i, 0]));
+            picture.save(folder.join(format!("{i}.png"))).unwrap();
+        }
+    }
+    let mut command = world.eval("out", "knn,linear,finetune");
+    command.arg("--data").arg(&photos);
+    succeed(command);
+    let report = world.report("out");
+    assert_eq!(report.classes.len(), 150);
+    for row in &report.rows {
+        assert_eq!(row.confusion.images(), report.val_images as u64);
+        assert!(
+            row.confusion.cells().count() <= report.val_images,
+            "{row:?}"
+        );
+    }
+    for picture in [
+        "knn-pre-trained/confusion-k20.svg",
+        "finetune-pre-trained/confusion.svg",
+    ] {
+        let svg = std::fs::read_to_string(world.path("out").join(picture)).unwrap();
+        assert!(
+            svg.contains("40 of 150 classes: those most often"),
+            "{picture}"
+        );
+    }
+}
+
+#[test]
 fn features_that_cannot_be_kept_are_used() {
     let world = World::new();
     let judge = |out: &str, cache: Option<&Path>| {
