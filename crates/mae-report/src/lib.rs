@@ -29,7 +29,7 @@
 //! | [`Record`], [`MetricsWriter`], [`read_metrics`] | one line per record, exact through a resume |
 //! | [`EventWriter`] | scalars and pictures for TensorBoard |
 //! | [`loss_svg`] | loss, learning rate, gradient norm and accuracy in one light picture |
-//! | [`confusion_svg`] | which classes are taken for which |
+//! | [`Confusion`], [`confusion_svg`] | which classes are taken for which |
 //! | [`ablation_svg`] | what a setting's values are worth, with intervals |
 //! | [`write_atomic`] | a reader sees the old file or the new one, never half of one |
 
@@ -43,7 +43,7 @@ mod tensorboard;
 
 pub use ablation::{Ablation, Layout, Point, Series, ablation_svg};
 pub use atomic::{write_atomic, write_atomic_with};
-pub use confusion::confusion_svg;
+pub use confusion::{Confusion, confusion_svg};
 pub use error::ReportError;
 pub use metrics::{MetricsWriter, Record, read_metrics};
 pub use plot::loss_svg;

@@ -1,5 +1,6 @@
 //! One module a command, and what they share.
 
+mod begun;
 pub mod completions;
 pub mod config;
 pub mod convert;

@@ -20,7 +20,7 @@ use crate::precision::Precision;
 use crate::schedule::Schedule;
 
 pub use data::{AugmentationKind, DataSection, DataSource, NormalizationSource};
-pub use read::{Source, read, read_as, read_run};
+pub use read::{ON_CPU, Source, read, read_as, read_begun, read_run};
 
 /// What the user wrote: sections and keys of a TOML file. Absent keys take the defaults given here.
 #[derive(Clone, Debug, Default, PartialEq, Deserialize)]
@@ -353,7 +353,7 @@ impl RunSection {
     /// # Errors
     /// With the key, its value, and what it can be.
     pub(crate) fn check(&self) -> Result<(Device, Precision)> {
-        let device = device::find(&self.device)?;
+        let device = device::find("run.device", &self.device)?;
         let precision = match self.precision {
             Some(precision) => precision,
             None => Precision::default_for(device)?,

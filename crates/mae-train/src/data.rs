@@ -15,9 +15,7 @@ use mae_model::Normalization;
 use sha2::{Digest, Sha256};
 
 use crate::checkpoint;
-use crate::config::{
-    DataSection, DataSource, NormalizationSource, RunConfig, Source, TrainConfig, read,
-};
+use crate::config::{DataSection, DataSource, NormalizationSource, RunConfig, Source, read_begun};
 use crate::distributed::World;
 use crate::eval::features::hex;
 
@@ -53,17 +51,14 @@ pub fn open(data: &DataSection, grid: &PatchGrid, seed: u64) -> Result<Arc<dyn D
 /// If the file is in no run's folder, or the run's images are not there any more.
 pub fn open_own(weights: &Path) -> Result<Arc<dyn Dataset>> {
     let run = config_of(weights)?
-        .with_context(|| format!("{} lies in no run's folder", weights.display()))?
-        .resolve()?;
+        .with_context(|| format!("{} lies in no run's folder", weights.display()))?;
     open(&run.data, &run.grid, run.seed)
 }
 
 /// The configuration of the run that a checkpoint's model.safetensors belongs to, if it does to one.
-fn config_of(weights: &Path) -> Result<Option<TrainConfig>> {
-    // Where it was trained does not matter, and there may be no such device here.
-    let on_cpu = ["run.device=cpu".to_string()];
+fn config_of(weights: &Path) -> Result<Option<RunConfig>> {
     checkpoint::run_of(weights)
-        .map(|run| read(&Source::File(run.join("config.toml")), None, &on_cpu))
+        .map(|run| read_begun(&Source::File(run.join("config.toml"))))
         .transpose()
 }
 

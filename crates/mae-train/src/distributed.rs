@@ -263,6 +263,28 @@ impl World {
         Ok(Vec::<i64>::try_from(sums)?.try_into().expect("N numbers"))
     }
 
+    /// The numbers of all processes, those of one after those of the other.
+    ///
+    /// # Errors
+    /// If another process is gone.
+    pub fn concat(&self, numbers: &[i64]) -> Result<Vec<i64>> {
+        let mut counts = vec![0i64; self.size()];
+        counts[self.rank()] = numbers.len() as i64;
+        let counts = Tensor::from_slice(&counts);
+        self.sum(&counts)?;
+        let counts = Vec::<i64>::try_from(counts)?;
+        if counts.iter().all(|&count| count == 0) {
+            return Ok(Vec::new());
+        }
+        let before = counts[..self.rank()].iter().sum::<i64>() as usize;
+        // Each place is one process's: the sum with the others' zeros is its number.
+        let mut all = vec![0i64; counts.iter().sum::<i64>() as usize];
+        all[before..before + numbers.len()].copy_from_slice(numbers);
+        let all = Tensor::from_slice(&all);
+        self.sum(&all)?;
+        Ok(Vec::<i64>::try_from(all)?)
+    }
+
     /// The largest of all processes' numbers.
     ///
     /// # Errors

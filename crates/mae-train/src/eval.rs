@@ -43,7 +43,7 @@ use crate::precision::Precision;
 use crate::progress::Progress;
 use crate::run_dir::RunDir;
 use config::EvalConfig;
-use features::{Extraction, Features};
+use features::{Extraction, FeatureCache, Features};
 use finetune::FineTuning;
 use linear::{Probe, batches_of};
 use report::{Report, Row};
@@ -131,19 +131,23 @@ pub struct Evaluation<'a> {
     pub out: Option<&'a Path>,
     /// The processes that share the work.
     pub world: &'a Rc<World>,
-    /// The folder of cached features; `None` keeps none.
-    pub cache: Option<PathBuf>,
+    /// Where features are kept; `None` keeps none.
+    pub cache: Option<FeatureCache>,
     /// Whether it was asked to stop.
     pub interrupt: &'a Interrupt,
     /// What a person sees.
     pub progress: &'a Progress,
 }
 
+/// The file in an evaluation's folder that says what it is of, so that `mae-train eval --resume` need not be told.
+pub const SETTINGS: &str = "eval.toml";
+
 /// Judges the encoder by each protocol from each start.
 ///
 /// Writes `eval.json` anew after each protocol, its curves (`loss.svg`) and its confusion matrix
 /// (`confusion.svg`) in a folder `PROTOCOL-START`.
-/// `None` if a signal stopped fine-tuning; called again with the same folder, it goes on there.
+/// `None` if a signal stopped fine-tuning; called again with the same folder, it goes on there, and keeps the rows that
+/// are there.
 ///
 /// # Errors
 /// If the data sets have no or different labels, or a protocol fails.
@@ -186,9 +190,23 @@ pub fn evaluate(
     if let Some(out) = eval.out {
         report.rows = report.rows_so_far(&out.join("eval.json"))?;
     }
+    // The first process alone has the report.
+    let finished: Vec<_> = report
+        .rows
+        .iter()
+        .map(|row| (&row.protocol, &row.start))
+        .collect();
+    let finished = eval
+        .world
+        .from_first(|| Ok(serde_json::to_string(&finished)?))?;
+    let finished: Vec<(String, String)> = serde_json::from_str(&finished)?;
     for &start in starts {
         let mut frozen = None;
         for protocol in protocols {
+            let mut names = report.names(protocol).into_iter();
+            if names.all(|name| finished.contains(&(name, start.name().into()))) {
+                continue;
+            }
             let started = Instant::now();
             let folder = eval.out.map(|out| {
                 out.join(format!(
@@ -477,7 +495,11 @@ fn fine_tune(
         world: eval.world,
     };
     let run_dir = folder
-        .map(|folder| RunDir::open_or_create(folder, &eval.config.to_toml()))
+        .map(|folder| {
+            RunDir::open_or_create(folder, &eval.config.to_toml(), |begun| {
+                toml::from_str(begun).is_ok_and(|begun| eval.config.continues(&begun))
+            })
+        })
         .transpose()?;
     finetune::finetune(
         task,

@@ -17,6 +17,7 @@ use serde::Serialize;
 
 use crate::checkpoint::find_model;
 use crate::config::DataSource;
+use crate::eval::SETTINGS;
 use crate::eval::report::Report;
 use crate::progress::Progress;
 use crate::run_dir::RunDir;
@@ -64,6 +65,11 @@ pub fn inspect(
         if path.join("eval.json").exists() {
             return Ok(Inspection::Evaluation(Box::new(read_report(path)?)));
         }
+        ensure!(
+            !path.join(SETTINGS).exists(),
+            "{}: an evaluation that has no results yet; go on with: mae-train eval --resume --out {0}",
+            path.display()
+        );
         if path.join("config.toml").exists() && is_run(path) {
             return Ok(Inspection::Run(Box::new(Run::read(path)?)));
         }

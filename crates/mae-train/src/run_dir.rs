@@ -45,15 +45,20 @@ impl RunDir {
         Self::lock(path, false)
     }
 
-    /// Opens the folder of a run under `config`, a TOML file, or makes it.
+    /// Opens the folder of a run under `config`, a TOML file, or makes it; `continues` says whether a run under the one
+    /// that is there can go on.
     ///
     /// # Errors
     /// If there is a run under another configuration in it, another process is training in it, or it cannot
     /// be written to.
-    pub fn open_or_create(path: &Path, config: &str) -> Result<Self> {
+    pub fn open_or_create(
+        path: &Path,
+        config: &str,
+        continues: impl FnOnce(&str) -> bool,
+    ) -> Result<Self> {
         let run_dir = Self::make(path)?;
         match std::fs::read_to_string(run_dir.config()) {
-            Ok(found) if found == config => {}
+            Ok(found) if continues(&found) => {}
             Ok(_) => bail!(
                 "{} was begun under another configuration: see {}; give another --out",
                 path.display(),

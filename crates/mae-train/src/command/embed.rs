@@ -89,7 +89,7 @@ impl EmbedArgs {
     /// Embeds the images and says what is where.
     pub fn run(&self) -> Result<ExitCode> {
         let progress = start_progress(&World::alone())?;
-        let device = device::find(&self.device).context("--device")?;
+        let device = device::find("--device", &self.device)?;
         let weights = checkpoint::find_model(&self.from).context("--from")?;
         for read in [Some(&weights), self.data.as_ref()].into_iter().flatten() {
             ensure!(

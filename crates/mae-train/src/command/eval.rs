@@ -1,5 +1,8 @@
 //! `mae-train eval`.
 
+mod images;
+mod settings;
+
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::rc::Rc;
@@ -7,28 +10,29 @@ use std::sync::Arc;
 
 use anyhow::{Context, Result, bail, ensure};
 use clap::{Args, ValueEnum};
-use mae_data::{Dataset, Split, hold_out, label_by_name};
 use mae_model::checkpoint::read_config;
 use mae_train::checkpoint;
-use mae_train::config::{DataSource, Source, read, read_as};
-use mae_train::data::parts::{refuse_to_judge, refuse_to_learn};
-use mae_train::data::{self, nodata_as_in_training, open_path};
+use mae_train::config::{Source, read_as};
+use mae_train::data;
 use mae_train::distributed::World;
 use mae_train::eval::config::EvalConfig;
-use mae_train::eval::features::cache_folder;
-use mae_train::eval::{Evaluation, Protocol, Start, evaluate};
+use mae_train::eval::features::FeatureCache;
+use mae_train::eval::{Evaluation, Protocol, SETTINGS, Start, evaluate};
 use mae_train::interrupt::Interrupt;
 use mae_train::progress::Progress;
 use mae_train::recipes;
 
+use super::begun::Begun;
 use super::processes::ProcessArgs;
 use super::{free_folder, start_progress};
+use settings::Settings;
 
 /// What `--help` ends with.
 pub const EXAMPLES: &str = "Examples:
   mae-train eval --from runs/quickstart --baseline            kNN and a linear probe, beside a random encoder
   mae-train eval --from runs/photos --data photos/train --val photos/test --protocols knn,linear,partial:4,finetune
   mae-train eval --from runs/photos --data photos/train --val photos/test --protocols finetune --init random
+  mae-train eval --resume --out runs/eval                     go on where it stopped
   mae-train eval --from model.safetensors --data photos --set knn.k='[5]' --set linear.optimizer=adamw
 
 Labels come from sub-folders, one a class, from CIFAR's files, from what was packed, or from .cls and .json files in
@@ -39,33 +43,23 @@ directory, in mae-rs/features (or MAE_CACHE_DIR), and used again for the same we
 #[derive(Args)]
 pub struct EvalArgs {
     /// A run's folder, a checkpoint's folder, or its model.safetensors
-    #[arg(long, value_name = "PATH")]
-    from: PathBuf,
+    #[arg(long, value_name = "PATH", required_unless_present = "resume")]
+    from: Option<PathBuf>,
     /// The labelled images to learn from: a folder, a packed file or tar shards [default: the run's own]
     #[arg(long, value_name = "PATH")]
     data: Option<PathBuf>,
     /// The labelled images to judge by [default: CIFAR's test images, or a part of --data held out]
     #[arg(long, value_name = "PATH")]
     val: Option<PathBuf>,
-    /// Of knn, linear, partial:BLOCKS and finetune
-    #[arg(
-        long,
-        value_name = "LIST",
-        value_delimiter = ',',
-        default_value = "knn,linear"
-    )]
+    /// Of knn, linear, partial:BLOCKS and finetune [default: knn,linear]
+    #[arg(long, value_name = "LIST", value_delimiter = ',')]
     protocols: Vec<Protocol>,
     /// Also judges an encoder of fresh weights, beside it
     #[arg(long)]
     baseline: bool,
-    /// What the encoder starts from
-    #[arg(
-        long,
-        value_name = "START",
-        default_value = "pretrained",
-        conflicts_with = "baseline"
-    )]
-    init: Init,
+    /// What the encoder starts from [default: pretrained]
+    #[arg(long, value_name = "START", conflicts_with = "baseline")]
+    init: Option<Init>,
     /// Trains the linear probe on random crops and flips, as published, in place of cached features
     #[arg(long)]
     augment: bool,
@@ -81,7 +75,8 @@ pub struct EvalArgs {
     /// The folder to write the results into [default: the first free one of runs/eval, runs/eval-2, ...]
     #[arg(long, value_name = "DIR")]
     out: Option<PathBuf>,
-    /// Goes on with the evaluation in --out, or starts there if there is none yet
+    /// Goes on with the evaluation in --out, or starts there if there is none yet; what it was told is kept there, and
+    /// more --protocols, --baseline or --init add to it
     #[arg(long, requires = "out")]
     resume: bool,
     #[command(flatten)]
@@ -104,18 +99,26 @@ impl EvalArgs {
 
     fn judge(&self, world: &Rc<World>) -> Result<ExitCode> {
         let progress = start_progress(world)?;
-        let mut config = self.config()?;
+        let mut begun = Begun::find(world, self.out.as_deref(), self.resume, SETTINGS)?;
+        let stored = match begun.settings.take() {
+            Some(Source::Text(text, path)) => Some(Settings::read(&text, &path)?),
+            _ => None,
+        };
+        let mut config = self.config(stored.as_ref())?;
         let (device, precision) = config.resolve()?;
         world.agree("configuration", &config.to_toml())?;
         let device = world.device(device)?;
-        let weights = checkpoint::find_model(&self.from).context("--from")?;
+        let protocols = self.protocols(stored.as_ref())?;
+        let starts = self.starts(stored.as_ref())?;
+        let settings = self.settings(stored, &protocols, &starts, config, &begun)?;
+        let weights = settings.weights.clone();
         let (encoder, normalization) = read_config(&weights)?;
-        let (train, val) = self.images(&config, &weights, encoder.channels, &progress)?;
+        let (train, val) = images::open(&settings, encoder.channels, &progress)?;
         for images in [&train, &val] {
             data::agree(images.as_ref(), world)?;
         }
         let out = match world.is_first() {
-            true => Some(self.folder(world)?),
+            true => Some(folder(begun, &settings, world)?),
             false => None,
         };
         let interrupt = Interrupt::catch()?;
@@ -130,7 +133,7 @@ impl EvalArgs {
             );
         }
         let evaluation = Evaluation {
-            config: &config,
+            config: &settings.config,
             device,
             precision,
             encoder,
@@ -140,16 +143,11 @@ impl EvalArgs {
             val,
             out: out.as_deref(),
             world,
-            cache: Some(cache_folder()?),
+            cache: FeatureCache::of_user(),
             interrupt: &interrupt,
             progress: &progress,
         };
-        let starts: &[Start] = match (self.baseline, self.init) {
-            (true, _) => &[Start::Pretrained, Start::Random],
-            (false, Init::Pretrained) => &[Start::Pretrained],
-            (false, Init::Random) => &[Start::Random],
-        };
-        match evaluate(&evaluation, &self.protocols, starts)? {
+        match evaluate(&evaluation, &protocols, &starts)? {
             Some(report) => {
                 if let Some(out) = &out {
                     println!("{}", report.table());
@@ -160,7 +158,7 @@ impl EvalArgs {
             None => {
                 if let Some(out) = &out {
                     println!(
-                        "stopped and saved; go on with the same command and --resume --out {}",
+                        "stopped and saved; go on with: mae-train eval --resume --out {}",
                         out.display()
                     );
                 }
@@ -169,97 +167,82 @@ impl EvalArgs {
         }
     }
 
-    fn config(&self) -> Result<EvalConfig> {
-        let source = match (&self.config, &self.recipe) {
-            (Some(path), _) => Source::File(path.clone()),
-            (None, Some(name)) => Source::Recipe(name.clone()),
-            (None, None) => Source::Recipe("finetune_cifar10".into()),
+    fn config(&self, stored: Option<&Settings>) -> Result<EvalConfig> {
+        let source = match (&self.config, &self.recipe, stored) {
+            (Some(path), ..) => Source::File(path.clone()),
+            (None, Some(name), _) => Source::Recipe(name.clone()),
+            (None, None, Some(stored)) => Source::Text(stored.config.to_toml(), SETTINGS.into()),
+            (None, None, None) => Source::Recipe("finetune_cifar10".into()),
         };
         let mut config: EvalConfig = read_as(&source, recipes::EVAL, &self.set, |_| Ok(()))?;
         config.linear.augment |= self.augment;
         Ok(config)
     }
 
-    /// Images to learn from and to judge by.
-    fn images(
-        &self,
-        config: &EvalConfig,
-        weights: &Path,
-        channels: usize,
-        progress: &Progress,
-    ) -> Result<(Arc<dyn Dataset>, Arc<dyn Dataset>)> {
-        let held_out = |dataset: Arc<dyn Dataset>| -> Result<(Arc<dyn Dataset>, Arc<dyn Dataset>)> {
-            let (train, val) = hold_out(dataset, config.data.val_share, config.seed)?;
-            Ok((Arc::new(train), Arc::new(val)))
-        };
-        let Some(data) = &self.data else {
-            ensure!(
-                self.val.is_none(),
-                "--val is given without --data: give both"
-            );
-            let run = self.from.join("config.toml");
-            ensure!(run.exists(), "--data is missing: give labelled images");
-            let run = read(&Source::File(run), None, &[])?.resolve()?;
-            let dataset = data::open(&run.data, &run.grid, run.seed)?;
-            if let Some(path) = &run.data.path {
-                refuse_to_learn("the run's images", dataset.as_ref(), path)?;
-            }
-            return held_out(dataset);
-        };
-        let open = |path: &Path, split| {
-            let nodata = match config.data.nodata {
-                Some(nodata) => nodata,
-                None => nodata_as_in_training(weights, path)?,
-            };
-            open_path(path, split, channels, nodata)
-        };
-        let train = open(data, Split::Train)?;
-        refuse_to_learn("--data", train.as_ref(), data)?;
-        let val = match (&self.val, DataSource::of(data)) {
-            (Some(val), _) => {
-                let images = open(val, Split::Test)?;
-                refuse_to_judge(images.as_ref(), val)?;
-                images
-            }
-            (None, DataSource::Cifar10 | DataSource::Cifar100) => open(data, Split::Test)?,
-            (None, _) => return held_out(train),
-        };
-        let (val, missing) = label_by_name(train.as_ref(), val)?;
-        if !missing.is_empty() {
-            progress.line(&format!(
-                "the validation images are of {} of the {} classes, and accuracies of these alone; none is of {}",
-                train.classes().len() - missing.len(),
-                train.classes().len(),
-                first_of(&missing)
-            ));
+    /// What to judge by now; with what was asked for before, only what is new or unfinished has to be done.
+    fn protocols(&self, stored: Option<&Settings>) -> Result<Vec<Protocol>> {
+        match (&self.protocols[..], stored) {
+            ([], Some(stored)) => stored.protocols(),
+            ([], None) => Ok(vec![Protocol::Knn, Protocol::Linear]),
+            (asked, _) => Ok(asked.to_vec()),
         }
-        Ok((train, val))
     }
 
-    fn folder(&self, world: &World) -> Result<PathBuf> {
-        // The folder that was begun before the launcher started the processes anew.
-        let begun = world.recall("folder")?.map(PathBuf::from);
-        let resume = self.resume || begun.is_some();
-        let out = begun.or_else(|| self.out.clone());
-        let out = out.unwrap_or_else(|| free_folder("eval"));
-        if out.join("eval.json").exists() && !resume {
-            bail!(
-                "{} holds an evaluation already: go on with --resume, or give another --out",
-                out.display()
-            );
+    fn starts(&self, stored: Option<&Settings>) -> Result<Vec<Start>> {
+        Ok(match (self.baseline, self.init, stored) {
+            (true, ..) => vec![Start::Pretrained, Start::Random],
+            (false, Some(Init::Random), _) => vec![Start::Random],
+            (false, None, Some(stored)) => stored.starts()?,
+            (false, Some(Init::Pretrained) | None, _) => vec![Start::Pretrained],
+        })
+    }
+
+    /// What the evaluation is of: as it began, where that is not said again.
+    fn settings(
+        &self,
+        stored: Option<Settings>,
+        protocols: &[Protocol],
+        starts: &[Start],
+        config: EvalConfig,
+        begun: &Begun,
+    ) -> Result<Settings> {
+        let weights = match (&self.from, &stored) {
+            (Some(from), _) => checkpoint::find_model(from).context("--from")?,
+            (None, Some(stored)) => checkpoint::find_model(&stored.weights)
+                .context("the weights that the evaluation began with")?,
+            (None, None) => bail!(
+                "--from is missing, and {} holds no evaluation to go on with: say what to judge",
+                begun
+                    .out
+                    .as_deref()
+                    .unwrap_or_else(|| Path::new("runs"))
+                    .display()
+            ),
+        };
+        let before = |asked: &Option<PathBuf>, stored: Option<&Option<PathBuf>>| {
+            asked.clone().or_else(|| stored?.clone())
+        };
+        let data = before(&self.data, stored.as_ref().map(|stored| &stored.data));
+        let val = before(&self.val, stored.as_ref().map(|stored| &stored.val));
+        let settings = Settings::new(weights, [data, val], protocols, starts, config);
+        match (&stored, &begun.out) {
+            (Some(stored), Some(out)) => settings.continue_from(stored, out),
+            _ => Ok(settings),
         }
-        std::fs::create_dir_all(&out).with_context(|| format!("creating {}", out.display()))?;
-        world.remember("folder", &out.to_string_lossy())?;
-        Ok(out)
     }
 }
 
-/// "ant, bee and 3 more".
-fn first_of(names: &[String]) -> String {
-    const SHOWN: usize = 10;
-    let shown = names[..names.len().min(SHOWN)].join(", ");
-    match names.len().saturating_sub(SHOWN) {
-        0 => shown,
-        more => format!("{shown} and {more} more"),
+/// The folder for the results, with the settings in it.
+fn folder(begun: Begun, settings: &Settings, world: &World) -> Result<PathBuf> {
+    let out = begun.out.unwrap_or_else(|| free_folder("eval"));
+    if out.join("eval.json").exists() && !begun.resume {
+        bail!(
+            "{} holds an evaluation already: go on with --resume, or give another --out",
+            out.display()
+        );
     }
+    std::fs::create_dir_all(&out).with_context(|| format!("creating {}", out.display()))?;
+    settings.write(&out.join(SETTINGS), &out)?;
+    world.remember("folder", &out.to_string_lossy())?;
+    Ok(out)
 }

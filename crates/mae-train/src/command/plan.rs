@@ -6,7 +6,7 @@ use std::process::ExitCode;
 
 use anyhow::{Result, ensure};
 use clap::Args;
-use mae_train::config::{RunConfig, Source};
+use mae_train::config::{ON_CPU, RunConfig, Source};
 use mae_train::data;
 use mae_train::scaling::{Cluster, Job, Limit, Link, Update};
 use serde::Serialize;
@@ -99,7 +99,9 @@ impl PlanArgs {
         let source = training.source().unwrap_or_else(default);
         // The formulas need no images, but a configuration names some.
         let path = training.data.as_deref().unwrap_or(Path::new("."));
-        let config = <RunConfig as RunConfiguration>::read(&source, Some(path), &training.set)?;
+        // Nor do they need the device that it names.
+        let keys = [training.set.as_slice(), &[ON_CPU.into()]].concat();
+        let config = <RunConfig as RunConfiguration>::read(&source, Some(path), &keys)?;
         let images = match training.data {
             Some(_) => data::open(&config.data, &config.grid, config.seed)?.len(),
             None => IMAGENET_IMAGES,

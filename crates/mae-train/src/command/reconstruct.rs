@@ -108,7 +108,9 @@ impl ReconstructArgs {
         let _progress = start_progress(&World::alone())?;
         let file = checkpoint::find_model(&self.from).context("--from")?;
         check_decoder(&file)?;
-        let model = MaskedAutoencoderViT::load(&file, device::find("auto")?)?;
+        // Where the run was trained does not matter.
+        let device = device::find("run.device", "auto")?;
+        let model = MaskedAutoencoderViT::load(&file, device)?;
         let grid = model.config().grid()?;
         let run = match checkpoint::run_of(&file) {
             Some(run) => Some(read(&Source::File(run.join("config.toml")), None, &[])?),

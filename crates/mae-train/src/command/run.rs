@@ -3,15 +3,16 @@
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
-use anyhow::{Context, Result, ensure};
+use anyhow::Result;
 use clap::Args;
-use mae_train::config::{DataSection, NormalizationSource, Source};
+use mae_train::config::{DataSection, NormalizationSource, ON_CPU, Source};
 use mae_train::distributed::World;
 use mae_train::precision::Precision;
 use mae_train::run_dir::RunDir;
 use mae_train::train_loop::Outcome;
 use tch::Device;
 
+use super::begun::{Begun, check_same};
 use super::free_folder;
 use super::processes::ProcessArgs;
 
@@ -142,26 +143,17 @@ impl RunArgs {
 
     fn find<C: RunConfiguration>(&self, world: &World) -> Result<(C, Option<RunDir>)> {
         let training = &self.training;
-        // The folder that was begun before the launcher started the processes anew.
-        let begun = world.recall("folder")?.map(PathBuf::from);
-        let resume = self.resume || begun.is_some();
-        let out = begun.or_else(|| self.out.clone());
-        let file = out.as_ref().map(|out| out.join("config.toml"));
-        let file = file.unwrap_or_default();
-        // The first process alone needs the folder.
-        let stored = world.from_first(|| match resume && file.exists() {
-            true => std::fs::read_to_string(&file)
-                .with_context(|| format!("reading {}", file.display())),
-            false => Ok(String::new()),
-        })?;
-        let config = match stored.is_empty() {
-            true => training.resolve()?,
-            false => {
-                let stored = Source::Text(stored, file);
+        let begun = Begun::find(world, self.out.as_deref(), self.resume, "config.toml")?;
+        let Begun { out, resume, .. } = begun;
+        let config = match begun.settings {
+            None => training.resolve()?,
+            Some(stored) => {
                 let source = training.source();
                 let mut config: C = training.resolve_from(source.as_ref().unwrap_or(&stored))?;
                 let out = out.as_deref().unwrap_or_else(|| Path::new("runs"));
-                continue_exactly(&mut config, &C::read(&stored, None, &[])?, out)?;
+                // Where it began does not matter.
+                let begun = C::read(&stored, None, &[ON_CPU.into()])?;
+                continue_exactly(&mut config, &begun, out)?;
                 config
             }
         };
@@ -234,18 +226,5 @@ fn continue_exactly<C: RunConfiguration>(config: &mut C, stored: &C, out: &Path)
     let mut comparable = config.clone();
     comparable.data().path.clone_from(&stored.data().path);
     comparable.copy_run(&stored);
-    let (asked, stored) = (comparable.to_toml(), stored.to_toml());
-    let differences: Vec<String> = asked
-        .lines()
-        .zip(stored.lines())
-        .filter(|(asked, stored)| asked != stored)
-        .map(|(asked, stored)| format!("{asked} (the run has {stored})"))
-        .collect();
-    ensure!(
-        differences.is_empty() && asked.lines().count() == stored.lines().count(),
-        "{} cannot go on under another configuration: {}; leave these out, or start a new run with another --out",
-        out.display(),
-        differences.join("; ")
-    );
-    Ok(())
+    check_same("run", &comparable.to_toml(), &stored.to_toml(), out)
 }

@@ -6,7 +6,7 @@ use anyhow::{Context, Result, anyhow, bail};
 use serde::de::DeserializeOwned;
 use toml::{Table, Value};
 
-use super::{DataSource, TrainConfig};
+use super::{DataSource, RunConfig, TrainConfig};
 use crate::recipes::{self, Recipe};
 
 /// Where a configuration starts from.
@@ -26,6 +26,18 @@ pub enum Source {
 /// With the file and the key: unknown ones with the nearest that exists, wrong types with both types.
 pub fn read(source: &Source, data: Option<&Path>, overrides: &[String]) -> Result<TrainConfig> {
     read_run(source, recipes::PRETRAIN, data, overrides)
+}
+
+/// What makes a configuration independent of the devices that are here.
+pub const ON_CPU: &str = "run.device=cpu";
+
+/// Reads and resolves the configuration of a pre-training run that has begun: where does not matter, for there may be
+/// no such device here.
+///
+/// # Errors
+/// As [`read`] and [`TrainConfig::resolve`].
+pub fn read_begun(source: &Source) -> Result<RunConfig> {
+    read(source, None, &[ON_CPU.into()])?.resolve()
 }
 
 /// Reads the configuration of any kind of run that has a `[data]`, as [`read`] does.

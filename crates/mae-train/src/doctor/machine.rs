@@ -25,7 +25,10 @@ pub fn cores() -> usize {
 
 /// Whether a GPU answers.
 pub fn has_gpu() -> bool {
-    matches!(crate::device::find("auto"), Ok(Device::Cuda(_)))
+    matches!(
+        crate::device::find("run.device", "auto"),
+        Ok(Device::Cuda(_))
+    )
 }
 
 /// The memory of a device; of the CPU what its system, or the process' control group, has.

@@ -282,7 +282,7 @@ impl EvalConfig {
             self.run.checkpoint_minutes,
             0.0..=1e6,
         )?;
-        let device = device::find(&self.run.device)?;
+        let device = device::find("run.device", &self.run.device)?;
         let precision = match self.run.precision {
             Some(precision) => precision,
             None => Precision::default_for(device)?,
@@ -290,6 +290,22 @@ impl EvalConfig {
         self.run.device = device::name(device);
         self.run.precision = Some(precision);
         Ok((device, precision))
+    }
+
+    /// The same, but for where and how it runs, on which no result depends but for the precision: as `other` has it.
+    pub fn with_run_of(&self, other: &Self) -> Self {
+        Self {
+            run: EvalRunSection {
+                precision: self.run.precision,
+                ..other.run.clone()
+            },
+            ..self.clone()
+        }
+    }
+
+    /// Whether an evaluation that began under `begun` can go on under this.
+    pub fn continues(&self, begun: &Self) -> bool {
+        self.with_run_of(begun) == *begun
     }
 
     /// As a TOML file, which reads back as itself.

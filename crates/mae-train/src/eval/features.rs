@@ -1,8 +1,9 @@
 //! What an encoder makes of whole images: extracted once, kept on disk.
 
+use std::cell::Cell;
 use std::collections::{BTreeMap, HashMap};
 use std::hash::Hasher;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::sync::Arc;
 
 use anyhow::{Context, Result, ensure};
@@ -70,21 +71,21 @@ impl Extraction<'_> {
     ///
     /// A cached file is found by weights, images and settings; `dataset` says what its images are through
     /// [`Dataset::identify`]. Of several processes the first has the cache.
+    /// A cache that cannot be written to costs a warning, for the features are there without it.
     ///
     /// # Errors
-    /// If images cannot be read or have no labels, the cache cannot be written, or another process is gone; or after
-    /// a signal.
+    /// If images cannot be read or have no labels, or another process is gone; or after a signal.
     pub fn features(
         &self,
         dataset: &Arc<dyn Dataset>,
-        cache: &Path,
+        cache: &FeatureCache,
         world: &World,
         interrupt: &Interrupt,
         progress: &Progress,
     ) -> Result<Features> {
-        let path = cache.join(format!("{}.safetensors", self.key(dataset.as_ref())?));
+        let key = self.key(dataset.as_ref())?;
         let cached = match world.is_first() {
-            true => read(&path),
+            true => cache.read(&key),
             false => None,
         };
         let [images] = world.sums([cached.as_ref().map_or(0, Features::len)])?;
@@ -92,15 +93,9 @@ impl Extraction<'_> {
             return self.share(cached, images, world);
         }
         let features = self.extract(dataset, world, interrupt, progress)?;
-        if !world.is_first() {
-            return Ok(features);
+        if world.is_first() {
+            cache.write(&key, &features);
         }
-        std::fs::create_dir_all(cache).with_context(|| format!("creating {}", cache.display()))?;
-        let tensors = BTreeMap::from([
-            ("values".to_string(), features.values.shallow_clone()),
-            ("labels".to_string(), features.labels.shallow_clone()),
-        ]);
-        write_tensors(&path, &tensors, HashMap::new())?;
         Ok(features)
     }
 
@@ -288,28 +283,72 @@ pub fn labels_of(batch: &ImageBatch) -> Result<Tensor> {
     Ok(Tensor::from_slice(&labels))
 }
 
-/// Where features are kept: `mae-rs/features` in the user's cache directory, or under `MAE_CACHE_DIR`.
-///
-/// # Errors
-/// If neither `MAE_CACHE_DIR` nor the home directory is known.
-pub fn cache_folder() -> Result<PathBuf> {
-    let set = |name: &str| {
-        std::env::var_os(name)
-            .filter(|value| !value.is_empty())
-            .map(PathBuf::from)
-    };
-    let home = || Some(set("HOME")?.join(".cache"));
-    let root = set("MAE_CACHE_DIR")
-        .or_else(|| Some(set("XDG_CACHE_HOME").or_else(home)?.join("mae-rs")))
-        .context("no folder for cached features: set MAE_CACHE_DIR")?;
-    Ok(root.join("features"))
+/// Where features are kept between evaluations, if that can be.
+#[derive(Debug)]
+pub struct FeatureCache {
+    folder: PathBuf,
+    has_failed: Cell<bool>,
 }
 
-/// A damaged or foreign file counts as none.
-fn read(path: &Path) -> Option<Features> {
-    let mut tensors = read_tensors(path).ok()?.0;
-    let (values, labels) = (tensors.remove("values")?, tensors.remove("labels")?);
-    (values.size().first() == labels.size().first()).then_some(Features { values, labels })
+impl FeatureCache {
+    /// A cache in `folder`, which is made when it is needed.
+    pub fn new(folder: PathBuf) -> Self {
+        Self {
+            folder,
+            has_failed: Cell::new(false),
+        }
+    }
+
+    /// The user's: `mae-rs/features` in their cache directory, or `features` in `MAE_CACHE_DIR`.
+    ///
+    /// `None`, with a warning, if neither `MAE_CACHE_DIR` nor the home directory is known.
+    pub fn of_user() -> Option<Self> {
+        let set = |name: &str| {
+            std::env::var_os(name)
+                .filter(|value| !value.is_empty())
+                .map(PathBuf::from)
+        };
+        let home = || Some(set("HOME")?.join(".cache"));
+        let root = set("MAE_CACHE_DIR")
+            .or_else(|| Some(set("XDG_CACHE_HOME").or_else(home)?.join("mae-rs")));
+        if root.is_none() {
+            log::warn!(
+                "features are not kept, for there is no home directory; set MAE_CACHE_DIR to keep them"
+            );
+        }
+        Some(Self::new(root?.join("features")))
+    }
+
+    fn file(&self, key: &str) -> PathBuf {
+        self.folder.join(format!("{key}.safetensors"))
+    }
+
+    /// A damaged or foreign file counts as none.
+    fn read(&self, key: &str) -> Option<Features> {
+        let mut tensors = read_tensors(&self.file(key)).ok()?.0;
+        let (values, labels) = (tensors.remove("values")?, tensors.remove("labels")?);
+        (values.size().first() == labels.size().first()).then_some(Features { values, labels })
+    }
+
+    /// Says once that it cannot be written to.
+    fn write(&self, key: &str, features: &Features) {
+        let write = || -> Result<()> {
+            std::fs::create_dir_all(&self.folder)
+                .with_context(|| format!("creating {}", self.folder.display()))?;
+            let tensors = BTreeMap::from([
+                ("values".to_string(), features.values.shallow_clone()),
+                ("labels".to_string(), features.labels.shallow_clone()),
+            ]);
+            Ok(write_tensors(&self.file(key), &tensors, HashMap::new())?)
+        };
+        if let Err(error) = write()
+            && !self.has_failed.replace(true)
+        {
+            log::warn!(
+                "features are used, but not kept for the next time: {error:#}; MAE_CACHE_DIR names another folder"
+            );
+        }
+    }
 }
 
 /// SHA-256 for those who write to a [`Hasher`].

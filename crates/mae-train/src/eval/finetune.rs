@@ -100,7 +100,6 @@ struct State<'a> {
     ema: Option<Ema>,
     /// Blocks before the first that trains: they run without gradients or drop path.
     frozen_blocks: usize,
-    classes: usize,
     /// Top-1 of the best epoch, f64.
     best: Tensor,
     run_dir: Option<&'a RunDir>,
@@ -142,7 +141,6 @@ impl<'a> State<'a> {
             )?,
             ema: (settings.ema > 0.0).then(|| Ema::new(&model.parameters(), settings.ema)),
             frozen_blocks,
-            classes: model.config().classes,
             best: Tensor::from(-1.0f64),
             run_dir,
             last: None,
@@ -155,7 +153,7 @@ impl<'a> State<'a> {
         self.with_judged_weights(|| {
             let (model, device) = (&self.task.model, self.task.model.device());
             let patch_size = model.config().encoder.patch_size;
-            let mut tally = Tally::new(self.classes);
+            let mut tally = Tally::default();
             for batch in self.task.val.epoch(0, 0) {
                 let batch = batch?;
                 if batch.is_empty() {

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use tch::{Kind, Tensor, no_grad};
 
 use super::features::Features;
-use super::score::{Score, Tally};
+use super::score::{Score, Tally, rows_at_once};
 
 /// Neighbours count with weight `exp(similarity / TEMPERATURE)`.
 const TEMPERATURE: f64 = 0.07;
@@ -25,10 +25,10 @@ pub fn knn(train: &Features, val: &Features, ks: &[i64], classes: usize) -> BTre
     no_grad(|| {
         let candidates = normalized(&train.values);
         let longest = ks.iter().copied().max().unwrap_or(1).min(train.len());
-        let mut tallies: BTreeMap<i64, Tally> =
-            ks.iter().map(|&k| (k, Tally::new(classes))).collect();
-        for start in (0..val.len()).step_by(QUERIES as usize) {
-            let count = QUERIES.min(val.len() - start);
+        let mut tallies: BTreeMap<i64, Tally> = ks.iter().map(|&k| (k, Tally::default())).collect();
+        let at_once = rows_at_once(QUERIES, classes);
+        for start in (0..val.len()).step_by(at_once as usize) {
+            let count = at_once.min(val.len() - start);
             let queries = normalized(&val.values.narrow(0, start, count));
             let (similarity, neighbour) = nearest(&queries, &candidates, longest);
             let votes = train

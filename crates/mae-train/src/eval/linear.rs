@@ -10,7 +10,7 @@ use super::config::{LinearOptimizer, LinearSection};
 use super::features::Features;
 use super::lars::Lars;
 use super::random::{Random, Stream};
-use super::score::{Score, Tally};
+use super::score::{Score, Tally, rows_at_once};
 use crate::interrupt::Interrupt;
 use crate::optim::Optimizer;
 use crate::schedule::Schedule;
@@ -175,9 +175,10 @@ impl Head {
     fn score(&self, val: &Features, classes: usize) -> Score {
         const BATCH: i64 = 8192;
         no_grad(|| {
-            let mut tally = Tally::new(classes);
-            for start in (0..val.len()).step_by(BATCH as usize) {
-                let count = BATCH.min(val.len() - start);
+            let mut tally = Tally::default();
+            let batch = rows_at_once(BATCH, classes);
+            for start in (0..val.len()).step_by(batch as usize) {
+                let count = batch.min(val.len() - start);
                 let logits = self.forward(&val.values.narrow(0, start, count), false);
                 tally.add(&logits, &val.labels.narrow(0, start, count));
             }

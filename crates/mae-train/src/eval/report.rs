@@ -4,12 +4,12 @@ use std::fmt::Write;
 use std::path::Path;
 
 use anyhow::{Context, Result, ensure};
-use mae_report::{confusion_svg, write_atomic};
+use mae_report::{Confusion, confusion_svg, write_atomic};
 use serde::{Deserialize, Serialize};
 
-use super::Start;
 use super::config::EvalConfig;
 use super::score::Score;
+use super::{Protocol, Start};
 
 /// What `eval.json` holds.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -41,8 +41,8 @@ pub struct Row {
     pub top5: f64,
     /// Wall-clock time, with the extraction of features where it was the first to need them.
     pub seconds: f64,
-    /// Images of each class (row) by what they were taken for (column).
-    pub confusion: Vec<Vec<u32>>,
+    /// Images of each class by the class that they were taken for.
+    pub confusion: Confusion,
 }
 
 impl Report {
@@ -59,7 +59,7 @@ impl Report {
             .with_context(|| format!("{} is no report of an evaluation", path.display()))?;
         let is_same = [
             ("checkpoint", self.checkpoint == found.checkpoint),
-            ("config", self.config == found.config),
+            ("config", self.config.continues(&found.config)),
             ("train_images", self.train_images == found.train_images),
             ("val_images", self.val_images == found.val_images),
             ("classes", self.classes == found.classes),
@@ -75,6 +75,16 @@ impl Report {
             others.join(" and ")
         );
         Ok(found.rows)
+    }
+
+    /// The names of the rows that a protocol makes.
+    pub(super) fn names(&self, protocol: &Protocol) -> Vec<String> {
+        match protocol {
+            Protocol::Knn => (self.config.knn.k.iter())
+                .map(|k| format!("knn k={k}"))
+                .collect(),
+            _ => vec![protocol.to_string()],
+        }
     }
 
     /// Adds a row, in place of an earlier one of the same protocol and start.

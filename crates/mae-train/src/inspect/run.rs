@@ -11,6 +11,7 @@ use toml::{Table, Value};
 use super::lines::{Lines, count, duration, size};
 use super::weights::Weights;
 use crate::checkpoint::{find_model, list};
+use crate::eval::SETTINGS;
 use crate::run_dir::RunDir;
 
 /// What a run's folder tells of it.
@@ -372,6 +373,9 @@ impl Checkpoint {
 
 fn resume(command: &str, folder: &Path) -> String {
     match (command, folder.parent()) {
+        ("eval", Some(parent)) if parent.join(SETTINGS).exists() => {
+            format!("mae-train eval --resume --out {}", parent.display())
+        }
         ("eval", Some(parent)) => format!(
             "the command of mae-train eval that began it, with --resume --out {}",
             parent.display()

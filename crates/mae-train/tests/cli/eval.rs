@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
 use mae_report::{Record, read_metrics};
-use mae_train::eval::report::Report;
+use mae_train::eval::report::{Report, Row};
 
 use crate::program::{
     fail, latest_step, numbers, program, small, succeed, text, wait_for_checkpoint,
@@ -63,6 +63,12 @@ impl World {
     }
 }
 
+fn accuracies(folder: &Path) -> usize {
+    let records = read_metrics(&folder.join("metrics.jsonl")).unwrap();
+    let is_accuracy = |record: &&Record| matches!(record, Record::Accuracy { .. });
+    records.iter().filter(is_accuracy).count()
+}
+
 /// Three images of each class, in folders.
 fn images(classes: &[&str]) -> tempfile::TempDir {
     let folder = tempfile::tempdir().unwrap();
@@ -78,10 +84,12 @@ fn images(classes: &[&str]) -> tempfile::TempDir {
     folder
 }
 
-fn accuracies(folder: &Path) -> usize {
-    let records = read_metrics(&folder.join("metrics.jsonl")).unwrap();
-    let is_accuracy = |record: &&Record| matches!(record, Record::Accuracy { .. });
-    records.iter().filter(is_accuracy).count()
+/// How many images of a class were judged.
+fn of_class(row: &Row, class: u32) -> u32 {
+    (row.confusion.cells())
+        .filter(|&(truth, ..)| truth == class)
+        .map(|(.., count)| count)
+        .sum()
 }
 
 #[test]
@@ -104,9 +112,8 @@ fn all_protocols_are_in_one_table_and_a_second_time_gives_the_same() {
     let once = ["knn k=20", "knn k=200", "linear", "partial:0.5", "finetune"];
     assert_eq!(names, [once, once].concat());
     for row in &first.rows {
-        let counted: u32 = row.confusion.iter().flatten().sum();
-        assert_eq!(counted, 20, "{}", row.protocol);
-        let hits: u32 = (0..10).map(|class| row.confusion[class][class]).sum();
+        assert_eq!(row.confusion.images(), 20, "{}", row.protocol);
+        let hits: u32 = (0..10).map(|class| row.confusion.get(class, class)).sum();
         assert_eq!(row.top1, f64::from(hits) / 20.0, "{}", row.protocol);
         assert!(row.top5 >= row.top1);
     }
@@ -205,6 +212,141 @@ fn killed_fine_tuning_goes_on_as_if_it_had_not_been() {
     );
 }
 
+/// `eval --resume --out OUT` and nothing else, but for where the cache is.
+fn resume(world: &World, out: &str, more: &[&str]) -> Command {
+    let mut command = program();
+    command
+        .args(["eval", "--resume", "--out"])
+        .arg(world.path(out));
+    command.args(more).env("MAE_CACHE_DIR", world.path("cache"));
+    command
+}
+
+#[test]
+fn an_evaluation_goes_on_without_being_told_again() {
+    let world = World::new();
+    let start = |out: &str| {
+        let mut command = world.eval(out, "knn,finetune,partial:0.5,linear");
+        for pair in ["finetune.epochs=8", "run.checkpoint_minutes=0.0005"] {
+            command.args(["--set", pair]);
+        }
+        command.arg("--baseline");
+        command
+    };
+    let printed = text(&succeed(start("whole")).stdout);
+    let rows = |out: &str| {
+        let rows = world.report(out).rows.into_iter();
+        rows.map(|row| (row.protocol, row.start, row.top1, row.top5, row.confusion))
+            .collect::<Vec<_>>()
+    };
+
+    // Killed in the first fine-tuning, then in the second one.
+    let kill = |mut command: Command, folder: &Path| {
+        command.stdout(Stdio::piped()).stderr(Stdio::piped());
+        let mut child = command.spawn().unwrap();
+        wait_for_checkpoint(&mut child, folder, 0);
+        child.kill().unwrap();
+        child.wait().unwrap();
+    };
+    kill(start("broken"), &world.path("broken/finetune-pre-trained"));
+    assert_eq!(rows("broken").len(), 2, "kNN alone is finished");
+    let folder = world.path("broken/partial-0.5-pre-trained");
+    kill(resume(&world, "broken", &[]), &folder);
+    let mut inspect = program();
+    inspect.arg("inspect").arg(&folder);
+    let said = text(&succeed(inspect).stdout);
+    let how = format!(
+        "mae-train eval --resume --out {}",
+        world.path("broken").display()
+    );
+    assert!(said.contains(&how), "{said}");
+    let finished = world.report("broken").rows;
+    succeed(resume(&world, "broken", &[]));
+    assert_eq!(rows("broken"), rows("whole"));
+    for name in ["finetune-pre-trained", "partial-0.5-pre-trained"] {
+        let folder = |out: &str| world.path(out).join(name);
+        assert_eq!(numbers(&folder("broken")), numbers(&folder("whole")));
+    }
+
+    // What is finished is not done again: its times are the same.
+    let after = world.report("broken");
+    assert_eq!(after.rows[..finished.len()], finished);
+    let again = text(&succeed(resume(&world, "broken", &[])).stdout);
+    assert_eq!(world.report("broken"), after);
+    let header = |printed: &str| printed.lines().next().unwrap().to_owned();
+    assert_eq!(header(&again), header(&printed));
+}
+
+#[test]
+fn an_evaluation_goes_on_as_it_began_or_not_at_all() {
+    let world = World::new();
+    succeed(world.eval("out", "knn"));
+    let run = world.path("run").display().to_string();
+    let out = world.path("out").display().to_string();
+    for (more, expected) in [
+        (
+            ["--set", "knn.k=[3]"],
+            "k = [3] (the evaluation has k = [20, 200])",
+        ),
+        (["--data", &run], "data = "),
+        (["--recipe", "finetune_cifar10"], "epochs = "),
+        (["--set", "run.precision=bf16"], "precision = \"bf16\""),
+    ] {
+        let message = fail(resume(&world, "out", &more));
+        assert!(message.contains(expected), "{message}");
+        assert!(
+            message.contains(&format!("{out} cannot go on")),
+            "{message}"
+        );
+    }
+    let message = fail(resume(&world, "new", &[]));
+    assert!(message.contains("--from is missing"), "{message}");
+    let message = fail({
+        let mut command = program();
+        command.arg("eval");
+        command
+    });
+    assert!(message.contains("--from"), "{message}");
+
+    // The same under another name, another number of threads, and one more protocol and start.
+    let folder = world.path("run/../run").display().to_string();
+    let more = ["--from", &folder, "--set", "run.workers=2"];
+    succeed(resume(
+        &world,
+        "out",
+        &[&more[..], &["--protocols", "linear", "--baseline"]].concat(),
+    ));
+    assert_eq!(world.report("out").rows.len(), 4);
+    succeed(resume(&world, "out", &[]));
+    let names: Vec<_> = world
+        .report("out")
+        .rows
+        .into_iter()
+        .map(|row| row.protocol + " " + &row.start)
+        .collect();
+    assert_eq!(names.len(), 6, "kNN of the random encoder, too: {names:?}");
+
+    // On a device that is not here, with fine-tuning that has begun.
+    let settings = world.path("out/eval.toml");
+    let toml = std::fs::read_to_string(&settings).unwrap();
+    let elsewhere = toml.replace("device = \"cpu\"", "device = \"cuda:250\"");
+    assert_ne!(toml, elsewhere);
+    std::fs::write(&settings, elsewhere).unwrap();
+    let message = fail(resume(&world, "out", &[]));
+    assert!(
+        message.contains("go on with --set run.device="),
+        "{message}"
+    );
+    succeed(resume(&world, "out", &["--set", "run.device=cpu"]));
+
+    // Nothing has come of it yet: whatever is asked for begins.
+    std::fs::remove_file(world.path("out/eval.json")).unwrap();
+    let mut inspect = program();
+    inspect.arg("inspect").arg(world.path("out"));
+    assert!(fail(inspect).contains("no results yet"));
+    succeed(world.eval("out", "knn"));
+}
+
 #[test]
 fn pre_training_measures_what_it_learns() {
     let folder = tempfile::tempdir().unwrap();
@@ -225,6 +367,82 @@ fn pre_training_measures_what_it_learns() {
         measured,
         [names.map(|name| (2, name)), names.map(|name| (4, name))].concat()
     );
+}
+
+#[test]
+fn of_many_classes_the_most_confused_are_drawn_and_no_square_is_kept() {
+    let world = World::new();
+    let photos = world.path("photos");
+    for class in 0..150u8 {
+        let folder = photos.join(format!("species {class}"));
+        std::fs::create_dir_all(&folder).unwrap();
+        for i in 0..2 {
+            let picture = image::RgbImage::from_pixel(16, 16, image::Rgb([class, 100 * i, 0]));
+            picture.save(folder.join(format!("{i}.png"))).unwrap();
+        }
+    }
+    let mut command = world.eval("out", "knn,linear,finetune");
+    command.arg("--data").arg(&photos);
+    succeed(command);
+    let report = world.report("out");
+    assert_eq!(report.classes.len(), 150);
+    for row in &report.rows {
+        assert_eq!(row.confusion.images(), report.val_images as u64);
+        assert!(
+            row.confusion.cells().count() <= report.val_images,
+            "{row:?}"
+        );
+    }
+    for picture in [
+        "knn-pre-trained/confusion-k20.svg",
+        "finetune-pre-trained/confusion.svg",
+    ] {
+        let svg = std::fs::read_to_string(world.path("out").join(picture)).unwrap();
+        assert!(
+            svg.contains("40 of 150 classes: those most often"),
+            "{picture}"
+        );
+    }
+}
+
+#[test]
+fn features_that_cannot_be_kept_are_used() {
+    let world = World::new();
+    let judge = |out: &str, cache: Option<&Path>| {
+        let mut command = world.eval(out, "knn,linear");
+        command.arg("--baseline").env_remove("MAE_CACHE_DIR");
+        for home in ["HOME", "XDG_CACHE_HOME"] {
+            command.env_remove(home);
+        }
+        if let Some(cache) = cache {
+            command.env("MAE_CACHE_DIR", cache);
+        }
+        let said = text(&succeed(command).stderr);
+        let rows = world.report(out).rows.into_iter();
+        let scores: Vec<_> = rows.map(|row| (row.top1, row.confusion)).collect();
+        (said, scores)
+    };
+    let (said, scores) = judge("kept", Some(&world.path("cache")));
+    assert!(!said.contains("not kept"), "{said}");
+
+    let file = world.path("file");
+    std::fs::write(&file, "no folder").unwrap();
+    // A folder where a file is to be: that is found when all is computed.
+    let taken = world.path("taken");
+    for entry in std::fs::read_dir(world.path("cache/features")).unwrap() {
+        let name = entry.unwrap().file_name();
+        let name = Path::new(&name).with_extension("safetensors.partial");
+        std::fs::create_dir_all(taken.join("features").join(name)).unwrap();
+    }
+    for (out, cache) in [("a", &file), ("b", &taken)] {
+        let (said, found) = judge(out, Some(cache));
+        assert_eq!(said.matches("not kept").count(), 1, "{said}");
+        assert!(said.contains(&cache.display().to_string()), "{said}");
+        assert_eq!(found, scores);
+    }
+    let (said, found) = judge("c", None);
+    assert!(said.contains("set MAE_CACHE_DIR"), "{said}");
+    assert_eq!(found, scores);
 }
 
 #[test]
@@ -252,7 +470,7 @@ fn labels_go_by_name_and_missing_classes_are_told() {
     assert_eq!(report.classes, ["ant", "bee", "cat"]);
     // All images count as cats, which come last.
     for row in &report.rows {
-        assert_eq!(row.confusion[2].iter().sum::<u32>(), 3, "{row:?}");
+        assert_eq!(of_class(row, 2), 3, "{row:?}");
     }
     assert!(fail(eval("b", "train", "more")).contains("only in validation: dog"));
 
@@ -268,7 +486,7 @@ fn labels_go_by_name_and_missing_classes_are_told() {
     }
     succeed(eval("c", "train", "val"));
     for row in &world.report("c").rows {
-        assert_eq!(row.confusion[4].iter().sum::<u32>(), 3, "{row:?}");
+        assert_eq!(of_class(row, 4), 3, "{row:?}");
     }
 }
 
@@ -389,5 +607,5 @@ fn mistakes_are_explained() {
     assert_eq!(world.report("done").rows.len(), 3);
     let mut command = world.eval("done", "knn");
     command.args(["--resume", "--set", "seed=5"]);
-    assert!(fail(command).contains("is of another config"));
+    assert!(fail(command).contains("seed = 5 (the evaluation has seed = 0)"));
 }

@@ -4,6 +4,7 @@ mod channels;
 mod convert;
 mod distributed;
 mod doctor;
+mod elsewhere;
 mod embed;
 mod eval;
 mod export;

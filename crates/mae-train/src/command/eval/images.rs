@@ -1,0 +1,87 @@
+//! The images of an evaluation.
+
+use std::path::Path;
+use std::sync::Arc;
+
+use anyhow::{Context, Result, ensure};
+use mae_data::{Dataset, Split, hold_out, label_by_name};
+use mae_train::checkpoint;
+use mae_train::config::{DataSource, Source, read_begun};
+use mae_train::data::parts::{refuse_to_judge, refuse_to_learn};
+use mae_train::data::{self, nodata_as_in_training, open_path};
+use mae_train::progress::Progress;
+
+use super::settings::Settings;
+
+/// Opens the images to learn from and those to judge by, with labels by the names of the first ones' classes.
+pub(super) fn open(
+    settings: &Settings,
+    channels: usize,
+    progress: &Progress,
+) -> Result<(Arc<dyn Dataset>, Arc<dyn Dataset>)> {
+    let Some(data) = &settings.data else {
+        ensure!(
+            settings.val.is_none(),
+            "--val is given without --data: give both"
+        );
+        return held_out(run_images(&settings.weights)?, settings);
+    };
+    let open = |path: &Path, split| {
+        let nodata = match settings.config.data.nodata {
+            Some(nodata) => nodata,
+            None => nodata_as_in_training(&settings.weights, path)?,
+        };
+        open_path(path, split, channels, nodata)
+    };
+    let train = open(data, Split::Train)?;
+    refuse_to_learn("--data", train.as_ref(), data)?;
+    let val = match (&settings.val, DataSource::of(data)) {
+        (Some(val), _) => {
+            let images = open(val, Split::Test)?;
+            refuse_to_judge(images.as_ref(), val)?;
+            images
+        }
+        (None, DataSource::Cifar10 | DataSource::Cifar100) => open(data, Split::Test)?,
+        (None, _) => return held_out(train, settings),
+    };
+    let (val, missing) = label_by_name(train.as_ref(), val)?;
+    if !missing.is_empty() {
+        progress.line(&format!(
+            "the validation images are of {} of the {} classes, and accuracies of these alone; none is of {}",
+            train.classes().len() - missing.len(),
+            train.classes().len(),
+            first_of(&missing)
+        ));
+    }
+    Ok((train, val))
+}
+
+/// The images of the run that `weights` belong to.
+fn run_images(weights: &Path) -> Result<Arc<dyn Dataset>> {
+    let run = checkpoint::run_of(weights).context("--data is missing: give labelled images")?;
+    let run = read_begun(&Source::File(run.join("config.toml")))?;
+    let images = data::open(&run.data, &run.grid, run.seed)?;
+    if let Some(path) = &run.data.path {
+        refuse_to_learn("the run's images", images.as_ref(), path)?;
+    }
+    Ok(images)
+}
+
+fn held_out(
+    images: Arc<dyn Dataset>,
+    settings: &Settings,
+) -> Result<(Arc<dyn Dataset>, Arc<dyn Dataset>)> {
+    let config = &settings.config;
+    let (train, val) = hold_out(images, config.data.val_share, config.seed)?;
+    Ok((Arc::new(train), Arc::new(val)))
+}
+
+/// "ant, bee and 3 more".
+fn first_of(names: &[String]) -> String {
+    const SHOWN: usize = 10;
+    let shown = names[..names.len().min(SHOWN)].join(", ");
+    match names.len().saturating_sub(SHOWN) {
+        0 => shown,
+        more => format!("{shown} and {more} more"),
+    }
+}
