@@ -96,6 +96,32 @@ pub trait Dataset: Send + Sync {
         &[]
     }
 
+    /// Whether every image has a label that can be read, if there are classes: what learns from labels asks this
+    /// first, and what does not need them does not.
+    ///
+    /// # Errors
+    /// [`DataError::Dataset`] or [`DataError::Config`], which say where a label is missing or what is there instead.
+    fn check_labels(&self) -> Result<(), DataError> {
+        let is_unlabelled = |index: &usize| self.label(*index).is_none();
+        if self.classes().is_empty() {
+            return Ok(());
+        }
+        let Some(first) = (0..self.len()).find(is_unlabelled) else {
+            return Ok(());
+        };
+        Err(DataError::Config {
+            key: "labels",
+            expected: "one for every image".to_owned(),
+            found: format!(
+                "{} of {} images without one, the first {}",
+                (first..self.len()).filter(is_unlabelled).count(),
+                self.len(),
+                self.name(first)
+            ),
+            remedy: "leave them out, or give them labels".to_owned(),
+        })
+    }
+
     /// What messages call an image: its path, or its file and record.
     fn name(&self, index: usize) -> String;
 

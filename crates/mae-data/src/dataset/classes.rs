@@ -10,12 +10,14 @@ use crate::error::DataError;
 /// sets that lie in different places need not, [`label_by_name`] makes it so.
 ///
 /// # Errors
-/// [`DataError::Config`] if a data set has no classes, or if they have not the same: it lists those that one of them
-/// alone has.
+/// What [`Dataset::check_labels`] says; [`DataError::Config`] if a data set has no classes, or if they have not the
+/// same: it lists those that one of them alone has.
 pub fn shared_classes<'a>(
     train: &'a dyn Dataset,
     val: &dyn Dataset,
 ) -> Result<&'a [String], DataError> {
+    train.check_labels()?;
+    val.check_labels()?;
     check_labelled("training images", train)?;
     check_labelled("validation images", val)?;
     if train.classes() == val.classes() {
@@ -35,12 +37,14 @@ pub fn shared_classes<'a>(
 /// Only classes that images have count: of numbered ones, the numbers between are none.
 ///
 /// # Errors
-/// [`DataError::Config`] if a data set has no classes, or if images of `val` are of classes that no image of `train`
+/// What [`Dataset::check_labels`] says; [`DataError::Config`] if a data set has no classes, or if images of `val` are of classes that no image of `train`
 /// is of: it lists them.
 pub fn label_by_name(
     train: &dyn Dataset,
     val: Arc<dyn Dataset>,
 ) -> Result<(Arc<dyn Dataset>, Vec<String>), DataError> {
+    train.check_labels()?;
+    val.check_labels()?;
     check_labelled("training images", train)?;
     check_labelled("validation images", val.as_ref())?;
     let (train_has, val_has) = (occurring(train), occurring(val.as_ref()));

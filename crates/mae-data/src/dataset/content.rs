@@ -27,8 +27,10 @@ pub(super) fn of(path: &Path) -> Content {
     read.map_or(Content::Unknown, |_| look(&start))
 }
 
+/// What a file that begins with `start`, 132 bytes or all of it, is.
+///
 /// Sources: the formats' own specifications; ISO/IEC 14496-12 for `ftyp` and its brands.
-fn look(start: &[u8]) -> Content {
+pub(super) fn look(start: &[u8]) -> Content {
     const IMAGES: [&[u8]; 5] = [
         b"\xff\xd8\xff",
         b"\x89PNG\r\n\x1a\n",

@@ -103,6 +103,11 @@ impl Dataset for Subset {
         }
     }
 
+    /// Of all images of the other data set, which says best what is wrong with them.
+    fn check_labels(&self) -> Result<(), DataError> {
+        self.inner.check_labels()
+    }
+
     fn name(&self, index: usize) -> String {
         match self.indices.get(index) {
             Some(&index) => self.inner.name(index),

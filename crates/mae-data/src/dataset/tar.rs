@@ -2,6 +2,10 @@
 
 mod braces;
 mod index;
+mod labels;
+mod passed;
+mod samples;
+mod shards;
 
 use std::borrow::Cow;
 use std::hash::Hasher;
@@ -11,34 +15,49 @@ use std::time::SystemTime;
 
 use rayon::prelude::*;
 
-use self::braces::expand;
-use self::index::{Label, Member, list_members};
+use self::index::{Member, list_members};
+use self::labels::{BadLabel, Label};
 use super::mapped::MappedFile;
-use super::{Content, Dataset, check_index, kind};
+use super::{Content, Dataset, LeftOut, check_index, kind};
 use crate::error::DataError;
 use crate::image::{Image, Nodata, check_channels};
 use crate::pixels::PixelKind;
 
 /// Images in tar files, as WebDataset and its writers lay them out.
 ///
-/// An image is a file whose name ends in one of [`SUPPORTED_EXTENSIONS`](crate::SUPPORTED_EXTENSIONS);
-/// what comes before the first dot of its name is its key.
-/// Its label is in the file with the same key in the same shard that ends in `.cls`, a class number
-/// in text, or in `.json`, an object whose `label` or `cls` is a class number or name.
-/// Class numbers are the labels, and the classes are then called `0`, `1`, ...; class names are
-/// sorted.
-/// Other files are ignored, as are hidden ones; the order is that of the shards and of the files in
-/// them.
+/// What comes before the first dot of a file's name is its key, with the folders before it; what follows is its
+/// ending: `a.b/0001.seg.png` has the key `a.b/0001` and the ending `seg.png`.
+/// An image is a file whose ending is one of [`SUPPORTED_EXTENSIONS`](crate::SUPPORTED_EXTENSIONS), in any case, or
+/// an unusual one without dots, or none, if its content is that of an image.
+/// A key stands for one image: of several, that whose ending comes first in the list; masks and other views have
+/// endings with dots and are no images.
+/// [`left_out`](Dataset::left_out) counts what is passed over, by ending.
 ///
-/// Opening reads the headers alone; the images are then read from wherever they are, in any order.
+/// A label is in the file with the key of the image, in the same shard, that ends in `.cls`, a class number or name
+/// in text, or in `.json`, an object whose `label` or `cls` is one; `.cls` goes first.
+/// `3`, `3.0` and `"3"` are the same class, and -1 and NaN are none.
+/// The classes are those that occur: first numbers, as they are written and in their order, then names.
+/// Images without a label, or with one that cannot be read, have none;
+/// [`check_labels`](Dataset::check_labels) refuses them.
+///
+/// A shard may be several tar files put after each other, as by `cat`; all are read.
+/// A name that comes again in a shard is another image.
+/// The order is that of the shards and of the files in them.
+///
+/// Opening reads headers and labels; the images are then read from wherever they are, in any order.
 /// Do not change the files meanwhile.
 ///
 /// Source: <https://github.com/webdataset/webdataset>.
 pub struct TarDataset {
     shards: Vec<Shard>,
     images: Vec<Member>,
-    labels: Vec<u32>,
+    labels: Vec<Option<u32>>,
     classes: Vec<String>,
+    /// The first label that cannot be read, and its shard.
+    bad_label: Option<(usize, BadLabel)>,
+    /// The first image whose label is a name, where others are numbers, or the other way round.
+    mixed: Option<usize>,
+    left_out: Vec<LeftOut>,
     channels: usize,
     kind: PixelKind,
     nodata: Nodata,
@@ -56,19 +75,17 @@ impl TarDataset {
     ///
     /// [`kind`](Dataset::kind) is found as by [`FolderDataset::open`](crate::FolderDataset::open).
     ///
-    /// A path may hold `{000..012}` or `{a,b}`, as in a shell: it then stands for several.
+    /// A path may hold `{000..012}` or `{a,b}`, and `*`, `?`, `[0-9]` or `**`, as in a shell, and then stands for
+    /// several; of a folder, all files under it that end in `.tar` are shards.
     ///
     /// # Errors
     /// [`DataError::Io`] if a shard cannot be read; [`DataError::Dataset`] if it is compressed, ends
-    /// early or is otherwise no tar file, or if some images have labels and others have none;
-    /// [`DataError::NoImages`] if there are none; [`DataError::Config`] for braces that stand for
+    /// early or is otherwise no tar file, or if a folder or a pattern has none;
+    /// [`DataError::NoImages`] if there are none; [`DataError::Config`] for braces and patterns that stand for
     /// nothing, and for other channel counts.
     pub fn open<P: AsRef<Path>>(paths: &[P], channels: usize) -> Result<TarDataset, DataError> {
         check_channels(channels)?;
-        let mut shard_paths = Vec::new();
-        for path in paths {
-            shard_paths.extend(expand(path.as_ref())?);
-        }
+        let (shard_paths, beside) = shards::find(paths)?;
         let listed = shard_paths
             .par_iter()
             .map(|path| {
@@ -78,10 +95,12 @@ impl TarDataset {
             })
             .collect::<Result<Vec<_>, DataError>>()?;
 
-        let mut files = 0;
+        let (mut files, mut passed, mut bad_label) = (0, beside, None);
         let (mut shards, mut images, mut labels) = (Vec::new(), Vec::new(), Vec::new());
         for (number, (shard, content)) in listed.into_iter().enumerate() {
             files += content.files;
+            passed.append(content.passed);
+            bad_label = bad_label.or(content.bad_label.map(|bad| (number, bad)));
             for (member, label) in content.images {
                 images.push(Member {
                     shard: number,
@@ -91,22 +110,37 @@ impl TarDataset {
             }
             shards.push(shard);
         }
+        let left_out = passed.left_out();
         if images.is_empty() {
+            let mut found = format!("0 images among {files} files in {} shards", shards.len());
+            for left_out in &left_out {
+                found += &format!("; {left_out}");
+            }
             return Err(DataError::NoImages {
                 path: shard_paths.into_iter().next().unwrap_or_default(),
-                found: format!("0 images among {files} files in {} shards", shards.len()),
+                found,
             });
         }
-        let mut dataset = TarDataset {
+        let is_number = |label: &Label| matches!(label, Label::Number(_));
+        let first = labels.iter().flatten().next().map(is_number);
+        let mixed = (labels.iter()).position(|label| {
+            label
+                .as_ref()
+                .is_some_and(|label| Some(is_number(label)) != first)
+        });
+        let (classes, labels) = labels::number(&labels);
+        let dataset = TarDataset {
             shards,
             images,
-            labels: Vec::new(),
-            classes: Vec::new(),
+            labels,
+            classes,
+            bad_label,
+            mixed,
+            left_out,
             channels,
             kind: PixelKind::U8,
             nodata: Nodata::Auto,
         };
-        (dataset.classes, dataset.labels) = dataset.number(labels)?;
         Ok(dataset.with_nodata(Nodata::Auto))
     }
 
@@ -116,10 +150,7 @@ impl TarDataset {
         let kind = kind::find(
             self.len(),
             nodata,
-            |index| {
-                let (_, extension) = self.images[index].name.rsplit_once('.')?;
-                Some(extension.to_owned())
-            },
+            |index| self.extension(index),
             |index| self.encoded(index).ok().map(Cursor::new),
         );
         TarDataset {
@@ -129,42 +160,21 @@ impl TarDataset {
         }
     }
 
+    /// Whether `path` leads to tar files: a tar file, by its name or its content, compressed ones included, which are
+    /// then refused; braces or a pattern; or a folder under which there are tar files and no images.
+    pub fn is_at(path: &Path) -> bool {
+        shards::are_at(path)
+    }
+
     /// The same images as values of `kind`: see
     /// [`FolderDataset::read_as`](crate::FolderDataset::read_as).
     pub fn read_as(self, kind: PixelKind) -> TarDataset {
         TarDataset { kind, ..self }
     }
 
-    /// Names of the classes, and the label of each image; both empty if no image has a label.
-    fn number(&self, labels: Vec<Option<Label>>) -> Result<(Vec<String>, Vec<u32>), DataError> {
-        let refuse =
-            |index: usize, expected: &str, found: String, remedy: &str| DataError::Dataset {
-                path: self.shards[self.images[index].shard].path.clone(),
-                expected: expected.to_owned(),
-                found: format!("{found}, the first {}", self.images[index].name),
-                remedy: remedy.to_owned(),
-            };
-        let count = labels.len();
-        let Some(unlabelled) = labels.iter().position(Option::is_none) else {
-            let labels: Vec<Label> = labels.into_iter().flatten().collect();
-            return index::number(&labels).map_err(|named| {
-                refuse(
-                    named,
-                    "class numbers or class names",
-                    "both".to_owned(),
-                    "write all labels in the same way",
-                )
-            });
-        };
-        match labels.iter().flatten().count() {
-            0 => Ok((Vec::new(), Vec::new())),
-            labelled => Err(refuse(
-                unlabelled,
-                "a label for every image, or for none",
-                format!("{} of {count} images without one", count - labelled),
-                "give every image a .cls or .json file of the same name, in the same shard",
-            )),
-        }
+    fn extension(&self, index: usize) -> Option<String> {
+        let extension = Path::new(&self.images[index].name).extension()?;
+        Some(extension.to_str()?.to_owned())
     }
 
     /// The content of an image file.
@@ -209,11 +219,67 @@ impl Dataset for TarDataset {
     }
 
     fn label(&self, index: usize) -> Option<u32> {
-        self.labels.get(index).copied()
+        self.labels.get(index).copied().flatten()
     }
 
     fn classes(&self) -> &[String] {
         &self.classes
+    }
+
+    fn check_labels(&self) -> Result<(), DataError> {
+        let refuse = |shard: usize, expected: String, found: String, remedy: &str| {
+            Err(DataError::Dataset {
+                path: self.shards[shard].path.clone(),
+                expected,
+                found,
+                remedy: remedy.to_owned(),
+            })
+        };
+        let unlabelled = match self.classes.is_empty() {
+            true => self.len(),
+            false => self.labels.iter().filter(|label| label.is_none()).count(),
+        };
+        let of_all = format!("{unlabelled} of {} images", self.len());
+        if let Some((shard, BadLabel { member, found })) = &self.bad_label {
+            return refuse(
+                *shard,
+                format!("a class number or name in {member}"),
+                format!("{found}; {of_all} have no label"),
+                "write it again, or leave the images without a label out of the shards",
+            );
+        }
+        if let Some(index) = self.mixed {
+            let image = &self.images[index];
+            let name = |index| Some(&self.classes[self.label(index)? as usize]);
+            let first = (0..self.len()).find_map(name);
+            return refuse(
+                image.shard,
+                "class numbers or class names".to_owned(),
+                format!(
+                    "both, {:?} and, the first of the other kind, {:?} of {}",
+                    first.map_or("", String::as_str),
+                    name(index).map_or("", String::as_str),
+                    image.name
+                ),
+                "write all labels in the same way",
+            );
+        }
+        match (self.labels.iter()).position(Option::is_none) {
+            Some(index) => refuse(
+                self.images[index].shard,
+                "a label for every image".to_owned(),
+                format!(
+                    "{of_all} without one, the first {}",
+                    self.images[index].name
+                ),
+                "give every image a .cls or .json file of the same name, in the same shard",
+            ),
+            None => Ok(()),
+        }
+    }
+
+    fn left_out(&self) -> &[LeftOut] {
+        &self.left_out
     }
 
     /// The path of the shard and, in it, of the image.

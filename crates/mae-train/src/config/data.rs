@@ -3,7 +3,7 @@
 use std::path::{Path, PathBuf};
 
 use anyhow::{Result, bail, ensure};
-use mae_data::{Augmentation, Cifar, ColorJitter, Nodata, PixelKind, Transform};
+use mae_data::{Augmentation, Cifar, ColorJitter, Nodata, PixelKind, TarDataset, Transform};
 use mae_model::Normalization;
 use serde::{Deserialize, Serialize};
 
@@ -31,7 +31,7 @@ impl DataSource {
     /// What a path leads to: tar files by their name, any other file is a packed one; a folder holds CIFAR's
     /// binary files if all of them are there, else images.
     pub fn of(path: &Path) -> Self {
-        if is_tar(path) {
+        if TarDataset::is_at(path) {
             return Self::Tar;
         }
         if path.is_file() {
@@ -42,17 +42,6 @@ impl DataSource {
             Some(Cifar::Hundred) => Self::Cifar100,
             None => Self::Folder,
         }
-    }
-}
-
-/// Whether a path names tar files, compressed ones included: what reads them says that it cannot.
-fn is_tar(path: &Path) -> bool {
-    let name = path.file_name().unwrap_or_default().to_string_lossy();
-    let has_braces = path.to_string_lossy().contains('{');
-    let is_tar_name = name.ends_with(".tar") || name.ends_with(".tgz") || name.contains(".tar.");
-    match path.metadata() {
-        Ok(metadata) => metadata.is_file() && is_tar_name,
-        Err(_) => has_braces || is_tar_name,
     }
 }
 

@@ -1,14 +1,18 @@
 //! What is where in a tar file.
 
-use std::collections::{BTreeSet, HashMap};
-use std::io::Cursor;
+use std::io::{Cursor, Read};
 use std::ops::Range;
 use std::path::Path;
 
-use ::tar::{Archive, Entry};
-use serde_json::Value;
+use ::tar::{Archive, Entry, Header};
 
-use crate::dataset::SUPPORTED_EXTENSIONS;
+use super::labels::{BadLabel, Label};
+use super::passed::{Passed, Why};
+use super::samples::{LabelFile, Samples};
+use super::shards::refuse_compressed;
+use crate::dataset::content::{self, Content as Looks};
+use crate::dataset::ending::{self, Ending, SUPPORTED_EXTENSIONS};
+use crate::dataset::left_out::Weight;
 use crate::error::DataError;
 
 /// An image in a shard.
@@ -21,195 +25,223 @@ pub(super) struct Member {
     pub(super) content: Range<u64>,
 }
 
-/// A label as it was written.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) enum Label {
-    Number(u32),
-    Name(String),
-}
-
 /// What is in a shard.
+#[derive(Default)]
 pub(super) struct Content {
     /// Files of all kinds.
     pub(super) files: usize,
     pub(super) images: Vec<(Member, Option<Label>)>,
+    /// The first file that should give an image its label and does not.
+    pub(super) bad_label: Option<BadLabel>,
+    pub(super) passed: Passed,
 }
 
-/// So that a slip of the pen does not make a million names.
-const MAX_CLASS: u32 = 999_999;
-
-/// Lists the images in the tar file `bytes`.
+/// Lists the images in the tar file `bytes`, which may be several ones after each other, as `tar -i` reads them.
 pub(super) fn list_members(path: &Path, bytes: &[u8]) -> Result<Content, DataError> {
     check_uncompressed(path, bytes)?;
-    let mut archive = Archive::new(Cursor::new(bytes));
-    let entries = (archive.entries_with_seek()).map_err(|error| damaged(path, 0, error))?;
-    let mut images: Vec<(String, Member)> = Vec::new();
-    let mut labels = Labels::default();
-    let (mut files, mut end) = (0, 0);
+    let mut shard = Content::default();
+    let mut start = 0;
+    loop {
+        let end = list_archive(path, bytes, start, &mut shard)?;
+        let rest = &bytes[end..];
+        let Some(zeros) = rest.iter().position(|byte| *byte != 0) else {
+            return Ok(shard);
+        };
+        start = end + zeros / BLOCK * BLOCK;
+        let rest = &bytes[start..];
+        if !is_header(rest) {
+            if memchr::memmem::find(rest, MAGIC).is_some() {
+                let found = "a damaged one, or one that is out of place, after an archive's end";
+                return Err(damaged(path, start, found));
+            }
+            let passed = &mut shard.passed;
+            passed.add_many(Why::Tail, "", rest.len(), || path.display().to_string());
+            return Ok(shard);
+        }
+    }
+}
+
+/// Lists the archive that begins at byte `start`; returns where the zeros after it begin.
+fn list_archive(
+    path: &Path,
+    bytes: &[u8],
+    start: usize,
+    shard: &mut Content,
+) -> Result<usize, DataError> {
+    let mut archive = Archive::new(Cursor::new(&bytes[start..]));
+    let entries = (archive.entries_with_seek()).map_err(|error| damaged(path, start, error))?;
+    let mut samples = Samples::new(path);
+    let mut end = start;
     for entry in entries {
-        let entry = entry.map_err(|error| damaged(path, end, error))?;
-        let name = String::from_utf8_lossy(&entry.path_bytes()).into_owned();
-        let content = content(&entry, bytes).ok_or_else(|| {
+        let mut entry = entry.map_err(|error| damaged(path, end, error))?;
+        let (name, is_sparse) = name_of(&mut entry).map_err(|error| damaged(path, end, error))?;
+        let content = content(&entry, start, bytes).ok_or_else(|| {
             let error = format!("the end of the file in the middle of {name}");
-            damaged(path, entry.raw_header_position(), error)
+            damaged(path, start + entry.raw_header_position() as usize, error)
         })?;
         end = content.end.next_multiple_of(BLOCK);
         let kind = entry.header().entry_type();
-        if kind.is_dir() || kind.is_pax_global_extensions() {
+        if kind.is_dir() || kind.is_pax_global_extensions() || name.ends_with('/') {
             continue;
         }
-        files += 1;
-        let Some((key, extension)) = split(&name) else {
+        shard.files += 1;
+        let Some((key, ending)) = split(&name) else {
+            shard.pass(Why::Hidden, path, &name);
             continue;
         };
-        let is_image = SUPPORTED_EXTENSIONS.contains(&extension.as_str());
-        if is_image && !kind.is_file() {
-            let reason = "a link or a sparse file, of which a tar file holds no whole content";
-            log::warn!("left out {}:{name}: {reason}", path.display());
-        } else if is_image {
-            let member = Member {
-                shard: 0,
-                name: name.clone(),
-                content,
-            };
-            images.push((key.to_owned(), member));
-        } else if kind.is_file() {
-            let content = &bytes[content.start as usize..content.end as usize];
-            labels.read(path, &name, key, &extension, content)?;
+        if is_sparse || !(kind.is_file() || kind.is_contiguous()) {
+            shard.pass(Why::Link, path, &name);
+            continue;
         }
-    }
-    check_end(path, bytes, end)?;
-    let images = images
-        .into_iter()
-        .map(|(key, member)| {
-            let label = labels.of(&key);
-            (member, label)
-        })
-        .collect();
-    Ok(Content { files, images })
-}
-
-/// The names of the classes, and each label as a place among them; or else the first label that is
-/// a name where the others are numbers, or a number where they are names.
-pub(super) fn number(labels: &[Label]) -> Result<(Vec<String>, Vec<u32>), usize> {
-    let (mut numbers, mut names) = (Vec::new(), Vec::new());
-    for (index, label) in labels.iter().enumerate() {
-        match label {
-            Label::Number(number) if names.is_empty() => numbers.push(*number),
-            Label::Name(name) if numbers.is_empty() => names.push(name),
-            _ => return Err(index),
-        }
-    }
-    if let Some(last) = numbers.iter().max() {
-        // Those that no image has, too, so that labels mean the same in every part of a data set.
-        return Ok((
-            (0..=*last).map(|class| class.to_string()).collect(),
-            numbers,
-        ));
-    }
-    let classes: Vec<&String> = BTreeSet::from_iter(names.iter().copied())
-        .into_iter()
-        .collect();
-    let place = |name: &&String| classes.binary_search(name).unwrap_or_default() as u32;
-    let labels = names.iter().map(place).collect();
-    Ok((classes.into_iter().cloned().collect(), labels))
-}
-
-/// Labels by the key of their image; a `.cls` file goes before a `.json` file.
-#[derive(Default)]
-struct Labels {
-    from_cls: HashMap<String, Label>,
-    from_json: HashMap<String, Label>,
-}
-
-impl Labels {
-    fn read(
-        &mut self,
-        path: &Path,
-        name: &str,
-        key: &str,
-        extension: &str,
-        content: &[u8],
-    ) -> Result<(), DataError> {
-        let refuse = |expected: &str, found: String| DataError::Dataset {
-            path: path.to_owned(),
-            expected: format!("{expected} in {name}"),
-            found,
-            remedy: "write the shard again, or without this file".to_owned(),
-        };
-        match extension {
-            "cls" => {
-                let text = String::from_utf8_lossy(content);
-                let number = class_number(text.trim().parse().ok()).ok_or_else(|| {
-                    let start: String = text.chars().take(40).collect();
-                    refuse(
-                        &format!("a class number, 0 to {MAX_CLASS},"),
-                        format!("{start:?}"),
-                    )
-                })?;
-                self.from_cls.insert(key.to_owned(), number);
-            }
-            "json" => {
-                let value: Value = serde_json::from_slice(content)
-                    .map_err(|error| refuse("JSON", error.to_string()))?;
-                let label = match value.get("label").or_else(|| value.get("cls")) {
-                    None | Some(Value::Null) => return Ok(()),
-                    Some(Value::String(name)) => Some(Label::Name(name.clone())),
-                    Some(number) => class_number(number.as_u64()),
+        samples.see(&name, shard);
+        let bytes = &bytes[content.clone()];
+        match (rank(&name, &ending, bytes), ending.as_str()) {
+            (Some(rank), _) => {
+                let content = content.start as u64..content.end as u64;
+                let member = Member {
+                    shard: 0,
+                    name: name.clone(),
+                    content,
                 };
-                let label = label.ok_or_else(|| {
-                    refuse(
-                        &format!("a class number, 0 to {MAX_CLASS}, or name as label or cls"),
-                        "another value".to_owned(),
-                    )
-                })?;
-                self.from_json.insert(key.to_owned(), label);
+                samples.add_image(key, rank, member);
             }
-            _ => {}
+            (None, "cls") => {
+                let said = Label::of_cls(bytes).map(Some);
+                samples.add_label(key, &name, LabelFile::Cls, said);
+            }
+            (None, "json") => {
+                samples.add_label(key, &name, LabelFile::Json, Label::of_json(bytes));
+            }
+            (None, ending) => {
+                let last = ending.rsplit('.').next().unwrap_or_default();
+                let why = match rank(&name, last, bytes) {
+                    Some(_) => Why::Dots,
+                    None if is_missed(last, bytes) => Why::Format,
+                    None => Why::Other,
+                };
+                shard.pass(why, path, &name);
+            }
         }
-        Ok(())
     }
+    samples.finish(shard);
+    let read = start + archive.into_inner().position() as usize;
+    check_end(path, bytes, end, read)?;
+    Ok(end)
+}
 
-    fn of(&self, key: &str) -> Option<Label> {
-        (self.from_cls.get(key).or_else(|| self.from_json.get(key))).cloned()
+impl Content {
+    /// Counts a member that is no image of the data set.
+    pub(super) fn pass(&mut self, why: Why, path: &Path, name: &str) {
+        let file = name.rsplit('/').next().unwrap_or(name);
+        // A hidden file has no key; its ending is what follows the last dot.
+        let (_, ending) = match why {
+            Why::Hidden => file.rsplit_once('.'),
+            _ => file.split_once('.'),
+        }
+        .unwrap_or_default();
+        let ending = ending.to_ascii_lowercase();
+        (self.passed).add(why, &ending, || format!("{}:{name}", path.display()));
     }
 }
 
-fn class_number(number: Option<u64>) -> Option<Label> {
-    let number = u32::try_from(number?).ok()?;
-    (number <= MAX_CLASS).then_some(Label::Number(number))
+/// The path of a member, and whether its bytes are those of a sparse file.
+fn name_of(entry: &mut Entry<'_, impl Read>) -> std::io::Result<(String, bool)> {
+    let mut name = String::from_utf8_lossy(&entry.path_bytes()).into_owned();
+    let mut is_sparse = entry.header().entry_type().is_gnu_sparse();
+    for extension in entry.pax_extensions()?.into_iter().flatten() {
+        let extension = extension?;
+        is_sparse |= extension.key_bytes().starts_with(b"GNU.sparse.");
+        if extension.key_bytes() == b"GNU.sparse.name" {
+            name = String::from_utf8_lossy(extension.value_bytes()).into_owned();
+        }
+    }
+    Ok((name, is_sparse))
 }
 
-/// Key and extension, in lower case, of a file: what is before and after the first dot of its name.
+/// The place of an image's ending among those of a key, of which the first one counts; `None` if it is no image.
+fn rank(name: &str, ending: &str, bytes: &[u8]) -> Option<usize> {
+    if ending.contains('.') {
+        return None;
+    }
+    let path = Path::new(name);
+    let is_image = match ending::of(path) {
+        Ending::Image => {
+            return (SUPPORTED_EXTENSIONS.iter()).position(|supported| *supported == ending);
+        }
+        Ending::Unknown => match content::look(bytes) {
+            Looks::Image => true,
+            Looks::Tiff => ending::may_be_tiff(path),
+            _ => false,
+        },
+        Ending::Other(_) => false,
+    };
+    is_image.then_some(SUPPORTED_EXTENSIONS.len())
+}
+
+/// Whether a file is one that may be missed among the images.
+fn is_missed(ending: &str, bytes: &[u8]) -> bool {
+    let kind = ending::kind(ending).or_else(|| match content::look(bytes) {
+        Looks::Like(ending) => ending::kind(ending),
+        _ => None,
+    });
+    kind.is_some_and(|kind| kind.weight == Weight::Missed)
+}
+
+/// Key and ending, in lower case, of a file: what is before and after the first dot of its name; the ending is empty
+/// if there is no dot.
 ///
 /// Hidden files, whose names begin with a dot, have neither.
+///
+/// Source: WebDataset's `base_plus_ext`.
 fn split(name: &str) -> Option<(&str, String)> {
     let file = name.rfind('/').map_or(0, |slash| slash + 1);
-    let dot = file + name[file..].find('.')?;
-    (dot > file).then(|| (&name[..dot], name[dot + 1..].to_ascii_lowercase()))
+    match name[file..].find('.') {
+        Some(0) => None,
+        None => Some((name, String::new())),
+        Some(dot) => Some((
+            &name[..file + dot],
+            name[file + dot + 1..].to_ascii_lowercase(),
+        )),
+    }
 }
 
-const BLOCK: u64 = 512;
+const BLOCK: usize = 512;
+/// What is in the header of every member, but for those of the seventies.
+const MAGIC: &[u8] = b"ustar";
 
 /// Where the bytes of an entry are, if the file holds them all.
-fn content(entry: &Entry<'_, impl std::io::Read>, bytes: &[u8]) -> Option<Range<u64>> {
-    let start = entry.raw_file_position();
-    // Of a sparse file this is more than the archive holds; it has no use but to be stepped over.
+fn content(entry: &Entry<'_, impl Read>, start: usize, bytes: &[u8]) -> Option<Range<usize>> {
+    // Of a sparse file the size is more than the archive holds; it has no use but to be stepped over.
     let len = match entry.header().entry_type().is_gnu_sparse() {
         true => entry.header().entry_size().ok()?,
         false => entry.size(),
     };
-    let end = start.checked_add(len)?;
-    (end <= bytes.len() as u64).then_some(start..end)
+    let start = start.checked_add(usize::try_from(entry.raw_file_position()).ok()?)?;
+    let end = start.checked_add(usize::try_from(len).ok()?)?;
+    (end <= bytes.len()).then_some(start..end)
 }
 
-/// Refuses a file that was cut off between two entries: a whole one ends in blocks of zeros.
-fn check_end(path: &Path, bytes: &[u8], end: u64) -> Result<(), DataError> {
-    let block = bytes
-        .get(end as usize..)
-        .and_then(|rest| rest.get(..BLOCK as usize));
+/// Whether `bytes` begin with a header, by its checksum.
+fn is_header(bytes: &[u8]) -> bool {
+    const CHECKSUM: Range<usize> = 148..156;
+    let Some(block) = bytes.get(..BLOCK) else {
+        return false;
+    };
+    let sum: u32 = (block.iter().enumerate())
+        .map(|(at, byte)| match CHECKSUM.contains(&at) {
+            true => u32::from(b' '),
+            false => u32::from(*byte),
+        })
+        .sum();
+    Header::from_byte_slice(block).cksum().ok() == Some(sum)
+}
+
+/// Refuses an archive that was cut off between two entries, the last of which ends at byte `end`: of a whole one, a
+/// block of zeros was `read`.
+fn check_end(path: &Path, bytes: &[u8], end: usize, read: usize) -> Result<(), DataError> {
+    let block = bytes.get(read.saturating_sub(BLOCK).max(end)..read);
     match block {
-        Some(block) if block.iter().all(|byte| *byte == 0) => Ok(()),
+        Some(block) if block.len() == BLOCK && block.iter().all(|byte| *byte == 0) => Ok(()),
         _ => Err(damaged(
             path,
             end,
@@ -218,7 +250,7 @@ fn check_end(path: &Path, bytes: &[u8], end: u64) -> Result<(), DataError> {
     }
 }
 
-fn damaged(path: &Path, at: u64, found: impl std::fmt::Display) -> DataError {
+fn damaged(path: &Path, at: usize, found: impl std::fmt::Display) -> DataError {
     DataError::Dataset {
         path: path.to_owned(),
         expected: format!("a whole tar file, the next header at byte {at}"),
@@ -228,23 +260,37 @@ fn damaged(path: &Path, at: u64, found: impl std::fmt::Display) -> DataError {
 }
 
 fn check_uncompressed(path: &Path, bytes: &[u8]) -> Result<(), DataError> {
-    const COMPRESSED: [(&[u8], &str, &str); 4] = [
+    const COMPRESSED: [(&[u8], &str, &str); 5] = [
         (&[0x1f, 0x8b], "gzip", "gunzip"),
         (&[0x28, 0xb5, 0x2f, 0xfd], "zstd", "unzstd"),
         (b"\xfd7zXZ\0", "xz", "unxz"),
         (b"BZh", "bzip2", "bunzip2"),
+        (&[0x04, 0x22, 0x4d, 0x18], "lz4", "unlz4"),
     ];
     match COMPRESSED
         .iter()
         .find(|(magic, ..)| bytes.starts_with(magic))
     {
         None => Ok(()),
-        Some((_, kind, program)) => Err(DataError::Dataset {
-            path: path.to_owned(),
-            expected: "a tar file that is not compressed, to read images from it in any order"
-                .to_owned(),
-            found: format!("one compressed with {kind}"),
-            remedy: format!("unpack it with {program}: images are compressed already"),
-        }),
+        Some((_, kind, program)) => Err(refuse_compressed(path, kind, program)),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn keys_end_at_the_first_dot_of_the_name() {
+        let check = |name, expected: Option<(&str, &str)>| {
+            let found = split(name);
+            let found = found.as_ref().map(|(key, ending)| (*key, ending.as_str()));
+            assert_eq!(found, expected, "{name}");
+        };
+        check("a.b/0001.seg.png", Some(("a.b/0001", "seg.png")));
+        check("./0001.JPG", Some(("./0001", "jpg")));
+        check("a/2020.01.02.jpg", Some(("a/2020", "01.02.jpg")));
+        check("a.b/IMG", Some(("a.b/IMG", "")));
+        check("a/._1.png", None);
     }
 }
