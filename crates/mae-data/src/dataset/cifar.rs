@@ -3,6 +3,7 @@ use std::path::{Path, PathBuf};
 
 use super::{Dataset, check_index};
 use crate::error::DataError;
+use crate::fingerprint::Fingerprint;
 use crate::image::Image;
 
 const SIDE: usize = 32;
@@ -178,6 +179,19 @@ impl Dataset for CifarDataset {
         match self.record(index) {
             Some((file, place, _)) => format!("{}:{place}", file.path.display()),
             None => format!("{}:{index}", self.format.folder),
+        }
+    }
+
+    fn fingerprint(&self, index: usize) -> Fingerprint {
+        let Some((file, place, record)) = self.record(index) else {
+            return Fingerprint::default();
+        };
+        let name = file.path.file_name().unwrap_or_default().to_string_lossy();
+        Fingerprint {
+            name: format!("{name}:{place}"),
+            label: self.label(index),
+            bytes: Some(record.len() as u64),
+            crc32c: Some(crc32c::crc32c(record)),
         }
     }
 

@@ -11,6 +11,7 @@ use walkdir::{DirEntry, WalkDir};
 
 use super::{Content, Dataset, check_index, kind};
 use crate::error::DataError;
+use crate::fingerprint::Fingerprint;
 use crate::image::{Image, check_channels};
 use crate::pixels::PixelKind;
 
@@ -157,6 +158,20 @@ impl Dataset for FolderDataset {
 
     fn name(&self, index: usize) -> String {
         self.path(index).display().to_string()
+    }
+
+    /// The size, and no date, which copies change.
+    fn fingerprint(&self, index: usize) -> Fingerprint {
+        let name = self.images.get(index).map(|image| image.to_string_lossy());
+        Fingerprint {
+            // The same on every platform.
+            name: name.unwrap_or_default().replace('\\', "/"),
+            label: self.label(index),
+            bytes: std::fs::metadata(self.path(index))
+                .ok()
+                .map(|file| file.len()),
+            crc32c: None,
+        }
     }
 
     /// Path below the root, label, size and date of each file.
