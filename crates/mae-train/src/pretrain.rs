@@ -24,7 +24,7 @@ use crate::progress::Progress;
 use crate::run_dir::RunDir;
 use crate::state::{TrainState, Trainer};
 use crate::train_loop::{Batches, Outcome, Task, is_due, train};
-use crate::{data, recipes, reconstruct, target};
+use crate::{data, manifest, recipes, reconstruct, target};
 
 /// Trains from the latest checkpoint in `run_dir`, or from the start if there is none.
 ///
@@ -47,6 +47,14 @@ pub fn pretrain(
     }
     let (grid, seed) = (config.grid, config.seed);
     let dataset = data::open(&config.data, &grid, seed)?;
+    data::tell_left_out(&[dataset.as_ref()], progress);
+    if let Some(run_dir) = run_dir.filter(|run_dir| run_dir.checkpoints().exists()) {
+        let remedy = format!(
+            "or begin a new run from its weights with --set run.init={} and another --out",
+            run_dir.path().display()
+        );
+        manifest::check(&run_dir.images(), dataset.as_ref(), &remedy)?;
+    }
     data::settle_values(&mut config.data, dataset.as_ref())?;
     let normalization =
         data::settle_normalization(&mut config.data, &grid, seed, dataset.as_ref())?;
@@ -68,6 +76,7 @@ pub fn pretrain(
             run_dir.write_config("pretrain", &config.to_toml())?;
         }
         if is_new {
+            manifest::write(&run_dir.images(), dataset.as_ref())?;
             target::prepare(&config, &dataset, &state.model, progress)?;
         }
     }

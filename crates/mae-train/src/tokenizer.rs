@@ -24,6 +24,7 @@ use crate::distributed::World;
 use crate::eval::features::images_to_device;
 use crate::interrupt::Interrupt;
 use crate::journal::Journal;
+use crate::manifest;
 use crate::optim::Optimizer;
 use crate::picture::{Comparison, Picture, Versions};
 use crate::progress::Progress;
@@ -57,6 +58,12 @@ pub fn train_tokenizer(
     }
     let (grid, seed) = (config.grid, config.seed);
     let dataset = data::open(&config.data, &grid, seed)?;
+    data::tell_left_out(&[dataset.as_ref()], progress);
+    let is_begun = run_dir.is_some_and(|run_dir| run_dir.checkpoints().exists());
+    if let Some(run_dir) = run_dir.filter(|_| is_begun) {
+        let remedy = "or begin a new run with another --out";
+        manifest::check(&run_dir.images(), dataset.as_ref(), remedy)?;
+    }
     data::settle_values(&mut config.data, dataset.as_ref())?;
     let normalization =
         data::settle_normalization(&mut config.data, &grid, seed, dataset.as_ref())?;
@@ -64,7 +71,7 @@ pub fn train_tokenizer(
     let images = dataset.len();
     let judged = pick(&config, Arc::clone(&dataset))?;
     let loader = ImageLoader::new(
-        dataset,
+        Arc::clone(&dataset),
         ImageLoaderConfig {
             workers: world.workers(config.run.workers),
             prefetch: 2 * config.optim.accumulate,
@@ -78,6 +85,9 @@ pub fn train_tokenizer(
     )?;
     if let Some(run_dir) = run_dir.filter(|run_dir| !run_dir.config().exists()) {
         run_dir.write_config("tokenizer", &config.to_toml())?;
+    }
+    if let Some(run_dir) = run_dir.filter(|_| !is_begun) {
+        manifest::write(&run_dir.images(), dataset.as_ref())?;
     }
 
     let tokenizer = Tokenizer::new(&config.model, &normalization, config.device, seed)?;

@@ -150,8 +150,17 @@ impl RunArgs {
         let file = file.unwrap_or_default();
         // The first process alone needs the folder.
         let stored = world.from_first(|| match resume && file.exists() {
-            true => std::fs::read_to_string(&file)
-                .with_context(|| format!("reading {}", file.display())),
+            true => {
+                let text = std::fs::read_to_string(&file)
+                    .with_context(|| format!("reading {}", file.display()))?;
+                // Nothing would be filled up with what a new run has.
+                ensure!(
+                    !text.trim().is_empty(),
+                    "{} is empty, so nobody knows what to go on with: copy it again, or begin a new run with another --out",
+                    file.display()
+                );
+                Ok(text)
+            }
             false => Ok(String::new()),
         })?;
         let config = match stored.is_empty() {

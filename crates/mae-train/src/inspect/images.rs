@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 use anyhow::Result;
-use mae_data::{Content, Dataset, Image, PackedDataset, PixelKind, Survey, survey};
+use mae_data::{Content, Dataset, Image, LeftOut, PackedDataset, PixelKind, Survey, survey};
 use mae_model::Normalization;
 use serde::Serialize;
 
@@ -65,6 +65,8 @@ pub struct Images {
     pub std: Vec<f64>,
     /// Share of each channel's values that are missing, as `data.nodata` says.
     pub missing: Vec<f64>,
+    /// What lies beside them and is none of them.
+    pub left_out: Vec<LeftOut>,
     /// What to know before training, in words.
     pub warnings: Vec<String>,
 }
@@ -157,6 +159,7 @@ impl Images {
             mean: found.mean.clone(),
             std: found.std.clone(),
             missing: found.missing.clone(),
+            left_out: dataset.left_out().to_vec(),
             warnings: Vec::new(),
         };
         images.warnings = images.warn(dataset, found);
@@ -342,6 +345,9 @@ impl Images {
             format!("{}: {}", broken.name, broken.reason)
         });
         self.describe_groups(&mut lines);
+        for line in LeftOut::lines(&self.left_out) {
+            lines.fact("beside", line);
+        }
         for warning in &self.warnings {
             lines.fact("note", warning);
         }
