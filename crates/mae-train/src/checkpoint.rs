@@ -192,8 +192,9 @@ pub fn load_latest(folder: &Path, state: &impl Saved) -> Result<Option<Position>
     match damaged.into_iter().next() {
         None => Ok(None),
         Some((path, error)) => Err(error.context(format!(
-            "no checkpoint of the run is whole: copy {} again if there is a copy, or delete that folder to begin the run anew",
-            path.display()
+            "no checkpoint of the run is whole: put a copy of {} in its place, or delete {} to begin the run anew",
+            path.display(),
+            folder.display()
         ))),
     }
 }

@@ -188,6 +188,7 @@ pub fn evaluate(
     data::tell_left_out(&[eval.train.as_ref(), eval.val.as_ref()], eval.progress);
     if let Some(out) = eval.out {
         report.rows = report.rows_so_far(&out.join("eval.json"))?;
+        std::fs::create_dir_all(out).with_context(|| format!("creating {}", out.display()))?;
         for (name, images) in [("train", &eval.train), ("val", &eval.val)] {
             let path = out.join(format!("{name}-images.csv.gz"));
             let remedy = "or give another --out";

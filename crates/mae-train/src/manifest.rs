@@ -37,8 +37,7 @@ pub fn check(path: &Path, dataset: &dyn Dataset, remedy: &str) -> Result<()> {
     match read(path) {
         Ok(noted) => match Differences::find(&noted, dataset) {
             Some(differences) => bail!(
-                "the images are not those that it was begun with, {} of {}: {differences}; put them back as they were, {remedy}",
-                dataset.len(),
+                "the images are not those that it was begun with: of {}, {differences}; put them back as they were, {remedy}",
                 noted.len()
             ),
             None => Ok(()),
@@ -56,7 +55,11 @@ pub fn check(path: &Path, dataset: &dyn Dataset, remedy: &str) -> Result<()> {
 }
 
 fn read(path: &Path) -> io::Result<Vec<Fingerprint>> {
-    let lines = csv::Reader::from_reader(GzDecoder::new(File::open(path)?));
+    let mut lines = csv::Reader::from_reader(GzDecoder::new(File::open(path)?));
+    // What follows takes a first line that cannot be read for the end of the file.
+    if lines.headers()?.is_empty() {
+        return Err(io::Error::from(io::ErrorKind::UnexpectedEof));
+    }
     let images: csv::Result<_> = lines.into_deserialize().collect();
     Ok(images?)
 }
@@ -76,7 +79,7 @@ mod tests {
         check(30).unwrap();
         let message = check(28).unwrap_err().to_string();
         assert!(
-            message.contains("28 of 30: 2 removed (synthetic:28, synthetic:29); "),
+            message.contains("of 30, 2 removed (synthetic:28, synthetic:29); "),
             "{message}"
         );
         assert!(message.ends_with("or else"), "{message}");

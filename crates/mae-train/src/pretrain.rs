@@ -48,7 +48,11 @@ pub fn pretrain(
     let (grid, seed) = (config.grid, config.seed);
     let dataset = data::open(&config.data, &grid, seed)?;
     data::tell_left_out(&[dataset.as_ref()], progress);
-    if let Some(run_dir) = run_dir.filter(|run_dir| run_dir.checkpoints().exists()) {
+    let is_new = match run_dir {
+        Some(run_dir) => checkpoint::latest(&run_dir.checkpoints())?.is_none(),
+        None => true,
+    };
+    if let Some(run_dir) = run_dir.filter(|_| !is_new) {
         let remedy = format!(
             "or begin a new run from its weights with --set run.init={} and another --out",
             run_dir.path().display()
@@ -68,7 +72,6 @@ pub fn pretrain(
     let state = TrainState::new(&config, &normalization, world)?;
     // The others are given what the first process starts from.
     if let Some(run_dir) = run_dir {
-        let is_new = checkpoint::latest(&run_dir.checkpoints())?.is_none();
         if let Some(init) = config.run.init.as_ref().filter(|_| is_new) {
             start_from(&state.model, init, progress).context("`run.init`")?;
         }

@@ -17,7 +17,7 @@ use mae_model::tokenizer::gumbel_noise;
 use mae_report::Record;
 use tch::{Device, Kind, Tensor};
 
-use crate::checkpoint::Saved;
+use crate::checkpoint::{self, Saved};
 use crate::data;
 use crate::display::Display;
 use crate::distributed::World;
@@ -59,8 +59,11 @@ pub fn train_tokenizer(
     let (grid, seed) = (config.grid, config.seed);
     let dataset = data::open(&config.data, &grid, seed)?;
     data::tell_left_out(&[dataset.as_ref()], progress);
-    let is_begun = run_dir.is_some_and(|run_dir| run_dir.checkpoints().exists());
-    if let Some(run_dir) = run_dir.filter(|_| is_begun) {
+    let is_new = match run_dir {
+        Some(run_dir) => checkpoint::latest(&run_dir.checkpoints())?.is_none(),
+        None => true,
+    };
+    if let Some(run_dir) = run_dir.filter(|_| !is_new) {
         let remedy = "or begin a new run with another --out";
         manifest::check(&run_dir.images(), dataset.as_ref(), remedy)?;
     }
@@ -86,7 +89,7 @@ pub fn train_tokenizer(
     if let Some(run_dir) = run_dir.filter(|run_dir| !run_dir.config().exists()) {
         run_dir.write_config("tokenizer", &config.to_toml())?;
     }
-    if let Some(run_dir) = run_dir.filter(|_| !is_begun) {
+    if let Some(run_dir) = run_dir.filter(|_| is_new) {
         manifest::write(&run_dir.images(), dataset.as_ref())?;
     }
 
