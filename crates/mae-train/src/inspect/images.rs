@@ -484,6 +484,56 @@ mod tests {
         assert_eq!(Sizes::of(&BTreeMap::new()), None);
     }
 
+    /// Scenes beside which other files lie.
+    struct Beside(mae_data::SyntheticDataset, Vec<LeftOut>);
+
+    impl Dataset for Beside {
+        fn len(&self) -> usize {
+            self.0.len()
+        }
+
+        fn channels(&self) -> usize {
+            self.0.channels()
+        }
+
+        fn image(&self, index: usize) -> Result<Image, mae_data::DataError> {
+            self.0.image(index)
+        }
+
+        fn name(&self, index: usize) -> String {
+            self.0.name(index)
+        }
+
+        fn left_out(&self) -> &[LeftOut] {
+            &self.1
+        }
+    }
+
+    #[test]
+    fn what_lies_beside_the_images_is_told_in_words_and_in_json() {
+        let kind = |number: usize| LeftOut {
+            count: number,
+            what: format!(".{number} files"),
+            example: format!("a.{number}"),
+            reason: "not read".into(),
+        };
+        let scenes = mae_data::SyntheticDataset::new(3, 8, 8, 3, 0).unwrap();
+        let beside = Beside(scenes, (1..=10).map(kind).collect());
+        let found = survey(&beside, None, 0, || {}).unwrap();
+        let images = Images::of("scenes".as_ref(), &beside, &found);
+        let text = images.text();
+        for line in [
+            "beside        left out 1 .1 files, the first a.1: not read\n",
+            "beside        left out 8 .8 files, the first a.8: not read\n",
+            "beside        and 2 more kinds, of 19\n",
+        ] {
+            assert!(text.contains(line), "{line} in {text}");
+        }
+        let json = serde_json::to_value(&images).unwrap();
+        assert_eq!(json["left_out"].as_array().unwrap().len(), 10);
+        assert_eq!(json["left_out"][1]["what"], ".2 files");
+    }
+
     #[test]
     fn numbers_are_listed() {
         assert_eq!(list(&[1, 3, 4]), "1, 3 and 4");

@@ -64,7 +64,8 @@ fn a_damaged_checkpoint_is_told_and_the_one_before_gone_on_from() {
         file.set_len(len).unwrap();
     };
     let last = |bytes: &[u8]| bytes.len() - 7;
-    let cases: [(&str, &dyn Fn(&Path), &str); 8] = [
+    type Damage<'a> = &'a dyn Fn(&Path);
+    let cases: [(&str, Damage, &str); 8] = [
         (
             "model",
             &|file| flip(file, last),
