@@ -17,8 +17,8 @@ use crate::pixels::PixelKind;
 /// Extensions that [`FolderDataset`] takes for images, in any case.
 ///
 /// The extension selects the file; the content decides how it is decoded.
-pub const SUPPORTED_EXTENSIONS: [&str; 9] = [
-    "jpg", "jpeg", "png", "webp", "bmp", "tif", "tiff", "gif", "npy",
+pub const SUPPORTED_EXTENSIONS: [&str; 10] = [
+    "jpg", "jpeg", "png", "webp", "bmp", "tif", "tiff", "gif", "npy", "npz",
 ];
 
 /// All images under a folder.

@@ -9,7 +9,7 @@ use crate::pixels::PixelKind;
 /// Files that are looked at, at most.
 const LOOKED_AT: usize = 64;
 /// Extensions of files that may hold more than 8 bits a value; the others cannot.
-const MAYBE_DEEP: [&str; 4] = ["npy", "png", "tif", "tiff"];
+const MAYBE_DEEP: [&str; 5] = ["npy", "npz", "png", "tif", "tiff"];
 
 /// What a data set of `len` files is best read as, where `nodata` are missing: numbers if any file that is
 /// looked at has more than 8 bits a value, or may miss some.

@@ -5,7 +5,7 @@
 use std::io::Read;
 
 use super::number::{Dtype, Number, Strides};
-use super::{Decoded, MAX_CHANNELS, MAX_DECODED, MAX_SIDE, Meaning, Nodata, read_with};
+use super::{Decoded, MAX_CHANNELS, MAX_DECODED, MAX_SIDE, Meaning, Nodata, read_with, too_large};
 use crate::pixels::{PixelKind, Pixels};
 
 const MAGIC: &[u8] = b"\x93NUMPY";
@@ -36,10 +36,7 @@ pub(super) fn read(content: &[u8], channels: usize, nodata: Nodata) -> Result<De
     let len = height * width * channels;
     let bytes = len * size;
     if bytes as u64 > MAX_DECODED {
-        return Err(format!(
-            "{height} x {width} pixels of {channels} channels take more than {} MiB; shrink it",
-            MAX_DECODED >> 20
-        ));
+        return Err(too_large(height, width, channels, bytes as u64));
     }
     let data = data.get(..bytes).ok_or_else(|| {
         format!(
@@ -65,6 +62,7 @@ pub(super) fn read(content: &[u8], channels: usize, nodata: Nodata) -> Result<De
         meaning: Meaning::Bands,
         pixels,
         may_miss: missing.is_some(),
+        left_pages: 0,
     })
 }
 
