@@ -8,6 +8,7 @@ mod number;
 mod resize;
 mod tiff;
 
+use std::ops::Range;
 use std::panic::catch_unwind;
 use std::sync::Once;
 
@@ -16,6 +17,9 @@ use self::decode::{Decoded, Meaning, other_channels, read_with, too_large};
 pub use self::nodata::Nodata;
 use crate::error::DataError;
 use crate::pixels::{PixelKind, Pixels};
+
+/// Chooses rows and columns of an image of a height and a width.
+pub(crate) type Choose<'a> = dyn FnMut(usize, usize) -> [Range<usize>; 2] + 'a;
 
 /// Longest side of an image that [`Image::decode`] accepts, in pixels.
 const MAX_SIDE: u32 = 1 << 16;
@@ -124,12 +128,26 @@ impl Image {
         nodata: Nodata,
         name: &str,
     ) -> Result<Image, DataError> {
+        let all = &mut |height, width| [0..height, 0..width];
+        Image::decode_part(content, channels, nodata, name, all)
+    }
+
+    /// As [`Image::decode_with`], but of a file of which rows and columns can be decoded alone, those that `choose`
+    /// wants of its height and width; it is not called for other files.
+    pub(crate) fn decode_part(
+        content: &[u8],
+        channels: usize,
+        nodata: Nodata,
+        name: &str,
+        choose: &mut Choose,
+    ) -> Result<Image, DataError> {
         check_channels(channels)?;
-        let decoded =
-            decode::decode(content, channels, nodata).map_err(|reason| DataError::Image {
+        let decoded = decode::decode(content, channels, nodata, choose).map_err(|reason| {
+            DataError::Image {
                 name: name.to_owned(),
                 reason,
-            })?;
+            }
+        })?;
         if decoded.left_pages > 0 {
             warn_of_pages(name, decoded.left_pages);
         }

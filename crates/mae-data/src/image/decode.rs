@@ -5,11 +5,11 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 
 use image::{DynamicImage, ImageDecoder, ImageFormat, ImageReader, Limits};
 
-use super::{MAX_DECODED, MAX_SIDE, Nodata, npy, npz, tiff};
+use super::{Choose, MAX_DECODED, MAX_SIDE, Nodata, npy, npz, tiff};
 use crate::jpeg;
 use crate::pixels::{PixelKind, Pixels, from_u16, recolour};
 
-/// What a file holds.
+/// What a file holds, or the part of it that was chosen.
 pub(super) struct Decoded {
     pub(super) height: usize,
     pub(super) width: usize,
@@ -21,6 +21,8 @@ pub(super) struct Decoded {
     pub(super) may_miss: bool,
     /// Pages of the file that are not in it.
     pub(super) left_pages: usize,
+    /// The row and column of the file that its first are.
+    pub(super) first: [usize; 2],
 }
 
 /// What channels are.
@@ -33,10 +35,17 @@ pub(super) enum Meaning {
 }
 
 /// Decodes the content of an image file or an array; the error says why it cannot be.
-pub(super) fn decode(content: &[u8], channels: usize, nodata: Nodata) -> Result<Decoded, String> {
+pub(super) fn decode(
+    content: &[u8],
+    channels: usize,
+    nodata: Nodata,
+    choose: &mut Choose,
+) -> Result<Decoded, String> {
     // A decoder that panics on a damaged file must not end a run of days.
-    let decoded = catch_unwind(AssertUnwindSafe(|| decode_any(content, channels, nodata)))
-        .unwrap_or_else(|_| Err("the decoder panicked on it".to_owned()))?;
+    let decoded = catch_unwind(AssertUnwindSafe(|| {
+        decode_any(content, channels, nodata, choose)
+    }))
+    .unwrap_or_else(|_| Err("the decoder panicked on it".to_owned()))?;
     let decoded = decoded.with_channels(channels)?;
     decoded.check_finite()?;
     Ok(decoded)
@@ -121,15 +130,20 @@ pub(super) fn bands(content: &[u8]) -> Option<usize> {
     }
 }
 
-fn decode_any(content: &[u8], channels: usize, nodata: Nodata) -> Result<Decoded, String> {
+fn decode_any(
+    content: &[u8],
+    channels: usize,
+    nodata: Nodata,
+    choose: &mut Choose,
+) -> Result<Decoded, String> {
     if npy::is_npy(content) {
-        return npy::read(content, channels, nodata);
+        return npy::read(content, channels, nodata, choose);
     }
     if npz::is_npz(content) {
-        return npy::read(&npz::array_of(content)?, channels, nodata);
+        return npy::read(&npz::array_of(content)?, channels, nodata, choose);
     }
     if tiff::is_tiff(content) {
-        return tiff::read(content, channels, nodata);
+        return tiff::read(content, channels, nodata, choose);
     }
     decode_picture(content).and_then(Decoded::of_picture)
 }
@@ -197,6 +211,7 @@ impl Decoded {
             pixels,
             may_miss: false,
             left_pages: 0,
+            first: [0, 0],
         })
     }
 
@@ -282,8 +297,8 @@ impl Decoded {
         };
         Err(format!(
             "the value at row {}, column {}, channel {} is {}, expected finite numbers; {remedy}",
-            pixel / self.width,
-            pixel % self.width,
+            self.first[0] + pixel / self.width,
+            self.first[1] + pixel % self.width,
             at % self.channels,
             values[at]
         ))

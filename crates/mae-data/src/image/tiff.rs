@@ -18,10 +18,10 @@ use tiff::decoder::{Decoder, Limits};
 use tiff::tags::Tag;
 
 use self::colour::Colour;
-use self::page::Page;
+use self::page::{Page, Part};
 use self::plain::Plain;
 use super::number::{Dtype, Number, Strides};
-use super::{Decoded, MAX_CHANNELS, MAX_DECODED, MAX_SIDE, Meaning, Nodata};
+use super::{Choose, Decoded, MAX_CHANNELS, MAX_DECODED, MAX_SIDE, Meaning, Nodata};
 use crate::pixels::{PixelKind, Pixels};
 
 /// Whether a file begins as TIFF files do.
@@ -63,7 +63,12 @@ pub(super) fn bands(content: &[u8]) -> Option<usize> {
 
 /// Decodes a file: its first page, or all pages of one kind where these have the channels that are asked for and the
 /// first has not.
-pub(super) fn read(content: &[u8], channels: usize, nodata: Nodata) -> Result<Decoded, String> {
+pub(super) fn read(
+    content: &[u8],
+    channels: usize,
+    nodata: Nodata,
+    choose: &mut Choose,
+) -> Result<Decoded, String> {
     let mut file = File::open(content)?;
     let colour = file.colour()?;
     let samples = file.page.samples;
@@ -72,7 +77,7 @@ pub(super) fn read(content: &[u8], channels: usize, nodata: Nodata) -> Result<De
     let pages = file.pages().unwrap_or(1);
     let can_be_bands = matches!(colour, Colour::AsStored(_) | Colour::Inverted);
     if pages > 1 && own != channels && pages * samples == channels && can_be_bands {
-        return file.decode_bands(&colour, pages, nodata);
+        return file.decode_bands(&colour, pages, nodata, choose);
     }
     if own != channels && (meaning == Meaning::Bands || !matches!(channels, 1 | 3)) {
         // Said before anything large is decoded.
@@ -82,7 +87,7 @@ pub(super) fn read(content: &[u8], channels: usize, nodata: Nodata) -> Result<De
         }
         return Err(reason);
     }
-    let mut decoded = file.decode_page(&colour, nodata)?;
+    let mut decoded = file.decode_page(&colour, nodata, choose)?;
     decoded.left_pages = more_pages;
     Ok(decoded)
 }
@@ -207,7 +212,7 @@ impl<'a> File<'a> {
     }
 
     /// Refuses what would take too much memory.
-    fn check_size(&self, channels: usize) -> Result<(), String> {
+    fn check_size(&self, channels: usize, [rows, columns]: &Part) -> Result<(), String> {
         let Page { height, width, .. } = self.page;
         if height.max(width) > MAX_SIDE as usize {
             return Err(format!(
@@ -219,6 +224,7 @@ impl<'a> File<'a> {
                 "it has {channels} channels, expected at most {MAX_CHANNELS}; split it"
             ));
         }
+        let (height, width) = (rows.len(), columns.len());
         let bytes = (height * width * channels * self.page.number()?.size()) as u64;
         match bytes > MAX_DECODED {
             false => Ok(()),
@@ -226,15 +232,32 @@ impl<'a> File<'a> {
         }
     }
 
-    fn decode_page(mut self, colour: &Colour, nodata: Nodata) -> Result<Decoded, String> {
+    /// The rows and columns that are decoded, and how the image lies.
+    fn part(&mut self, choose: &mut Choose) -> Result<(Part, u16), String> {
+        let orientation = self.decoder.find_tag_unsigned::<u16>(Tag::Orientation);
+        let orientation = orientation.map_err(|error| error.to_string())?.unwrap_or(1);
+        let Page { height, width, .. } = self.page;
+        Ok(match orientation {
+            2..=8 => ([0..height, 0..width], orientation),
+            _ => (choose(height, width), 1),
+        })
+    }
+
+    fn decode_page(
+        mut self,
+        colour: &Colour,
+        nodata: Nodata,
+        choose: &mut Choose,
+    ) -> Result<Decoded, String> {
         let samples = self.page.samples;
         self.page.check_compression()?;
-        self.check_size(samples)?;
+        let (part, orientation) = self.part(choose)?;
+        self.check_size(samples, &part)?;
         page::check_plain(&mut self.decoder, samples)?;
         let tag = page::nodata_tag(&mut self.decoder)?;
         let missing = nodata.missing(tag.as_deref())?;
         let number = self.page.number()?;
-        let len = self.page.height * self.page.width;
+        let len = part[0].len() * part[1].len();
         // Who says what is missing among YCbCr speaks of RGB, which is all that programs show.
         let (of_stored, of_colours) = match colour {
             Colour::YCbCr => (None, missing),
@@ -244,6 +267,7 @@ impl<'a> File<'a> {
         (self.page).copy(
             &mut self.decoder,
             self.content,
+            &part,
             of_stored,
             &mut pixels,
             [0, samples],
@@ -274,7 +298,8 @@ impl<'a> File<'a> {
             pixels = numbers;
         }
         let (channels, meaning) = colour.channels(samples);
-        self.decoded(channels, meaning, pixels, missing.is_some())
+        let may_miss = missing.is_some();
+        Ok(decoded(&part, channels, meaning, pixels, may_miss).oriented(orientation))
     }
 
     /// All pages as bands of one image.
@@ -283,10 +308,12 @@ impl<'a> File<'a> {
         colour: &Colour,
         pages: usize,
         nodata: Nodata,
+        choose: &mut Choose,
     ) -> Result<Decoded, String> {
         let samples = self.page.samples;
         let channels = pages * samples;
-        self.check_size(channels)?;
+        let (part, orientation) = self.part(choose)?;
+        self.check_size(channels, &part)?;
         let indices = match self.in_one_directory() {
             Some(_) => vec![0],
             None => self.indices(),
@@ -308,7 +335,8 @@ impl<'a> File<'a> {
             true => PixelKind::F32,
             false => PixelKind::U8,
         };
-        let [height, width] = [self.page.height, self.page.width];
+        let [rows, columns] = part.clone();
+        let [height, width] = [rows.len(), columns.len()];
         let mut pixels = Pixels::zeros(kind, height * width * channels);
         let may_miss = tags.iter().any(|(_, missing)| missing.is_some());
         if self.in_one_directory().is_some() {
@@ -318,15 +346,17 @@ impl<'a> File<'a> {
                 number,
                 is_big_endian: self.content.starts_with(b"MM"),
             };
-            let stride = |start, channels| Strides {
+            let stride = |start, width: usize, channels| Strides {
                 start,
                 rows: width * channels,
                 columns: channels,
                 channels: 1,
             };
+            let start = (rows.start * self.page.width + columns.start) * samples;
             for page in 0..pages {
                 let data = &self.content[first + page * bytes..][..bytes];
-                let (from, to) = (stride(0, samples), stride(page * samples, channels));
+                let from = stride(start, self.page.width, samples);
+                let to = stride(page * samples, width, channels);
                 dtype.copy(
                     data,
                     from,
@@ -344,40 +374,38 @@ impl<'a> File<'a> {
                 page.copy(
                     &mut self.decoder,
                     self.content,
+                    &part,
                     *missing,
                     &mut pixels,
                     place,
                 )?;
             }
         }
-        self.seek(0)?;
         let pixels = colour.apply(pixels, samples)?;
-        self.decoded(channels, Meaning::Bands, pixels, may_miss)
+        Ok(decoded(&part, channels, Meaning::Bands, pixels, may_miss).oriented(orientation))
     }
 
     fn seek(&mut self, index: usize) -> Result<(), String> {
         (self.decoder.seek_to_image(index)).map_err(|error| error.to_string())
     }
+}
 
-    fn decoded(
-        mut self,
-        channels: usize,
-        meaning: Meaning,
-        pixels: Pixels,
-        may_miss: bool,
-    ) -> Result<Decoded, String> {
-        let orientation = self.decoder.find_tag_unsigned::<u16>(Tag::Orientation);
-        let orientation = orientation.map_err(|error| error.to_string())?.unwrap_or(1);
-        let decoded = Decoded {
-            height: self.page.height,
-            width: self.page.width,
-            channels,
-            meaning,
-            pixels,
-            may_miss,
-            left_pages: 0,
-        };
-        Ok(decoded.oriented(orientation))
+fn decoded(
+    [rows, columns]: &Part,
+    channels: usize,
+    meaning: Meaning,
+    pixels: Pixels,
+    may_miss: bool,
+) -> Decoded {
+    Decoded {
+        height: rows.len(),
+        width: columns.len(),
+        channels,
+        meaning,
+        pixels,
+        may_miss,
+        left_pages: 0,
+        first: [rows.start, columns.start],
     }
 }
 

@@ -1,6 +1,6 @@
 //! What the values of a TIFF file mean.
 
-use super::page::{JPEG, Page};
+use super::page::{JPEG, Page, YCBCR};
 use crate::image::Meaning;
 use crate::pixels::Pixels;
 
@@ -11,7 +11,6 @@ const RGB: u16 = 2;
 const PALETTE: u16 = 3;
 const MASK: u16 = 4;
 const CMYK: u16 = 5;
-const YCBCR: u16 = 6;
 
 /// What the values of a page are made into.
 #[derive(Clone, Debug, PartialEq)]

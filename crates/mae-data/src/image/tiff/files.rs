@@ -137,9 +137,11 @@ fn pages_are_bands_where_so_many_channels_are_asked_for() {
     check("other_pages.tif", 3, 0.0);
     check("overview.tif", 3, 0.0);
     let left = |name: &str| {
-        super::read(&content(name), 3, Nodata::Auto)
-            .unwrap()
-            .left_pages
+        super::read(&content(name), 3, Nodata::Auto, &mut |height, width| {
+            [0..height, 0..width]
+        })
+        .unwrap()
+        .left_pages
     };
     assert_eq!([left("other_pages.tif"), left("overview.tif")], [1, 0]);
     let message = Image::decode(&content("imagej.tif"), 4, "")
@@ -171,4 +173,53 @@ fn archives_and_booleans_are_arrays() {
     let mask = Image::decode(&content("bool.npy"), 1, "").unwrap();
     assert!(mask.bytes().contains(&0) && mask.bytes().contains(&255));
     assert!(mask.bytes().iter().all(|byte| matches!(byte, 0 | 255)));
+}
+
+/// Only what a crop needs is decoded, and it is what a crop of the whole image is, to the last bit.
+#[test]
+fn a_crop_of_a_file_is_a_crop_of_its_image() {
+    use crate::rng::SampleKey;
+    use crate::transform::{Augmentation, Transform};
+    let files = [
+        ("nodata_lowest.tif", 6),
+        ("nodata_u8.tif", 3),
+        ("rgb_zstd.tif", 3),
+        ("ycbcr_jpeg_tiles.tif", 3),
+        ("palette_4.tif", 3),
+        ("grey_2.tif", 1),
+        ("pages.tif", 3),
+        ("imagej.tif", 5),
+        ("archive.npy", 5),
+        ("first.npz", 5),
+        ("sparse.tif", 1),
+    ];
+    for (name, channels) in files {
+        let content = content(name);
+        let whole = Image::decode(&content, channels, name).unwrap();
+        for index in 0..40 {
+            let transform = Transform {
+                height: 13,
+                width: 9,
+                augmentation: Augmentation::RandomResizedCrop {
+                    scale: [0.05, 1.0],
+                    ratio: [0.5, 2.0],
+                },
+                hflip: true,
+                color_jitter: None,
+                rand_augment: None,
+            };
+            let key = SampleKey {
+                seed: 3,
+                epoch: 0,
+                index,
+            };
+            let found = transform.apply_encoded(&content, channels, Nodata::Auto, name, key);
+            let expected = transform.apply(whole.clone(), key).unwrap();
+            let [found, expected] = [found.unwrap(), expected].map(|image| {
+                let values = image.into_pixels().into_f32().into_iter();
+                values.map(f32::to_bits).collect::<Vec<_>>()
+            });
+            assert!(found == expected, "{name}, crop {index}");
+        }
+    }
 }

@@ -1,5 +1,7 @@
 //! One page of a TIFF file: what it says of itself, and its values.
 
+use std::ops::Range;
+
 use tiff::ColorType;
 use tiff::decoder::ifd::Value;
 use tiff::decoder::{ChunkType, Decoder};
@@ -13,6 +15,11 @@ use crate::pixels::Pixels;
 /// TIFF's number for JPEG in its present form.
 pub(super) const JPEG: u16 = 7;
 const UNCOMPRESSED: u16 = 1;
+/// TIFF's number for values that mean brightness and two of chroma.
+pub(super) const YCBCR: u16 = 6;
+
+/// Rows and columns of a page.
+pub(super) type Part = [Range<usize>; 2];
 
 /// What a page says of itself.
 #[derive(Clone, Debug, PartialEq)]
@@ -128,12 +135,13 @@ impl Page {
         ))
     }
 
-    /// Copies the values of the page that the decoder is at into `pixels`; the first goes to `start`, and pixels are
-    /// `channels` values apart.
+    /// Copies the values of a part of the page that the decoder is at into `pixels`, which is as large; the first
+    /// goes to `start`, and pixels are `channels` values apart.
     pub(super) fn copy(
         &self,
         decoder: &mut Decoder<Plain>,
         content: &[u8],
+        [rows, columns]: &Part,
         missing: Option<Missing>,
         pixels: &mut Pixels,
         [start, channels]: [usize; 2],
@@ -163,21 +171,38 @@ impl Page {
             // The library takes the padding below the last tiles of all planes but the first for pixels.
             let height = chunk_height.min(self.height - top);
             let width = chunk_width.min(self.width - left);
+            // What of the chunk is wanted.
+            let inside = [
+                rows.start.max(top)..rows.end.min(top + height),
+                columns.start.max(left)..columns.end.min(left + width),
+            ];
+            if inside.iter().any(Range::is_empty) {
+                continue;
+            }
+            let count = [inside[0].len(), inside[1].len(), samples];
+            let (row, column) = (
+                inside[0].start - rows.start,
+                inside[1].start - columns.start,
+            );
             let to = Strides {
-                start: start + (top * self.width + left) * channels + plane,
-                rows: self.width * channels,
+                start: start + (row * columns.len() + column) * channels + plane,
+                rows: columns.len() * channels,
                 columns: channels,
                 channels: 1,
             };
             let (offset, len) = (offsets.get(index).copied(), lens.get(index).copied());
             if len == Some(0) {
                 // GDAL leaves out what is empty, and means by it what is missing, or zeros.
-                if let (Some(_), Pixels::F32(values)) = (missing, &mut *pixels) {
-                    for at in
-                        (0..height).flat_map(|row| (0..width).map(move |column| (row, column)))
-                    {
-                        let at = to.start + at.0 * to.rows + at.1 * to.columns;
-                        values[at..at + samples].fill(f32::NAN);
+                for at in 0..count[0] * count[1] {
+                    let at = to.start + at / count[1] * to.rows + at % count[1] * to.columns;
+                    match pixels {
+                        Pixels::U8(values) if self.meaning == YCBCR => {
+                            values[at..at + samples].copy_from_slice(&[0, 128, 128]);
+                        }
+                        Pixels::F32(values) if missing.is_some() => {
+                            values[at..at + samples].fill(f32::NAN);
+                        }
+                        _ => {}
                     }
                 }
                 continue;
@@ -204,7 +229,7 @@ impl Page {
                 ));
             }
             let from = Strides {
-                start: 0,
+                start: ((inside[0].start - top) * width + inside[1].start - left) * samples,
                 rows: width * samples,
                 columns: samples,
                 channels: 1,
@@ -213,7 +238,7 @@ impl Page {
                 number,
                 is_big_endian: cfg!(target_endian = "big"),
             };
-            dtype.copy(bytes, from, [height, width, samples], missing, pixels, to);
+            dtype.copy(bytes, from, count, missing, pixels, to);
         }
         Ok(())
     }
