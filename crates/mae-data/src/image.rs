@@ -17,7 +17,7 @@ use crate::pixels::{PixelKind, Pixels};
 /// Longest side of an image that [`Image::decode`] accepts, in pixels.
 const MAX_SIDE: u32 = 1 << 16;
 /// Most memory that decoding one image may take, in bytes: 178 million RGB pixels.
-const MAX_DECODED: u64 = 512 << 20;
+pub(crate) const MAX_DECODED: u64 = 512 << 20;
 
 /// Most channels of an image.
 pub(crate) const MAX_CHANNELS: usize = 1024;
@@ -77,7 +77,8 @@ impl Image {
     ///
     /// The format is recognised by content.
     /// The EXIF orientation is applied.
-    /// A JPEG that ends early is refused, although its decoder would fill the rest with grey.
+    /// A JPEG that lacks blocks or is damaged is refused, although decoders would fill them with grey; only
+    /// its end marker may be missing.
     ///
     /// # Channels
     /// Of pictures, one channel is the Rec. 709 luma of the colours and three are RGB, whatever the file
