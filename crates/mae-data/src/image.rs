@@ -24,7 +24,7 @@ pub(crate) type Choose<'a> = dyn FnMut(usize, usize) -> [Range<usize>; 2] + 'a;
 /// Longest side of an image that [`Image::decode`] accepts, in pixels.
 const MAX_SIDE: u32 = 1 << 16;
 /// Most bytes that one image may have, as its file counts them: 357 million RGB pixels of 8 bits.
-const MAX_DECODED: u64 = 1 << 30;
+pub(crate) const MAX_DECODED: u64 = 1 << 30;
 
 /// Most channels of an image.
 pub(crate) const MAX_CHANNELS: usize = 1024;
@@ -85,7 +85,8 @@ impl Image {
     ///
     /// The format is recognised by content.
     /// The EXIF orientation is applied.
-    /// A JPEG that ends early is refused, although its decoder would fill the rest with grey.
+    /// A JPEG that lacks blocks or is damaged is refused, although decoders would fill them with grey; only
+    /// its end marker may be missing.
     ///
     /// # Channels
     /// Of pictures, one channel is the Rec. 709 luma of the colours and three are RGB, whatever the file

@@ -215,8 +215,8 @@ impl Transform {
     /// Of a usual JPEG, only what the crop needs is decoded, which is several times as fast as
     /// [`Image::decode`] and then [`Transform::apply`]; the result is the same but for rounding,
     /// by less than one level of 255 on average.
-    /// Rows below the crop are then not looked at, so damage among them stays unseen; a file that
-    /// ends early is refused all the same.
+    /// Rows below the crop are then not looked at, so most damage among them stays unseen; a file that
+    /// has no end, or much less data for those rows than for others, is looked at as a whole.
     ///
     /// # Shapes
     /// - returns `[self.height, self.width, channels]`
