@@ -28,6 +28,7 @@ use std::borrow::Cow;
 use std::hash::Hasher;
 
 use crate::error::DataError;
+use crate::fingerprint::Fingerprint;
 use crate::image::{Image, Nodata};
 use crate::pixels::PixelKind;
 
@@ -128,6 +129,19 @@ pub trait Dataset: Send + Sync {
     /// What lies beside its images and is none of them.
     fn left_out(&self) -> &[LeftOut] {
         &[]
+    }
+
+    /// What tells one image from others without its being decoded, so that a run can know whether it goes on with
+    /// the same.
+    ///
+    /// By default its name and label: a source whose names say where it lies, or whose images can change under the
+    /// same name, gives the name below its place, and the size or what else is cheap.
+    fn fingerprint(&self, index: usize) -> Fingerprint {
+        Fingerprint {
+            name: self.name(index),
+            label: self.label(index),
+            ..Fingerprint::default()
+        }
     }
 
     /// Gives `hasher` all that tells these images from others, so that what was computed from them can be

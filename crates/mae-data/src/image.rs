@@ -3,22 +3,28 @@
 mod decode;
 mod nodata;
 mod npy;
+mod npz;
 mod number;
 mod resize;
 mod tiff;
 
+use std::ops::Range;
 use std::panic::catch_unwind;
+use std::sync::Once;
 
 pub(crate) use self::decode::kind_of;
-use self::decode::{Decoded, Meaning, other_channels, read_with};
+use self::decode::{Decoded, Meaning, other_channels, read_with, too_large};
 pub use self::nodata::Nodata;
 use crate::error::DataError;
 use crate::pixels::{PixelKind, Pixels};
 
+/// Chooses rows and columns of an image of a height and a width.
+pub(crate) type Choose<'a> = dyn FnMut(usize, usize) -> [Range<usize>; 2] + 'a;
+
 /// Longest side of an image that [`Image::decode`] accepts, in pixels.
 const MAX_SIDE: u32 = 1 << 16;
-/// Most memory that decoding one image may take, in bytes: 178 million RGB pixels.
-const MAX_DECODED: u64 = 512 << 20;
+/// Most bytes that one image may have, as its file counts them: 357 million RGB pixels of 8 bits.
+pub(crate) const MAX_DECODED: u64 = 1 << 30;
 
 /// Most channels of an image.
 pub(crate) const MAX_CHANNELS: usize = 1024;
@@ -74,17 +80,22 @@ impl Image {
     }
 
     /// Decodes the content of a file: JPEG, PNG, WebP, BMP, TIFF, GIF (first frame), or an array that
-    /// NumPy saved.
+    /// NumPy saved, alone or in an archive: `x`, `image`, `images`, `arr_0`, or else the first.
+    /// Booleans are black and white.
     ///
     /// The format is recognised by content.
     /// The EXIF orientation is applied.
-    /// A JPEG that ends early is refused, although its decoder would fill the rest with grey.
+    /// A JPEG that lacks blocks or is damaged is refused, although decoders would fill them with grey; only
+    /// its end marker may be missing.
     ///
     /// # Channels
     /// Of pictures, one channel is the Rec. 709 luma of the colours and three are RGB, whatever the file
     /// has, and alpha is dropped; two are grey and alpha and four are RGB and alpha, which the file must
     /// have.
     /// A TIFF file of bands and an array must have as many channels as are asked for.
+    /// Pages of a TIFF file that are of one size and type are bands where they have together as many
+    /// channels as are asked for, and the first alone has not; else the first is read, and a warning
+    /// says so once.
     /// An array is `[height, width]`, `[height, width, channels]`, or, where that does not fit,
     /// `[channels, height, width]`.
     ///
@@ -97,7 +108,7 @@ impl Image {
     ///
     /// # Errors
     /// [`DataError::Image`] with `name` if the content is no such file, is damaged, has other channels,
-    /// has numbers that are not finite, or is larger than 65,536 pixels on a side or 512 MiB in memory;
+    /// has numbers that are not finite, or is larger than 65,536 pixels on a side or 1 GiB as it is stored;
     /// [`DataError::Config`] if `channels` is not from 1 to 1024.
     pub fn decode(content: &[u8], channels: usize, name: &str) -> Result<Image, DataError> {
         Image::decode_with(content, channels, Nodata::Auto, name)
@@ -118,12 +129,29 @@ impl Image {
         nodata: Nodata,
         name: &str,
     ) -> Result<Image, DataError> {
+        let all = &mut |height, width| [0..height, 0..width];
+        Image::decode_part(content, channels, nodata, name, all)
+    }
+
+    /// As [`Image::decode_with`], but of a file of which rows and columns can be decoded alone, those that `choose`
+    /// wants of its height and width; it is not called for other files.
+    pub(crate) fn decode_part(
+        content: &[u8],
+        channels: usize,
+        nodata: Nodata,
+        name: &str,
+        choose: &mut Choose,
+    ) -> Result<Image, DataError> {
         check_channels(channels)?;
-        let decoded =
-            decode::decode(content, channels, nodata).map_err(|reason| DataError::Image {
+        let decoded = decode::decode(content, channels, nodata, choose).map_err(|reason| {
+            DataError::Image {
                 name: name.to_owned(),
                 reason,
-            })?;
+            }
+        })?;
+        if decoded.left_pages > 0 {
+            warn_of_pages(name, decoded.left_pages);
+        }
         Image::new(decoded.height, decoded.width, channels, decoded.pixels)
     }
 
@@ -204,6 +232,18 @@ impl Image {
             Pixels::F32(values) => mirror_rows(values, self.width, self.channels),
         }
     }
+}
+
+/// Says once that the first page of a file is read and others are not: files of a data set are much alike.
+fn warn_of_pages(name: &str, left: usize) {
+    static ONCE: Once = Once::new();
+    ONCE.call_once(|| {
+        log::warn!(
+            "{name}: it has {} pages, of which the first is read, and so of other files (said once); pages of one \
+             size become channels where model.channels, or --channels, is the number of all their channels",
+            left + 1
+        );
+    });
 }
 
 fn mirror_rows<T>(values: &mut [T], width: usize, channels: usize) {

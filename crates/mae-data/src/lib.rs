@@ -32,6 +32,7 @@
 mod color_jitter;
 mod dataset;
 mod error;
+mod fingerprint;
 mod image;
 mod jpeg;
 mod loader;
@@ -53,6 +54,7 @@ pub use crate::dataset::{
     SyntheticDataset, TarDataset, hold_out, label_by_name, pack, shared_classes,
 };
 pub use crate::error::DataError;
+pub use crate::fingerprint::{Differences, Fingerprint, fingerprints};
 pub use crate::image::{CropBox, Image, Nodata};
 pub use crate::loader::{
     Epoch, ImageBatch, ImageLoader, ImageLoaderConfig, Loader, LoaderConfig, MaskedBatch, Order,

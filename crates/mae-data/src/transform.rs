@@ -193,6 +193,10 @@ impl Transform {
     pub fn apply(&self, image: Image, key: SampleKey) -> Result<Image, DataError> {
         self.validate()?;
         let view = self.view(image.height(), image.width(), key);
+        self.apply_view(image, view, key)
+    }
+
+    fn apply_view(&self, image: Image, view: View, key: SampleKey) -> Result<Image, DataError> {
         let mut image = if view.is_whole(image.height(), image.width()) {
             image
         } else {
@@ -206,11 +210,13 @@ impl Transform {
 
     /// Decodes the content of an image file and transforms the image.
     ///
+    /// Of TIFF files and arrays, only the strips, tiles or rows that the crop needs are decoded, with the
+    /// same result.
     /// Of a usual JPEG, only what the crop needs is decoded, which is several times as fast as
     /// [`Image::decode`] and then [`Transform::apply`]; the result is the same but for rounding,
     /// by less than one level of 255 on average.
-    /// Rows below the crop are then not looked at, so damage among them stays unseen; a file that
-    /// ends early is refused all the same.
+    /// Rows below the crop are then not looked at, so most damage among them stays unseen; a file that
+    /// has no end, or much less data for those rows than for others, is looked at as a whole.
     ///
     /// # Shapes
     /// - returns `[self.height, self.width, channels]`
@@ -234,8 +240,32 @@ impl Transform {
         };
         match view {
             Some(image) => self.distort(image, key),
-            None => self.apply(Image::decode_with(content, channels, nodata, name)?, key),
+            None => self.apply_part(content, channels, nodata, name, key),
         }
+    }
+
+    /// Decodes no more of a file of bands or of an array than the crop needs, if that can be, and transforms it.
+    fn apply_part(
+        &self,
+        content: &[u8],
+        channels: usize,
+        nodata: Nodata,
+        name: &str,
+        key: SampleKey,
+    ) -> Result<Image, DataError> {
+        let mut chosen = None;
+        let image = Image::decode_part(content, channels, nodata, name, &mut |height, width| {
+            let view = self.view(height, width, key);
+            let part = match view.is_whole(height, width) {
+                true => [0..height, 0..width],
+                false => (view.crop).reach([view.height, view.width], [height, width]),
+            };
+            let crop = view.crop.within(part.clone());
+            chosen = Some(View { crop, ..view });
+            part
+        })?;
+        let view = chosen.unwrap_or_else(|| self.view(image.height(), image.width(), key));
+        self.apply_view(image, view, key)
     }
 
     /// Checks the settings, and that they can be applied to images of `channels` values of `kind`.

@@ -10,6 +10,7 @@ use std::path::Path;
 use safetensors::{Dtype, SafeTensorError, SafeTensors, View};
 use tch::{Device, Kind, Tensor, no_grad};
 
+use crate::checksums::{CHECKSUMS, Checksums, checksum};
 use crate::file_kind::guess;
 use crate::formats::is_torch_file;
 use crate::{FileKind, MaeConfig, MaskedAutoencoderViT, ModelError, Normalization, Result};
@@ -217,12 +218,14 @@ pub fn check_keys(
 
 /// Writes tensors and metadata beside `path`, then renames: a reader sees the old file or the new one.
 ///
+/// Checksums of all are added to the metadata as [`CHECKSUMS`], in place of any that are there.
+///
 /// # Errors
 /// [`ModelError::Write`] with the path.
 pub fn write_tensors(
     path: &Path,
     tensors: &BTreeMap<String, Tensor>,
-    metadata: HashMap<String, String>,
+    mut metadata: HashMap<String, String>,
 ) -> Result<()> {
     let io = |error| ModelError::Write {
         path: path.into(),
@@ -233,6 +236,15 @@ pub fn write_tensors(
         .iter()
         .map(|(key, tensor)| Ok((key, HostView::new(tensor)?)));
     let views: Vec<_> = views.collect::<Result<_>>()?;
+    // They are in the header, before the values; so these are brought to the host twice, rather than held there.
+    let checksums = (views.iter())
+        .map(|(key, view)| {
+            let checksum = checksum(view.dtype, &view.shape, &view.data());
+            ((*key).clone(), checksum)
+        })
+        .collect();
+    let checksums = Checksums::new(&metadata, checksums);
+    metadata.insert(CHECKSUMS.into(), json(&checksums));
     let write = || {
         // serialize_to_file makes files that only their owner can read: a usual one tells what the others may.
         let usual = File::create(&partial).and_then(|file| file.metadata());
@@ -242,7 +254,9 @@ pub fn write_tensors(
         std::fs::set_permissions(&partial, permissions)
             .and_then(|()| File::open(&partial)?.sync_all())
             .and_then(|()| std::fs::rename(&partial, path))
-            .map_err(io)
+            .map_err(io)?;
+        sync_folder(path);
+        Ok(())
     };
     let written = write();
     if written.is_err() {
@@ -252,19 +266,26 @@ pub fn write_tensors(
     written
 }
 
+/// Makes a rename survive a loss of power, where the system can: a file that is whole is refused for no less.
+fn sync_folder(path: &Path) {
+    let folder = path
+        .parent()
+        .filter(|parent| !parent.as_os_str().is_empty());
+    if let Ok(folder) = File::open(folder.unwrap_or(Path::new("."))) {
+        let _ = folder.sync_all();
+    }
+}
+
 /// Reads all tensors of a safetensors file to the CPU, and its metadata.
 ///
+/// What [`write_tensors`] wrote is compared with its checksums; files without them are taken as they are.
+///
 /// # Errors
-/// [`ModelError::Io`] or [`ModelError::Format`] with the path; [`ModelError::Foreign`] if it is a file of PyTorch.
+/// [`ModelError::Io`], [`ModelError::Format`] or [`ModelError::Damaged`] with the path; [`ModelError::Foreign`] if it
+/// is a file of PyTorch.
 pub fn read_tensors(path: &Path) -> Result<(BTreeMap<String, Tensor>, HashMap<String, String>)> {
-    let format = |source| ModelError::Format {
-        path: path.into(),
-        source,
-    };
-    let bytes = std::fs::read(path).map_err(|source| ModelError::Io {
-        path: path.into(),
-        source,
-    })?;
+    let format = format_error(path);
+    let bytes = read_bytes(path)?;
     if is_torch_file(&bytes) {
         return Err(ModelError::Foreign {
             path: path.into(),
@@ -274,10 +295,9 @@ pub fn read_tensors(path: &Path) -> Result<(BTreeMap<String, Tensor>, HashMap<St
             ),
         });
     }
-    let (_, header) = SafeTensors::read_metadata(&bytes).map_err(format)?;
-    let metadata = header.metadata().clone().unwrap_or_default();
+    let (file, metadata) = parse(path, &bytes)?;
     let mut tensors = BTreeMap::new();
-    for (key, view) in SafeTensors::deserialize(&bytes).map_err(format)?.tensors() {
+    for (key, view) in file.tensors() {
         let Some((kind, _)) = DTYPES.iter().find(|(_, dtype)| *dtype == view.dtype()) else {
             let shape = view.shape().to_vec();
             return Err(format(SafeTensorError::InvalidTensorView(
@@ -290,6 +310,48 @@ pub fn read_tensors(path: &Path) -> Result<(BTreeMap<String, Tensor>, HashMap<St
         tensors.insert(key, Tensor::f_from_data_size(view.data(), &size, *kind)?);
     }
     Ok((tensors, metadata))
+}
+
+/// Reads a safetensors file and compares it with its checksums; says whether it has any.
+///
+/// # Errors
+/// [`ModelError::Io`], [`ModelError::Format`] or [`ModelError::Damaged`] with the path.
+pub fn verify(path: &Path) -> Result<bool> {
+    let bytes = read_bytes(path)?;
+    let (_, metadata) = parse(path, &bytes)?;
+    Ok(metadata.contains_key(CHECKSUMS))
+}
+
+fn read_bytes(path: &Path) -> Result<Vec<u8>> {
+    std::fs::read(path).map_err(|source| ModelError::Io {
+        path: path.into(),
+        source,
+    })
+}
+
+fn format_error(path: &Path) -> impl Fn(SafeTensorError) -> ModelError {
+    |source| ModelError::Format {
+        path: path.into(),
+        source,
+    }
+}
+
+/// The tensors and the metadata in a file's bytes, which are what was written.
+fn parse<'a>(path: &Path, bytes: &'a [u8]) -> Result<(SafeTensors<'a>, HashMap<String, String>)> {
+    let (_, header) = SafeTensors::read_metadata(bytes).map_err(format_error(path))?;
+    let metadata = header.metadata().clone().unwrap_or_default();
+    let file = SafeTensors::deserialize(bytes).map_err(format_error(path))?;
+    if metadata.contains_key(CHECKSUMS) {
+        let checksums: Checksums = from_metadata(path, &metadata, CHECKSUMS)?;
+        let parts = checksums.damage(&file, &metadata);
+        if !parts.is_empty() {
+            return Err(ModelError::Damaged {
+                path: path.into(),
+                parts,
+            });
+        }
+    }
+    Ok((file, metadata))
 }
 
 const DTYPES: [(Kind, Dtype); 10] = [

@@ -52,6 +52,14 @@ pub enum ModelError {
         /// The reader's reason.
         source: safetensors::SafeTensorError,
     },
+    /// A file whose content is not what was written into it.
+    #[error("{}: damaged, for the checksums of {} differ; copy it again, or give another checkpoint (a run goes on from the one before with --resume)", path.display(), few(parts))]
+    Damaged {
+        /// The file.
+        path: PathBuf,
+        /// Each tensor that differs, or the metadata.
+        parts: Vec<String>,
+    },
     /// A file without the metadata that describes a model.
     #[error("{}: metadata key `{key}` {problem}; expected a checkpoint written by this project", path.display())]
     Metadata {

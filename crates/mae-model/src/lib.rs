@@ -28,6 +28,7 @@
 //! weights of other programs.
 
 pub mod checkpoint;
+mod checksums;
 pub mod classifier;
 mod config;
 pub mod drop_path;
@@ -50,6 +51,7 @@ mod target;
 pub mod tokenizer;
 pub mod vit;
 
+pub use checksums::CHECKSUMS;
 pub use classifier::VitClassifier;
 pub use config::{LossRegion, MaeConfig, Target};
 pub use error::ModelError;

@@ -1,10 +1,10 @@
 //! The model against itself: what must be equal, what must be refused, what must survive a file.
 
 use mae_data::{MaskSampler, SampleKey};
-use mae_model::checkpoint::{read_tensors, write_tensors};
+use mae_model::checkpoint::{read_tensors, verify, write_tensors};
 use mae_model::{
-    MaeConfig, MaskedAutoencoderViT, ModelError, Normalization, PatchStatistics, in_units,
-    unshuffle,
+    CHECKSUMS, MaeConfig, MaskedAutoencoderViT, ModelError, Normalization, PatchStatistics,
+    in_units, unshuffle,
 };
 use std::collections::HashMap;
 use tch::{Device, Kind, Tensor};
@@ -319,4 +319,60 @@ fn damaged_checkpoints_are_refused() {
     }
     std::fs::remove_file(&path).unwrap();
     assert!(matches!(read_tensors(&path), Err(ModelError::Io { .. })));
+}
+
+#[test]
+fn a_flipped_byte_is_found_wherever_it_is() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("model.safetensors");
+    model(true).save(&path).unwrap();
+    assert!(verify(&path).unwrap());
+    let whole = std::fs::read(&path).unwrap();
+    let (tensors, metadata) = read_tensors(&path).unwrap();
+
+    let values = 8 + u64::from_le_bytes(whole[..8].try_into().unwrap()) as usize;
+    let places = (0..values)
+        .step_by(3)
+        .chain((values..whole.len()).step_by(997));
+    for (place, flip) in places.zip([1, 0x20, 0x80, 0x0f, 0xff].into_iter().cycle()) {
+        let mut bytes = whole.clone();
+        bytes[place] ^= flip;
+        std::fs::write(&path, bytes).unwrap();
+        // But in the name under which the checksums themselves are.
+        if let Ok((found, other)) = read_tensors(&path) {
+            assert!(!other.contains_key(CHECKSUMS), "byte {place} by {flip:#x}");
+            assert_eq!(found, tensors);
+            assert_eq!(other["config"], metadata["config"]);
+        }
+    }
+
+    let at = whole.len() - 2;
+    let mut bytes = whole.clone();
+    bytes[at] ^= 1;
+    std::fs::write(&path, &bytes).unwrap();
+    let error = read_tensors(&path).unwrap_err();
+    let ModelError::Damaged { parts, .. } = &error else {
+        panic!("{error}")
+    };
+    assert_eq!(parts.len(), 1, "{parts:?}");
+    assert!(tensors.contains_key(&parts[0]), "{parts:?}");
+    let message = verify(&path).unwrap_err().to_string();
+    for part in ["model.safetensors: damaged", &parts[0], "--resume"] {
+        assert!(message.contains(part), "{message}");
+    }
+}
+
+#[test]
+fn a_file_without_checksums_is_taken_as_it_is() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("other.safetensors");
+    let values = 1.5f32.to_le_bytes();
+    let view = safetensors::tensor::TensorView::new(safetensors::Dtype::F32, vec![1], &values);
+    safetensors::serialize_to_file([("x", view.unwrap())], None, &path).unwrap();
+    assert!(!verify(&path).unwrap());
+    let mut bytes = std::fs::read(&path).unwrap();
+    *bytes.last_mut().unwrap() ^= 0x80;
+    std::fs::write(&path, &bytes).unwrap();
+    let (tensors, _) = read_tensors(&path).unwrap();
+    assert_eq!(tensors["x"], Tensor::from_slice(&[-1.5f32]));
 }

@@ -89,9 +89,12 @@ impl Drop for Temporary {
     }
 }
 
-/// Makes the rename itself survive a loss of power.
+/// Makes the rename of a file or folder to `path` itself survive a loss of power.
+///
+/// # Errors
+/// If its folder cannot be opened or synchronised; where a file system knows no such operation, that is none.
 #[cfg(unix)]
-fn sync_folder(path: &Path) -> io::Result<()> {
+pub fn sync_folder(path: &Path) -> io::Result<()> {
     let folder = path
         .parent()
         .filter(|parent| !parent.as_os_str().is_empty())
@@ -112,7 +115,7 @@ fn sync_folder(path: &Path) -> io::Result<()> {
 
 /// Other systems do not open folders as files, and order the rename themselves.
 #[cfg(not(unix))]
-fn sync_folder(_path: &Path) -> io::Result<()> {
+pub fn sync_folder(_path: &Path) -> io::Result<()> {
     Ok(())
 }
 

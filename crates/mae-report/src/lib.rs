@@ -42,7 +42,7 @@ mod plot;
 mod tensorboard;
 
 pub use ablation::{Ablation, Layout, Point, Series, ablation_svg};
-pub use atomic::{write_atomic, write_atomic_with};
+pub use atomic::{sync_folder, write_atomic, write_atomic_with};
 pub use confusion::{Confusion, confusion_svg};
 pub use error::ReportError;
 pub use metrics::{MetricsWriter, Record, read_metrics};

@@ -4,10 +4,10 @@
 //! `state.safetensors` beside it holds what only the training needs.
 
 use std::collections::{BTreeMap, HashMap};
-use std::fs::File;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, anyhow, ensure};
+use mae_model::ModelError;
 use mae_model::checkpoint::{check_keys, read_tensors, write_tensors};
 use serde::{Deserialize, Serialize};
 use tch::{Tensor, no_grad};
@@ -38,8 +38,8 @@ pub trait Saved {
     fn trainer_tensors(&self) -> BTreeMap<String, Tensor>;
 }
 
-const MODEL: &str = "model.safetensors";
-const STATE: &str = "state.safetensors";
+pub(crate) const MODEL: &str = "model.safetensors";
+pub(crate) const STATE: &str = "state.safetensors";
 const POSITION: &str = "position";
 
 /// How far a run has come.
@@ -77,13 +77,12 @@ pub fn save(
     }
     let write = || -> Result<()> {
         std::fs::create_dir_all(&partial)?;
+        mae_report::sync_folder(folder)?;
         state.save_model(&partial.join(MODEL))?;
         let metadata = HashMap::from([(POSITION.to_string(), serde_json::to_string(position)?)]);
         write_tensors(&partial.join(STATE), &state.trainer_tensors(), metadata)?;
         std::fs::rename(&partial, &path)?;
-        // The rename itself must survive a power cut.
-        #[cfg(unix)]
-        File::open(folder)?.sync_all()?;
+        mae_report::sync_folder(&path)?;
         Ok(())
     };
     write().with_context(|| format!("writing the checkpoint {}", path.display()))?;
@@ -164,10 +163,70 @@ pub fn clean(folder: &Path) -> Result<()> {
     Ok(())
 }
 
+/// Puts the latest checkpoint in `folder` that is whole into `state`; returns how far it had come, `None` if there is
+/// no checkpoint.
+///
+/// Damaged ones that are later are renamed to `damaged-step-NNNNNNNN`, with a warning.
+///
+/// # Errors
+/// If there are checkpoints, but none is whole, or one cannot be read for another reason.
+pub fn load_latest(folder: &Path, state: &impl Saved) -> Result<Option<Position>> {
+    let mut damaged: Vec<(PathBuf, anyhow::Error)> = Vec::new();
+    for (_, path) in list(folder)?.into_iter().rev() {
+        match load(&path, state) {
+            Ok(position) => {
+                for (damaged, error) in &damaged {
+                    let aside = set_aside(damaged)?;
+                    log::warn!(
+                        "{error:#}; it is {} now, and the run goes on from {}",
+                        aside.display(),
+                        path.display()
+                    );
+                }
+                return Ok(Some(position));
+            }
+            Err(error) if is_damage(&error) => damaged.push((path, error)),
+            Err(error) => return Err(error),
+        }
+    }
+    match damaged.into_iter().next() {
+        None => Ok(None),
+        Some((path, error)) => Err(error.context(format!(
+            "no checkpoint of the run is whole: put a copy of {} in its place, or delete {} to begin the run anew",
+            path.display(),
+            folder.display()
+        ))),
+    }
+}
+
+/// Whether a checkpoint was not read for what is in it, and not for want of memory or rights.
+fn is_damage(error: &anyhow::Error) -> bool {
+    match error.downcast_ref::<ModelError>() {
+        Some(ModelError::Io { source, .. }) => source.kind() == std::io::ErrorKind::NotFound,
+        Some(ModelError::Torch(_) | ModelError::Tch(_)) => false,
+        _ => true,
+    }
+}
+
+/// Renames a damaged checkpoint, so that it is in nobody's way; one of its files may still be of use.
+fn set_aside(path: &Path) -> Result<PathBuf> {
+    let name = path.file_name().unwrap_or_default().to_string_lossy();
+    let aside = path.with_file_name(format!("damaged-{name}"));
+    let rename = || {
+        if aside.exists() {
+            std::fs::remove_dir_all(&aside)?;
+        }
+        std::fs::rename(path, &aside)?;
+        mae_report::sync_folder(&aside)
+    };
+    rename().with_context(|| format!("renaming {} to {}", path.display(), aside.display()))?;
+    Ok(aside)
+}
+
 /// Puts the checkpoint at `path` into `state`; returns how far it had come.
 ///
 /// # Errors
-/// If a file is damaged or of another model, named, with what to do.
+/// If a file is damaged or of another model, named.
 pub fn load(path: &Path, state: &impl Saved) -> Result<Position> {
     let read = || -> Result<Position> {
         state.load_model(&path.join(MODEL))?;
@@ -186,12 +245,7 @@ pub fn load(path: &Path, state: &impl Saved) -> Result<Position> {
             .ok_or_else(|| anyhow!("{}: no position", file.display()))?;
         Ok(serde_json::from_str(position)?)
     };
-    read().with_context(|| {
-        format!(
-            "the checkpoint {} cannot be resumed from; delete that folder to go on from the one before",
-            path.display()
-        )
-    })
+    read().with_context(|| format!("the checkpoint {} cannot be resumed from", path.display()))
 }
 
 /// Whole checkpoints by step, oldest first.

@@ -7,9 +7,9 @@ use std::sync::Arc;
 
 use anyhow::{Context, Result, bail, ensure};
 use mae_data::{
-    ChannelStats, Cifar, CifarDataset, Dataset, FolderDataset, Image, Loader, LoaderConfig, Nodata,
-    Order, PackedDataset, PatchGrid, PixelKind, Pixels, Split, SyntheticDataset, TarDataset,
-    Transform, channel_mean_std,
+    ChannelStats, Cifar, CifarDataset, Dataset, FolderDataset, Image, LeftOut, Loader,
+    LoaderConfig, Nodata, Order, PackedDataset, PatchGrid, PixelKind, Pixels, Split,
+    SyntheticDataset, TarDataset, Transform, channel_mean_std,
 };
 use mae_model::Normalization;
 use sha2::{Digest, Sha256};
@@ -18,6 +18,7 @@ use crate::checkpoint;
 use crate::config::{DataSection, DataSource, NormalizationSource, RunConfig, Source, read_begun};
 use crate::distributed::World;
 use crate::eval::features::hex;
+use crate::progress::Progress;
 
 /// Images whose pixels are looked at for `data.normalization = "auto"`.
 const STATISTICS_SAMPLE: usize = 1024;
@@ -193,6 +194,19 @@ pub fn settle_normalization(
     data.mean = Some(stats.mean.clone());
     data.std = Some(stats.std.clone());
     Ok(Normalization::new(stats.mean, stats.std))
+}
+
+/// Says what lies beside the images of `datasets` and is none of them; of two parts of one data set once.
+pub fn tell_left_out(datasets: &[&dyn Dataset], progress: &Progress) {
+    let mut told: Vec<&[LeftOut]> = Vec::new();
+    for kinds in datasets.iter().map(|dataset| dataset.left_out()) {
+        if !told.contains(&kinds) {
+            LeftOut::lines(kinds)
+                .iter()
+                .for_each(|line| progress.line(line));
+            told.push(kinds);
+        }
+    }
 }
 
 /// Images that are compared between processes.

@@ -15,7 +15,7 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use anyhow::{Context, Result};
-use mae_data::{Dataset, hold_out, shared_classes};
+use mae_data::{Dataset, LeftOut, hold_out, shared_classes};
 use mae_model::{LossRegion, MaeConfig};
 use serde::Serialize;
 use tch::Device;
@@ -47,6 +47,8 @@ pub struct Diagnosis {
     pub plan: Option<Plan>,
     /// What the images are like.
     pub sample: Option<ImageSample>,
+    /// What lies beside the images and is none of them.
+    pub left_out: Vec<LeftOut>,
     /// The memory that the run needs.
     pub memory: Option<RunMemory>,
     /// The memory that the device has, without what this process has taken of it.
@@ -160,6 +162,7 @@ pub fn examine(
         if config.run.eval_every > 0 {
             found.keep("run.eval_every", check_labels(dataset, config.seed));
         }
+        found.left_out = dataset.left_out().to_vec();
         found.plan = Some(plan);
         found.sample = Some(sample);
     }

@@ -37,8 +37,10 @@ use mae_model::{MaeConfig, Normalization, VitClassifier};
 use mae_report::{MetricsWriter, loss_svg, read_metrics};
 use tch::Device;
 
+use crate::data;
 use crate::distributed::World;
 use crate::interrupt::Interrupt;
+use crate::manifest;
 use crate::precision::Precision;
 use crate::progress::Progress;
 use crate::run_dir::RunDir;
@@ -187,8 +189,15 @@ pub fn evaluate(
         classes,
         rows: Vec::new(),
     };
+    data::tell_left_out(&[eval.train.as_ref(), eval.val.as_ref()], eval.progress);
     if let Some(out) = eval.out {
         report.rows = report.rows_so_far(&out.join("eval.json"))?;
+        std::fs::create_dir_all(out).with_context(|| format!("creating {}", out.display()))?;
+        for (name, images) in [("train", &eval.train), ("val", &eval.val)] {
+            let path = out.join(format!("{name}-images.csv.gz"));
+            let remedy = "or give another --out";
+            manifest::check(&path, images.as_ref(), remedy).context(name)?;
+        }
     }
     // The first process alone has the report.
     let finished: Vec<_> = report

@@ -35,6 +35,7 @@ pub mod export;
 pub mod inspect;
 pub mod interrupt;
 pub mod journal;
+pub mod manifest;
 pub mod optim;
 mod picture;
 pub mod precision;

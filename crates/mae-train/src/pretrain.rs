@@ -25,7 +25,7 @@ use crate::progress::Progress;
 use crate::run_dir::RunDir;
 use crate::state::{TrainState, Trainer};
 use crate::train_loop::{Batches, Outcome, Task, is_due, train};
-use crate::{data, recipes, reconstruct, target};
+use crate::{data, manifest, recipes, reconstruct, target};
 
 /// Trains from the latest checkpoint in `run_dir`, or from the start if there is none.
 ///
@@ -57,6 +57,18 @@ pub fn pretrain(
         );
         progress.line(&parts.notice());
     }
+    data::tell_left_out(&[dataset.as_ref()], progress);
+    let is_new = match run_dir {
+        Some(run_dir) => checkpoint::latest(&run_dir.checkpoints())?.is_none(),
+        None => true,
+    };
+    if let Some(run_dir) = run_dir.filter(|_| !is_new) {
+        let remedy = format!(
+            "or begin a new run from its weights with --set run.init={} and another --out",
+            run_dir.path().display()
+        );
+        manifest::check(&run_dir.images(), dataset.as_ref(), &remedy)?;
+    }
     data::settle_values(&mut config.data, dataset.as_ref())?;
     let normalization =
         data::settle_normalization(&mut config.data, &grid, seed, dataset.as_ref())?;
@@ -70,7 +82,6 @@ pub fn pretrain(
     let state = TrainState::new(&config, &normalization, world)?;
     // The others are given what the first process starts from.
     if let Some(run_dir) = run_dir {
-        let is_new = checkpoint::latest(&run_dir.checkpoints())?.is_none();
         if let Some(init) = config.run.init.as_ref().filter(|_| is_new) {
             start_from(&state.model, init, progress).context("`run.init`")?;
         }
@@ -78,6 +89,7 @@ pub fn pretrain(
             run_dir.write_config("pretrain", &config.to_toml())?;
         }
         if is_new {
+            manifest::write(&run_dir.images(), dataset.as_ref())?;
             target::prepare(&config, &dataset, &state.model, progress)?;
         }
     }

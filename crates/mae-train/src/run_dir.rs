@@ -128,6 +128,11 @@ impl RunDir {
         self.path.join("reconstructions")
     }
 
+    /// The images that the run was begun with: see [`manifest`](crate::manifest).
+    pub fn images(&self) -> PathBuf {
+        self.path.join("images.csv.gz")
+    }
+
     /// Checkpoints, `step-NNNNNNNN/`.
     pub fn checkpoints(&self) -> PathBuf {
         Self::checkpoints_of(&self.path)

@@ -17,7 +17,7 @@ use mae_model::tokenizer::gumbel_noise;
 use mae_report::Record;
 use tch::{Device, Kind, Tensor};
 
-use crate::checkpoint::Saved;
+use crate::checkpoint::{self, Saved};
 use crate::data;
 use crate::data::parts::Parts;
 use crate::display::Display;
@@ -25,6 +25,7 @@ use crate::distributed::World;
 use crate::eval::features::images_to_device;
 use crate::interrupt::Interrupt;
 use crate::journal::Journal;
+use crate::manifest;
 use crate::optim::Optimizer;
 use crate::picture::{Comparison, Picture, Versions};
 use crate::progress::Progress;
@@ -63,6 +64,15 @@ pub fn train_tokenizer(
     {
         progress.line(&parts.notice());
     }
+    data::tell_left_out(&[dataset.as_ref()], progress);
+    let is_new = match run_dir {
+        Some(run_dir) => checkpoint::latest(&run_dir.checkpoints())?.is_none(),
+        None => true,
+    };
+    if let Some(run_dir) = run_dir.filter(|_| !is_new) {
+        let remedy = "or begin a new run with another --out";
+        manifest::check(&run_dir.images(), dataset.as_ref(), remedy)?;
+    }
     data::settle_values(&mut config.data, dataset.as_ref())?;
     let normalization =
         data::settle_normalization(&mut config.data, &grid, seed, dataset.as_ref())?;
@@ -70,7 +80,7 @@ pub fn train_tokenizer(
     let images = dataset.len();
     let judged = pick(&config, Arc::clone(&dataset))?;
     let loader = ImageLoader::new(
-        dataset,
+        Arc::clone(&dataset),
         ImageLoaderConfig {
             workers: world.workers(config.run.workers),
             prefetch: 2 * config.optim.accumulate,
@@ -84,6 +94,9 @@ pub fn train_tokenizer(
     )?;
     if let Some(run_dir) = run_dir.filter(|run_dir| !run_dir.config().exists()) {
         run_dir.write_config("tokenizer", &config.to_toml())?;
+    }
+    if let Some(run_dir) = run_dir.filter(|_| is_new) {
+        manifest::write(&run_dir.images(), dataset.as_ref())?;
     }
 
     let tokenizer = Tokenizer::new(&config.model, &normalization, config.device, seed)?;

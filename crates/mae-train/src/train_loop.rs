@@ -185,7 +185,7 @@ pub fn train<T: Task>(
     })
 }
 
-/// Puts the latest checkpoint into the task of every process, or the first process's weights where there is none.
+/// Puts the latest whole checkpoint into the task of every process, or the first process's weights where there is none.
 /// Returns how far the run has come.
 fn start(
     task: &mut impl Task,
@@ -197,17 +197,14 @@ fn start(
         images,
         ..Position::default()
     };
-    let latest = match run_dir {
+    let position = match run_dir {
         Some(run_dir) => {
             checkpoint::clean(&run_dir.checkpoints())?;
-            checkpoint::latest(&run_dir.checkpoints())?
+            checkpoint::load_latest(&run_dir.checkpoints(), task)?
         }
         None => None,
     };
-    let position = match latest {
-        Some(path) => checkpoint::load(&path, task)?,
-        None => beginning,
-    };
+    let position = position.unwrap_or(beginning);
     let mut tensors = task.weights();
     tensors.extend(task.trainer_tensors().into_values());
     world.copy_from_first(&tensors)?;

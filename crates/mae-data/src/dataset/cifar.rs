@@ -4,6 +4,7 @@ use std::path::{Path, PathBuf};
 use super::left_out::{Tally, Weight};
 use super::{Dataset, LeftOut, check_index, ending, service};
 use crate::error::DataError;
+use crate::fingerprint::Fingerprint;
 use crate::image::Image;
 
 const SIDE: usize = 32;
@@ -276,6 +277,19 @@ impl Dataset for CifarDataset {
 
     fn left_out(&self) -> &[LeftOut] {
         &self.left_out
+    }
+
+    fn fingerprint(&self, index: usize) -> Fingerprint {
+        let Some((file, place, record)) = self.record(index) else {
+            return Fingerprint::default();
+        };
+        let name = file.path.file_name().unwrap_or_default().to_string_lossy();
+        Fingerprint {
+            name: format!("{name}:{place}"),
+            label: self.label(index),
+            bytes: Some(record.len() as u64),
+            crc32c: Some(crc32c::crc32c(record)),
+        }
     }
 
     fn identify(&self, hasher: &mut dyn Hasher) {

@@ -9,8 +9,8 @@ use super::left_out::Weight;
 /// Files of other endings, or of none, are images if they begin like one, unless the ending is known to be of something
 /// else.
 /// The content decides how a file is decoded.
-pub const SUPPORTED_EXTENSIONS: [&str; 9] = [
-    "jpg", "jpeg", "png", "webp", "bmp", "tif", "tiff", "gif", "npy",
+pub const SUPPORTED_EXTENSIONS: [&str; 10] = [
+    "jpg", "jpeg", "png", "webp", "bmp", "tif", "tiff", "gif", "npy", "npz",
 ];
 
 /// Other endings of TIFF files whose first page is the image.

@@ -10,6 +10,7 @@ use std::time::UNIX_EPOCH;
 
 use super::{Content, Dataset, LeftOut, check_index, cifar, kind};
 use crate::error::DataError;
+use crate::fingerprint::Fingerprint;
 use crate::image::{Image, Nodata, check_channels};
 use crate::pixels::PixelKind;
 
@@ -167,6 +168,20 @@ impl Dataset for FolderDataset {
 
     fn left_out(&self) -> &[LeftOut] {
         &self.left_out
+    }
+
+    /// The size, and no date, which copies change.
+    fn fingerprint(&self, index: usize) -> Fingerprint {
+        let name = self.images.get(index).map(|image| image.to_string_lossy());
+        Fingerprint {
+            // The same on every platform.
+            name: name.unwrap_or_default().replace('\\', "/"),
+            label: self.label(index),
+            bytes: std::fs::metadata(self.path(index))
+                .ok()
+                .map(|file| file.len()),
+            crc32c: None,
+        }
     }
 
     /// Path below the root, label, size and date of each file.

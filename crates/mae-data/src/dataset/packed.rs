@@ -15,6 +15,7 @@ pub use self::write::{PackConfig, PackEncoding, PackProgress, PackSummary, pack}
 use super::mapped::MappedFile;
 use super::{Content, Dataset, check_index, kind};
 use crate::error::DataError;
+use crate::fingerprint::Fingerprint;
 use crate::image::{Image, MAX_CHANNELS, Nodata, check_channels};
 use crate::pixels::{PixelKind, Pixels, recolour};
 
@@ -262,6 +263,22 @@ impl Dataset for PackedDataset {
             )
     }
 
+    /// Size and checksum of the record; the name without the folder that all were packed from.
+    fn fingerprint(&self, index: usize) -> Fingerprint {
+        let Some(entry) = self.entry(index) else {
+            return Fingerprint::default();
+        };
+        let name = self.name(index);
+        let folder = common_folder(&self.name(0), &self.name(self.len() - 1)).len();
+        Fingerprint {
+            // Of images in any order, some can be outside the folder of the first and the last.
+            name: name.get(folder..).unwrap_or(&name).to_owned(),
+            label: self.label(index),
+            bytes: Some(entry.len.into()),
+            crc32c: Some(entry.checksum),
+        }
+    }
+
     /// The index, in which each image has its checksum: a copy elsewhere is the same data set.
     fn identify(&self, hasher: &mut dyn Hasher) {
         hasher.write(&self.channels.to_le_bytes());
@@ -284,6 +301,14 @@ impl Entry {
     fn record(&self) -> Option<Range<u64>> {
         Some(self.at..self.at.checked_add(u64::from(self.len))?)
     }
+}
+
+/// The folders that two paths share, the last slash included.
+fn common_folder<'a>(first: &'a str, last: &str) -> &'a str {
+    let same = (first.bytes().zip(last.bytes())).take_while(|(first, last)| first == last);
+    let same = &first.as_bytes()[..same.count()];
+    let end = same.iter().rposition(|&byte| byte == b'/' || byte == b'\\');
+    end.map_or("", |end| &first[..=end])
 }
 
 fn entries<'a>(file: &'a MappedFile, header: &Header) -> Option<&'a [u8]> {

@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use super::{Content, Dataset, LeftOut, check_index};
 use crate::error::DataError;
+use crate::fingerprint::Fingerprint;
 use crate::image::{Image, Nodata};
 use crate::pixels::PixelKind;
 use crate::rng::{Rng, SampleKey, Stream};
@@ -112,6 +113,13 @@ impl Dataset for Subset {
         match self.indices.get(index) {
             Some(&index) => self.inner.name(index),
             None => format!("image {index} of a subset of {}", self.len()),
+        }
+    }
+
+    fn fingerprint(&self, index: usize) -> Fingerprint {
+        match self.indices.get(index) {
+            Some(&index) => self.inner.fingerprint(index),
+            None => Fingerprint::default(),
         }
     }
 

@@ -20,6 +20,7 @@ use self::labels::{BadLabel, Label};
 use super::mapped::MappedFile;
 use super::{Content, Dataset, LeftOut, check_index, kind};
 use crate::error::DataError;
+use crate::fingerprint::Fingerprint;
 use crate::image::{Image, Nodata, check_channels};
 use crate::pixels::PixelKind;
 
@@ -290,6 +291,21 @@ impl Dataset for TarDataset {
                 format!("{shard}:{}", image.name)
             }
             None => format!("image {index} of {} in tar files", self.len()),
+        }
+    }
+
+    /// The name of the shard and, in it, of the image.
+    fn fingerprint(&self, index: usize) -> Fingerprint {
+        let Some(image) = self.images.get(index) else {
+            return Fingerprint::default();
+        };
+        let shard = self.shards[image.shard].path.file_name();
+        let shard = shard.unwrap_or_default().to_string_lossy();
+        Fingerprint {
+            name: format!("{shard}:{}", image.name),
+            label: self.label(index),
+            bytes: Some(image.content.end - image.content.start),
+            crc32c: None,
         }
     }
 

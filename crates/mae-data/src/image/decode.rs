@@ -5,11 +5,11 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 
 use image::{DynamicImage, ImageDecoder, ImageFormat, ImageReader, Limits};
 
-use super::{MAX_DECODED, MAX_SIDE, Nodata, npy, tiff};
+use super::{Choose, MAX_DECODED, MAX_SIDE, Nodata, npy, npz, tiff};
 use crate::jpeg;
 use crate::pixels::{PixelKind, Pixels, from_u16, recolour};
 
-/// What a file holds.
+/// What a file holds, or the part of it that was chosen.
 pub(super) struct Decoded {
     pub(super) height: usize,
     pub(super) width: usize,
@@ -19,6 +19,10 @@ pub(super) struct Decoded {
     pub(super) pixels: Pixels,
     /// Whether values may be missing.
     pub(super) may_miss: bool,
+    /// Pages of the file that are not in it.
+    pub(super) left_pages: usize,
+    /// The row and column of the file that its first are.
+    pub(super) first: [usize; 2],
 }
 
 /// What channels are.
@@ -31,10 +35,17 @@ pub(super) enum Meaning {
 }
 
 /// Decodes the content of an image file or an array; the error says why it cannot be.
-pub(super) fn decode(content: &[u8], channels: usize, nodata: Nodata) -> Result<Decoded, String> {
+pub(super) fn decode(
+    content: &[u8],
+    channels: usize,
+    nodata: Nodata,
+    choose: &mut Choose,
+) -> Result<Decoded, String> {
     // A decoder that panics on a damaged file must not end a run of days.
-    let decoded = catch_unwind(AssertUnwindSafe(|| decode_any(content, channels, nodata)))
-        .unwrap_or_else(|_| Err("the decoder panicked on it".to_owned()))?;
+    let decoded = catch_unwind(AssertUnwindSafe(|| {
+        decode_any(content, channels, nodata, choose)
+    }))
+    .unwrap_or_else(|_| Err("the decoder panicked on it".to_owned()))?;
     let decoded = decoded.with_channels(channels)?;
     decoded.check_finite()?;
     Ok(decoded)
@@ -58,6 +69,8 @@ pub(crate) fn kind_of(mut reader: impl BufRead + Seek, nodata: Nodata) -> Option
     catch_unwind(AssertUnwindSafe(|| {
         if npy::is_npy(start) {
             npy::kind_of(&mut reader, nodata)
+        } else if npz::is_npz(start) {
+            npy::kind_of(&mut npz::array(reader).ok()?.as_slice(), nodata)
         } else if tiff::is_tiff(start) {
             tiff::kind_of(reader, nodata)
         } else if start.starts_with(PNG) {
@@ -95,10 +108,21 @@ pub(super) fn read_with(channels: usize) -> String {
     )
 }
 
+/// Says that an image takes more memory than any may.
+pub(super) fn too_large(height: usize, width: usize, channels: usize, bytes: u64) -> String {
+    format!(
+        "{height} x {width} pixels of {channels} channels take {} MiB, expected at most {} MiB; cut it into tiles",
+        bytes.div_ceil(1 << 20),
+        MAX_DECODED >> 20
+    )
+}
+
 /// How many channels the file of an array or of bands has; `None` of a picture, which can be read with 1 or 3.
 pub(super) fn bands(content: &[u8]) -> Option<usize> {
     if npy::is_npy(content) {
         npy::channels(content)
+    } else if npz::is_npz(content) {
+        npy::channels(&npz::array_of(content).ok()?)
     } else if tiff::is_tiff(content) {
         tiff::bands(content)
     } else {
@@ -106,14 +130,20 @@ pub(super) fn bands(content: &[u8]) -> Option<usize> {
     }
 }
 
-fn decode_any(content: &[u8], channels: usize, nodata: Nodata) -> Result<Decoded, String> {
+fn decode_any(
+    content: &[u8],
+    channels: usize,
+    nodata: Nodata,
+    choose: &mut Choose,
+) -> Result<Decoded, String> {
     if npy::is_npy(content) {
-        return npy::read(content, channels, nodata);
+        return npy::read(content, channels, nodata, choose);
     }
-    if tiff::is_tiff(content)
-        && let Some(decoded) = tiff::read(content, channels, nodata)?
-    {
-        return Ok(decoded);
+    if npz::is_npz(content) {
+        return npy::read(&npz::array_of(content)?, channels, nodata, choose);
+    }
+    if tiff::is_tiff(content) {
+        return tiff::read(content, channels, nodata, choose);
     }
     decode_picture(content).and_then(Decoded::of_picture)
 }
@@ -126,14 +156,12 @@ fn decode_picture(content: &[u8]) -> Result<DynamicImage, String> {
         _ if content.is_empty() => return Err("the file is empty".to_owned()),
         None => {
             return Err(
-                "the content is no image: expected jpeg, png, webp, bmp, tiff, gif or npy; \
+                "the content is no image: expected jpeg, png, webp, bmp, tiff, gif, npy or npz; \
                         convert or remove it"
                     .to_owned(),
             );
         }
-        Some(ImageFormat::Jpeg) if !jpeg::is_complete(content) => {
-            return Err("the jpeg ends early: no end-of-image marker; fetch it again".to_owned());
-        }
+        Some(ImageFormat::Jpeg) => return jpeg::decode(content),
         Some(_) => {}
     }
     let mut limits = Limits::default();
@@ -180,6 +208,8 @@ impl Decoded {
             meaning: Meaning::Picture,
             pixels,
             may_miss: false,
+            left_pages: 0,
+            first: [0, 0],
         })
     }
 
@@ -265,8 +295,8 @@ impl Decoded {
         };
         Err(format!(
             "the value at row {}, column {}, channel {} is {}, expected finite numbers; {remedy}",
-            pixel / self.width,
-            pixel % self.width,
+            self.first[0] + pixel / self.width,
+            self.first[1] + pixel % self.width,
             at % self.channels,
             values[at]
         ))

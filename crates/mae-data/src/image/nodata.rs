@@ -179,4 +179,29 @@ mod tests {
         let error = "off".parse::<Nodata>().unwrap_err();
         assert!(error.contains("\"none\""), "{error}");
     }
+
+    #[test]
+    fn gdal_s_tag_is_a_number_of_the_file_s_own_type() {
+        use crate::image::number::Stored;
+        let missing = |tag| Nodata::Auto.missing(Some(tag)).unwrap();
+        assert_eq!(missing("-9999 \0").unwrap().integer(), Some(-9999));
+        assert_eq!(missing(" "), None);
+        assert_eq!(
+            f32::of(missing("-3.4028234663852886e+38").unwrap()),
+            Some(f32::MIN)
+        );
+        assert!(f32::of(missing("nan").unwrap()).unwrap().is_nan());
+        assert!(f64::of(missing("-1.#IND").unwrap()).unwrap().is_nan());
+        assert_eq!(u8::of(missing("255.0").unwrap()), Some(255));
+        assert_eq!(u8::of(missing("-9999").unwrap()), None);
+        assert_eq!(u8::of(missing("0.5").unwrap()), None);
+        assert_eq!(
+            i64::of(missing("9223372036854775807").unwrap()),
+            Some(i64::MAX)
+        );
+        assert_eq!(missing("0 0 0"), missing("0"));
+        let error = Nodata::Auto.missing(Some("0 1")).unwrap_err();
+        assert!(error.contains("data.nodata"), "{error}");
+        assert_eq!(Nodata::None.missing(Some("0")), Ok(None));
+    }
 }

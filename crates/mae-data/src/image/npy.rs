@@ -5,7 +5,9 @@
 use std::io::Read;
 
 use super::number::{Dtype, Number, Strides};
-use super::{Decoded, MAX_CHANNELS, MAX_DECODED, MAX_SIDE, Meaning, Nodata, read_with};
+use super::{
+    Choose, Decoded, MAX_CHANNELS, MAX_DECODED, MAX_SIDE, Meaning, Nodata, read_with, too_large,
+};
 use crate::pixels::{PixelKind, Pixels};
 
 const MAGIC: &[u8] = b"\x93NUMPY";
@@ -23,24 +25,27 @@ pub(super) fn kind_of(reader: &mut impl Read, nodata: Nodata) -> Option<PixelKin
     Some(header.dtype.number.kind(nodata.missing(None).ok()?))
 }
 
-/// The values of an array of `channels` channels.
+/// The values of an array of `channels` channels, of the rows and columns that `choose` wants.
 ///
 /// The array is `[height, width]`, `[height, width, channels]`, or, where that does not fit,
 /// `[channels, height, width]`.
-pub(super) fn read(content: &[u8], channels: usize, nodata: Nodata) -> Result<Decoded, String> {
+pub(super) fn read(
+    content: &[u8],
+    channels: usize,
+    nodata: Nodata,
+    choose: &mut Choose,
+) -> Result<Decoded, String> {
     let mut data = content;
     let header = Header::read(&mut data)?;
     let layout = Layout::of(&header.shape, channels)?;
-    let Layout { height, width, .. } = layout;
     let size = header.dtype.number.size();
+    let [rows, columns] = choose(layout.height, layout.width);
+    let (height, width) = (rows.len(), columns.len());
     let len = height * width * channels;
-    let bytes = len * size;
-    if bytes as u64 > MAX_DECODED {
-        return Err(format!(
-            "{height} x {width} pixels of {channels} channels take more than {} MiB; shrink it",
-            MAX_DECODED >> 20
-        ));
+    if (len * size) as u64 > MAX_DECODED {
+        return Err(too_large(height, width, channels, (len * size) as u64));
     }
+    let bytes = layout.height * layout.width * channels * size;
     let data = data.get(..bytes).ok_or_else(|| {
         format!(
             "the array ends early: {} bytes of {bytes}; fetch it again",
@@ -56,7 +61,8 @@ pub(super) fn read(content: &[u8], channels: usize, nodata: Nodata) -> Result<De
         channels: 1,
     };
     let count = [height, width, channels];
-    let from = layout.strides(&header);
+    let mut from = layout.strides(&header);
+    from.start = rows.start * from.rows + columns.start * from.columns;
     (header.dtype).copy(data, from, count, missing, &mut pixels, to);
     Ok(Decoded {
         height,
@@ -65,6 +71,8 @@ pub(super) fn read(content: &[u8], channels: usize, nodata: Nodata) -> Result<De
         meaning: Meaning::Bands,
         pixels,
         may_miss: missing.is_some(),
+        left_pages: 0,
+        first: [rows.start, columns.start],
     })
 }
 

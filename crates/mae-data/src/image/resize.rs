@@ -44,32 +44,55 @@ impl Image {
     ) -> Result<Image, DataError> {
         check_sides(height, width)?;
         self.check_crop(crop)?;
-        match self.split_missing() {
-            None => Ok(self.convolve(crop, height, width)),
-            Some((values, weights)) => {
-                let values = values.convolve(crop, height, width);
-                let weights = weights.convolve(crop, height, width);
-                Ok(values.over(&weights))
-            }
+        let Pixels::F32(values) = &self.pixels else {
+            return Ok(self.convolve(crop, height, width));
+        };
+        // Only what the kernel reaches counts, so that of a part of a file comes the same as of all of it.
+        let [rows, columns] = crop.reach([height, width], [self.height, self.width]);
+        let is_missing = (values.chunks_exact(self.width * self.channels))
+            .take(rows.end)
+            .skip(rows.start)
+            .flat_map(|row| &row[columns.start * self.channels..columns.end * self.channels])
+            .any(|value| value.is_nan());
+        if !is_missing {
+            return Ok(self.convolve(crop, height, width));
+        }
+        let part = self.part([rows.clone(), columns.clone()]);
+        let crop = crop.within([rows, columns]);
+        let (values, weights) = part.split_missing();
+        let values = values.convolve(crop, height, width);
+        let weights = weights.convolve(crop, height, width);
+        Ok(values.over(&weights))
+    }
+
+    /// The rows and columns of an image of numbers.
+    fn part(&self, [rows, columns]: [Range<usize>; 2]) -> Image {
+        let values = self.pixels.as_f32().unwrap_or_default();
+        let part = (values.chunks_exact(self.width * self.channels))
+            .take(rows.end)
+            .skip(rows.start)
+            .flat_map(|row| &row[columns.start * self.channels..columns.end * self.channels]);
+        Image {
+            height: rows.len(),
+            width: columns.len(),
+            channels: self.channels,
+            pixels: Pixels::F32(part.copied().collect()),
         }
     }
 
-    /// If values are missing: the image with 0 in their places, and 1 where there is a value, 0 where there is none.
-    fn split_missing(&self) -> Option<(Image, Image)> {
-        let values = self.pixels.as_f32()?;
-        if !values.iter().any(|value| value.is_nan()) {
-            return None;
-        }
+    /// The image with 0 in the places of missing values, and 1 where there is a value, 0 where there is none.
+    fn split_missing(&self) -> (Image, Image) {
+        let values = self.pixels.as_f32().unwrap_or_default();
         let with = |pixels: Vec<f32>| Image {
             pixels: Pixels::F32(pixels),
             ..*self
         };
         let known = |value: &f32| f32::from(u8::from(!value.is_nan()));
         let filled = |value: &f32| if value.is_nan() { 0.0 } else { *value };
-        Some((
+        (
             with(values.iter().map(filled).collect()),
             with(values.iter().map(known).collect()),
-        ))
+        )
     }
 
     /// Values over their weights, missing where these are too small.
@@ -94,7 +117,7 @@ impl Image {
         // One call for both would also, in 6.1, read out of bounds when it magnifies and the last
         // pixel falls exactly on one of the image: the kernel of that pixel, by which it sizes
         // the image in between, is a single point.
-        let rows = self.rows_under_kernel(crop, height);
+        let rows = under_kernel(crop.top, crop.height, height, self.height);
         let strip = CropBox {
             top: rows.start as f64,
             height: rows.len() as f64,
@@ -110,15 +133,6 @@ impl Image {
             width: width as f64,
         };
         strip.resample(crop, height, width)
-    }
-
-    /// The rows that the vertical kernel reaches when `crop` becomes `height` pixels high.
-    fn rows_under_kernel(&self, crop: CropBox, height: usize) -> Range<usize> {
-        const SUPPORT: f64 = 2.0;
-        let reach = (SUPPORT * (crop.height / height as f64).max(1.0)).ceil() + 1.0;
-        let start = (crop.top - reach).floor().max(0.0) as usize;
-        let end = (crop.top + crop.height + reach).ceil() as usize;
-        start..end.min(self.height)
     }
 
     /// Resizes a valid `crop` to valid sides, both axes in one call.
@@ -161,6 +175,39 @@ impl Image {
             remedy: "clip the box to the image".to_owned(),
         })
     }
+}
+
+impl CropBox {
+    /// The rows and columns of an image that count when this part of it is resized to `target` pixels.
+    pub(crate) fn reach(&self, target: [usize; 2], source: [usize; 2]) -> [Range<usize>; 2] {
+        [
+            under_kernel(self.top, self.height, target[0], source[0]),
+            under_kernel(self.left, self.width, target[1], source[1]),
+        ]
+    }
+
+    /// The same part, of an image of these rows and columns alone.
+    pub(crate) fn within(self, [rows, columns]: [Range<usize>; 2]) -> CropBox {
+        let (top, left) = (
+            self.top - rows.start as f64,
+            self.left - columns.start as f64,
+        );
+        CropBox {
+            top,
+            left,
+            // Smaller numbers are finer: what rounded to the edge before may now lie over it.
+            height: self.height.min(rows.len() as f64 - top),
+            width: self.width.min(columns.len() as f64 - left),
+        }
+    }
+}
+
+/// The pixels of a `side` that the kernel reaches when the part from `start` on becomes `target` pixels.
+fn under_kernel(start: f64, len: f64, target: usize, side: usize) -> Range<usize> {
+    const SUPPORT: f64 = 2.0;
+    let reach = (SUPPORT * (len / target as f64).max(1.0)).ceil() + 1.0;
+    let end = (start + len + reach).ceil() as usize;
+    (start - reach).floor().max(0.0) as usize..end.min(side)
 }
 
 /// Values that can be resampled, up to four channels at a time.
@@ -229,6 +276,13 @@ impl Resampling {
             pixel_type,
         )
         .expect("an image holds height * width * channels values");
+        // In numbers of the columns alone, as rows are, so that a part of an image gives the same bits.
+        let crop = self.crop;
+        let columns = under_kernel(crop.left, crop.width, self.target.1, self.source.1);
+        let crop = crop.within([0..self.source.0, columns.clone()]);
+        let (first, count) = (columns.start as u32, columns.len() as u32);
+        let source = fir::images::CroppedImage::new(&source, first, 0, count, source_height)
+            .expect("the columns are inside the image");
         let mut result = vec![T::default(); self.target.0 * self.target.1 * channels];
         let mut target = fir::images::Image::from_slice_u8(
             width,
@@ -237,7 +291,6 @@ impl Resampling {
             pixel_type,
         )
         .expect("the result holds height * width * channels values");
-        let crop = self.crop;
         let options = fir::ResizeOptions::new()
             .resize_alg(fir::ResizeAlg::Convolution(fir::FilterType::CatmullRom))
             .crop(crop.left, crop.top, crop.width, crop.height)

@@ -1,20 +1,28 @@
-//! TIFF files of any number of channels.
+//! TIFF files of any number of channels and pages.
+//!
+//! The library decodes the parts of a file; what their values mean, and which pages make an image, is decided here.
+//!
+//! | file | what |
+//! |---|---|
+//! | `plain.rs` | the file as the library is to see it |
+//! | `page.rs` | the values of a page |
+//! | `colour.rs` | from values to colours |
 
-use std::io::{Cursor, Read, Seek};
+mod colour;
+mod page;
+mod plain;
 
-use tiff::ColorType;
-use tiff::decoder::ifd::Value;
-use tiff::decoder::{ChunkType, Decoder, DecodingResult, Limits};
+use std::io::{Read, Seek};
+
+use tiff::decoder::{Decoder, Limits};
 use tiff::tags::Tag;
 
-use super::nodata::Missing;
-use super::number::{Number, Stored};
-use super::{Decoded, MAX_DECODED, MAX_SIDE, Meaning, Nodata};
-use crate::pixels::{PixelKind, Pixels, from_u8, from_u16};
-
-/// TIFF's number for RGB in the tag for what values mean, and for values of no special meaning.
-const RGB: u64 = 2;
-const BLACK_IS_ZERO: u16 = 1;
+use self::colour::Colour;
+use self::page::{Page, Part};
+use self::plain::Plain;
+use super::number::{Dtype, Number, Strides};
+use super::{Choose, Decoded, MAX_CHANNELS, MAX_DECODED, MAX_SIDE, Meaning, Nodata};
+use crate::pixels::{PixelKind, Pixels};
 
 /// Whether a file begins as TIFF files do.
 pub(super) fn is_tiff(content: &[u8]) -> bool {
@@ -35,297 +43,373 @@ pub(super) fn kind_of(reader: impl Read + Seek, nodata: Nodata) -> Option<PixelK
         .unwrap_or_default();
     // Format 1, the default, is for unsigned integers.
     let are_bytes = bits.iter().all(|&bits| bits <= 8) && formats.iter().all(|&format| format == 1);
+    let tag = page::nodata_tag(&mut decoder).ok()?;
     Some(match are_bytes {
-        true => Number::BYTE.kind(missing(&mut decoder, nodata).ok()?),
+        true => Number::BYTE.kind(nodata.missing(tag.as_deref()).ok()?),
         false => PixelKind::F32,
     })
 }
 
-/// What a missing value is written as in a file.
-fn missing(
-    decoder: &mut Decoder<impl Read + Seek>,
-    nodata: Nodata,
-) -> Result<Option<Missing>, String> {
-    let tag = decoder.find_tag(Tag::GdalNodata);
-    let tag = tag.and_then(|tag| tag.map(Value::into_string).transpose());
-    let tag = tag.map_err(|error| error.to_string())?;
-    nodata.missing(tag.as_deref())
+/// How many bands a file has; `None` of pictures and of what cannot be read.
+pub(super) fn bands(content: &[u8]) -> Option<usize> {
+    let mut file = File::open(content).ok()?;
+    let pages = file.pages()?;
+    if pages > 1 && file.page.samples == 1 {
+        return Some(pages);
+    }
+    let (own, meaning) = file.colour().ok()?.channels(file.page.samples);
+    (meaning == Meaning::Bands).then_some(own)
 }
 
-/// Decodes a file of 8 bits or more a value, grey, RGB or of any bands; `None` for the other kinds
-/// (palettes, CMYK, 1 bit), which are left to the library of pictures.
+/// Decodes a file: its first page, or all pages of one kind where these have the channels that are asked for and the
+/// first has not.
 pub(super) fn read(
     content: &[u8],
     channels: usize,
     nodata: Nodata,
-) -> Result<Option<Decoded>, String> {
-    let mut decoder = open(content)?;
-    let samples: usize = (decoder.find_tag_unsigned(Tag::SamplesPerPixel))
-        .map_err(|error| error.to_string())?
-        .unwrap_or(1);
-    let meaning = decoder
-        .find_tag_unsigned::<u64>(Tag::PhotometricInterpretation)
-        .map_err(|error| error.to_string())?;
-    if has_more_than_colours(&mut decoder, samples, meaning) {
-        // The decoder would leave out what is more than colours.
-        let bands = as_bands(content).ok_or("its first directory is damaged")?;
-        return decode(open(&bands)?, samples, channels, nodata);
+    choose: &mut Choose,
+) -> Result<Decoded, String> {
+    let mut file = File::open(content)?;
+    let colour = file.colour()?;
+    let samples = file.page.samples;
+    let (own, meaning) = colour.channels(samples);
+    let more_pages = file.others();
+    let pages = file.pages().unwrap_or(1);
+    let can_be_bands = matches!(colour, Colour::AsStored(_) | Colour::Inverted);
+    if pages > 1 && own != channels && pages * samples == channels && can_be_bands {
+        return file.decode_bands(&colour, pages, nodata, choose);
     }
-    decode(decoder, samples, channels, nodata)
-}
-
-fn has_more_than_colours(
-    decoder: &mut Decoder<Cursor<&[u8]>>,
-    samples: usize,
-    meaning: Option<u64>,
-) -> bool {
-    meaning == Some(RGB)
-        && samples > 3
-        && !matches!(decoder.colortype(), Ok(ColorType::RGBA(_)) if samples == 4)
-}
-
-/// How many bands a file has; `None` of pictures and of what cannot be read.
-pub(super) fn bands(content: &[u8]) -> Option<usize> {
-    let mut decoder = open(content).ok()?;
-    let samples: usize = decoder.find_tag_unsigned(Tag::SamplesPerPixel).ok()??;
-    let meaning = decoder
-        .find_tag_unsigned(Tag::PhotometricInterpretation)
-        .ok()?;
-    let is_bands = matches!(decoder.colortype(), Ok(ColorType::Multiband { .. }))
-        || has_more_than_colours(&mut decoder, samples, meaning);
-    is_bands.then_some(samples)
-}
-
-fn open(content: &[u8]) -> Result<Decoder<Cursor<&[u8]>>, String> {
-    let mut limits = Limits::default();
-    limits.decoding_buffer_size = MAX_DECODED as usize;
-    limits.intermediate_buffer_size = MAX_DECODED as usize;
-    Decoder::new(Cursor::new(content))
-        .map(|decoder| decoder.with_limits(limits))
-        .map_err(|error| error.to_string())
-}
-
-fn decode(
-    mut decoder: Decoder<Cursor<&[u8]>>,
-    samples: usize,
-    channels: usize,
-    nodata: Nodata,
-) -> Result<Option<Decoded>, String> {
-    let missing = missing(&mut decoder, nodata)?;
-    let colour = decoder.colortype().map_err(|error| error.to_string())?;
-    let (own, bits) = match colour {
-        ColorType::Gray(bits) => (1, bits),
-        ColorType::GrayA(bits) => (2, bits),
-        ColorType::RGB(bits) => (3, bits),
-        ColorType::RGBA(bits) => (4, bits),
-        ColorType::Multiband {
-            bit_depth,
-            num_samples,
-        } => (usize::from(num_samples), bit_depth),
-        _ => return Ok(None),
-    };
-    if bits < 8 {
-        return Ok(None);
-    }
-    let meaning = match colour {
-        ColorType::Multiband { .. } => Meaning::Bands,
-        _ => Meaning::Picture,
-    };
     if own != channels && (meaning == Meaning::Bands || !matches!(channels, 1 | 3)) {
         // Said before anything large is decoded.
-        return Err(super::other_channels(samples, channels));
+        let mut reason = super::other_channels(own, channels);
+        if pages > 1 {
+            reason.push_str(&format!(" (its {pages} pages have {})", pages * samples));
+        }
+        return Err(reason);
     }
-    let (width, height) = decoder.dimensions().map_err(|error| error.to_string())?;
-    let values = u64::from(width) * u64::from(height) * own as u64;
-    if width > MAX_SIDE || height > MAX_SIDE || values > MAX_DECODED / 4 {
-        return Err(format!(
-            "{width} x {height} pixels of {own} channels take more than {} MiB; shrink it",
-            MAX_DECODED >> 20
-        ));
-    }
-    let orientation = decoder
-        .find_tag_unsigned::<u16>(Tag::Orientation)
-        .map_err(|error| error.to_string())?
-        .unwrap_or(1);
-    let [height, width] = [height as usize, width as usize];
-    let planes = decoder
-        .image_buffer_layout()
-        .map_err(|error| error.to_string())?
-        .planes;
-    if planes != 1 && planes != own {
-        return Err(format!(
-            "{planes} planes of {own} channels, expected one a channel"
-        ));
-    }
-    let is_tiled = decoder.get_chunk_type() == ChunkType::Tile;
-    let pixels = if planes > 1 && is_tiled {
-        read_planar_tiles(&mut decoder, [height, width, own], missing)?
-    } else {
-        let mut buffer = DecodingResult::U8(Vec::new());
-        decoder
-            .read_image_to_buffer(&mut buffer)
+    let mut decoded = file.decode_page(&colour, nodata, choose)?;
+    decoded.left_pages = more_pages;
+    Ok(decoded)
+}
+
+/// An open file, at its first page.
+struct File<'a> {
+    content: &'a [u8],
+    decoder: Decoder<Plain<'a>>,
+    /// What the values of each page mean, in TIFF's numbers.
+    meanings: Vec<Option<u16>>,
+    page: Page,
+}
+
+impl<'a> File<'a> {
+    fn open(content: &'a [u8]) -> Result<File<'a>, String> {
+        let mut limits = Limits::default();
+        limits.decoding_buffer_size = MAX_DECODED as usize;
+        limits.intermediate_buffer_size = MAX_DECODED as usize;
+        limits.ifd_value_size = 64 << 20;
+        let plain = Plain::new(content);
+        let meanings = plain.meanings();
+        let mut decoder = Decoder::new(plain)
+            .map(|decoder| decoder.with_limits(limits))
             .map_err(|error| error.to_string())?;
-        match planes {
-            1 => into_pixels(buffer, missing),
-            _ => interleave(into_pixels(buffer, missing), own),
-        }
-    };
-    if pixels.len() != height * width * own {
-        return Err(format!(
-            "{} values, expected {height} x {width} pixels of {own} channels; fetch it again",
-            pixels.len()
-        ));
+        let page = Page::of(&mut decoder, meanings.first().copied().flatten())?;
+        Ok(File {
+            content,
+            decoder,
+            meanings,
+            page,
+        })
     }
-    Ok(Some(
-        Decoded {
-            height,
-            width,
-            channels: own,
-            meaning,
-            pixels,
-            may_miss: missing.is_some(),
-        }
-        .oriented(orientation),
-    ))
-}
 
-/// Unsigned integers of 16 bits as shares of the largest, other numbers as they are.
-fn into_pixels(decoded: DecodingResult, missing: Option<Missing>) -> Pixels {
-    fn all<T: Copy + PartialEq + Stored>(
-        values: &[T],
-        missing: Option<Missing>,
-        value: impl Fn(T) -> f32,
-    ) -> Pixels {
-        let missing = missing.and_then(T::of);
-        let value = |&number: &T| match missing == Some(number) {
-            true => f32::NAN,
-            false => value(number),
+    /// What the values of the page that the decoder is at become.
+    fn colour(&mut self) -> Result<Colour, String> {
+        let mut numbers = |tag| {
+            let values = self.decoder.find_tag_unsigned_vec::<u16>(tag);
+            values.map_err(|error| error.to_string())
         };
-        Pixels::F32(values.iter().map(value).collect())
+        let map = numbers(Tag::ColorMap)?;
+        let subsampling = numbers(Tag::ChromaSubsampling)?.unwrap_or_else(|| vec![2, 2]);
+        Colour::of(&self.page, map, &subsampling)
     }
-    match decoded {
-        DecodingResult::U8(values) => match Number::BYTE.kind(missing) {
-            PixelKind::U8 => Pixels::U8(values),
-            PixelKind::F32 => all(&values, missing, from_u8),
-        },
-        DecodingResult::U16(values) => all(&values, missing, from_u16),
-        DecodingResult::U32(values) => all(&values, missing, |value| value as f32),
-        DecodingResult::U64(values) => all(&values, missing, |value| value as f32),
-        DecodingResult::I8(values) => all(&values, missing, f32::from),
-        DecodingResult::I16(values) => all(&values, missing, f32::from),
-        DecodingResult::I32(values) => all(&values, missing, |value| value as f32),
-        DecodingResult::I64(values) => all(&values, missing, |value| value as f32),
-        DecodingResult::F16(values) => all(&values, missing, f32::from),
-        DecodingResult::F32(values) => all(&values, missing, |value| value),
-        DecodingResult::F64(values) => all(&values, missing, |value| value as f32),
-    }
-}
 
-/// Reads tiles of one channel each.
-///
-/// One by one, for the library takes the padding below the last tiles of all planes but the first for pixels.
-fn read_planar_tiles(
-    decoder: &mut Decoder<Cursor<&[u8]>>,
-    [height, width, channels]: [usize; 3],
-    missing: Option<Missing>,
-) -> Result<Pixels, String> {
-    let (tile_width, tile_height) = decoder.chunk_dimensions();
-    let [tile_height, tile_width] = [tile_height, tile_width].map(|side| (side as usize).max(1));
-    let [down, across] = [height.div_ceil(tile_height), width.div_ceil(tile_width)];
-    let mut pixels = None;
-    for index in 0..channels * down * across {
-        let tile = (decoder.read_chunk(index as u32)).map_err(|error| error.to_string())?;
-        let tile = into_pixels(tile, missing);
-        let (row_len, _) = decoder.chunk_data_dimensions(index as u32);
-        let place = Place {
-            channel: index / (down * across),
-            top: index / across % down * tile_height,
-            left: index % across * tile_width,
-            row_len: (row_len as usize).max(1),
-        };
-        let pixels =
-            pixels.get_or_insert_with(|| Pixels::zeros(tile.kind(), height * width * channels));
-        match (pixels, &tile) {
-            (Pixels::U8(all), Pixels::U8(tile)) => place.fill(tile, all, width, channels),
-            (Pixels::F32(all), Pixels::F32(tile)) => place.fill(tile, all, width, channels),
-            _ => return Err("its tiles are of different types".to_owned()),
+    /// How many pages there are beside the first that are no smaller copies, nor masks, of others.
+    fn others(&mut self) -> usize {
+        let others = (1..self.meanings.len())
+            .filter(|&index| {
+                self.decoder.seek_to_image(index).is_err()
+                    || !page::is_auxiliary(&mut self.decoder, self.meanings[index])
+            })
+            .count();
+        let _ = self.decoder.seek_to_image(0);
+        others.max(self.in_one_directory().unwrap_or(1) - 1)
+    }
+
+    /// How many pages there are, the first included, if all are of its kind.
+    fn pages(&mut self) -> Option<usize> {
+        if let Some(pages) = self.in_one_directory() {
+            return Some(pages);
         }
+        let pages = self.indices();
+        let are_alike = pages.iter().all(|&index| {
+            (self.decoder.seek_to_image(index).is_ok())
+                && Page::of(&mut self.decoder, self.meanings[index])
+                    .is_ok_and(|page| page.is_like(&self.page))
+        });
+        self.decoder.seek_to_image(0).ok()?;
+        are_alike.then_some(pages.len())
     }
-    pixels.ok_or_else(|| "it has no tiles".to_owned())
-}
 
-/// Where a tile lies in an image.
-struct Place {
-    channel: usize,
-    top: usize,
-    left: usize,
-    /// Values of a row of the tile.
-    row_len: usize,
-}
-
-impl Place {
-    /// Copies a tile; what lies over the image's edges is left out.
-    fn fill<T: Copy>(&self, tile: &[T], all: &mut [T], width: usize, channels: usize) {
-        let rows = all.chunks_exact_mut(width * channels).skip(self.top);
-        for (row, values) in rows.zip(tile.chunks_exact(self.row_len)) {
-            let pixels = row.chunks_exact_mut(channels).skip(self.left);
-            for (pixel, &value) in pixels.zip(values) {
-                pixel[self.channel] = value;
+    /// The directories of the pages that are no smaller copies, nor masks, of others.
+    fn indices(&mut self) -> Vec<usize> {
+        let mut indices = vec![0];
+        for index in 1..self.meanings.len() {
+            if self.decoder.seek_to_image(index).is_ok()
+                && !page::is_auxiliary(&mut self.decoder, self.meanings[index])
+            {
+                indices.push(index);
             }
         }
+        indices
     }
-}
 
-/// Planes `[channels, height, width]` as pixels `[height, width, channels]`.
-fn interleave(pixels: Pixels, channels: usize) -> Pixels {
-    fn of<T: Copy>(values: &[T], channels: usize) -> Vec<T> {
-        let plane = values.len() / channels;
-        (0..values.len())
-            .map(|at| values[at % channels * plane + at / channels])
-            .collect()
+    /// The number of pages where ImageJ has written several one after the other, and a directory for the first.
+    ///
+    /// Source: <https://imagej.net/ij/docs/guide/146-28.html>, "TIFF"; `images=` in the description.
+    fn in_one_directory(&mut self) -> Option<usize> {
+        if self.meanings.len() != 1 || self.page.compression != 1 || self.page.bits < 8 {
+            return None;
+        }
+        let description = self
+            .decoder
+            .get_tag_ascii_string(Tag::ImageDescription)
+            .ok()?;
+        let description = description.strip_prefix("ImageJ=")?;
+        let images = description
+            .lines()
+            .find_map(|line| line.strip_prefix("images="))?;
+        let images: usize = images.trim().parse().ok()?;
+        let end = (self.first_value()?).checked_add(images.checked_mul(self.page_bytes()?)?)?;
+        (images > 1 && end <= self.content.len()).then_some(images)
     }
-    match pixels {
-        Pixels::U8(values) => Pixels::U8(of(&values, channels)),
-        Pixels::F32(values) => Pixels::F32(of(&values, channels)),
-    }
-}
 
-/// The same file, but its values have no meaning: so the decoder hands over all of them.
-fn as_bands(content: &[u8]) -> Option<Vec<u8>> {
-    const PHOTOMETRIC_INTERPRETATION: u64 = 262;
-    let is_big_endian = content.starts_with(b"MM");
-    let number = |at: usize, len: usize| -> Option<u64> {
-        let bytes = content.get(at..at.checked_add(len)?)?.iter();
-        let push = |number: u64, byte: &u8| number << 8 | u64::from(*byte);
-        Some(match is_big_endian {
-            true => bytes.fold(0, push),
-            false => bytes.rev().fold(0, push),
-        })
-    };
-    // Bytes of an offset, of a directory's length, and of an entry; where an entry has its value.
-    let (at, offset, count, entry, value) = match number(2, 2)? {
-        42 => (4, 4, 2, 12, 8),
-        _ => (8, 8, 8, 20, 12),
-    };
-    let directory = usize::try_from(number(at, offset)?).ok()?;
-    for index in 0..usize::try_from(number(directory, count)?).ok()? {
-        let at = directory
-            .checked_add(count)?
-            .checked_add(index.checked_mul(entry)?)?;
-        if number(at, 2)? == PHOTOMETRIC_INTERPRETATION {
-            let mut bands = content.to_vec();
-            let bytes = match is_big_endian {
-                true => BLACK_IS_ZERO.to_be_bytes(),
-                false => BLACK_IS_ZERO.to_le_bytes(),
-            };
-            bands
-                .get_mut(at + value..at + value + 2)?
-                .copy_from_slice(&bytes);
-            return Some(bands);
+    /// Where the values of a file without tiles begin.
+    fn first_value(&mut self) -> Option<usize> {
+        let offsets = self
+            .decoder
+            .find_tag_unsigned_vec::<usize>(Tag::StripOffsets);
+        offsets.ok()??.first().copied()
+    }
+
+    fn page_bytes(&self) -> Option<usize> {
+        let Page {
+            height,
+            width,
+            samples,
+            ..
+        } = self.page;
+        let values = height.checked_mul(width)?.checked_mul(samples)?;
+        values.checked_mul(self.page.number().ok()?.size())
+    }
+
+    /// Refuses what would take too much memory.
+    fn check_size(&self, channels: usize, [rows, columns]: &Part) -> Result<(), String> {
+        let Page { height, width, .. } = self.page;
+        if height.max(width) > MAX_SIDE as usize {
+            return Err(format!(
+                "it has {height} x {width} pixels, expected at most {MAX_SIDE} on a side; cut it into tiles"
+            ));
+        }
+        if channels > MAX_CHANNELS {
+            return Err(format!(
+                "it has {channels} channels, expected at most {MAX_CHANNELS}; split it"
+            ));
+        }
+        let (height, width) = (rows.len(), columns.len());
+        let bytes = (height * width * channels * self.page.number()?.size()) as u64;
+        match bytes > MAX_DECODED {
+            false => Ok(()),
+            true => Err(super::too_large(height, width, channels, bytes)),
         }
     }
-    None
+
+    /// The rows and columns that are decoded, and how the image lies.
+    fn part(&mut self, choose: &mut Choose) -> Result<(Part, u16), String> {
+        let orientation = self.decoder.find_tag_unsigned::<u16>(Tag::Orientation);
+        let orientation = orientation.map_err(|error| error.to_string())?.unwrap_or(1);
+        let Page { height, width, .. } = self.page;
+        Ok(match orientation {
+            2..=8 => ([0..height, 0..width], orientation),
+            _ => (choose(height, width), 1),
+        })
+    }
+
+    fn decode_page(
+        mut self,
+        colour: &Colour,
+        nodata: Nodata,
+        choose: &mut Choose,
+    ) -> Result<Decoded, String> {
+        let samples = self.page.samples;
+        self.page.check_compression()?;
+        let (part, orientation) = self.part(choose)?;
+        self.check_size(samples, &part)?;
+        page::check_plain(&mut self.decoder, samples)?;
+        let tag = page::nodata_tag(&mut self.decoder)?;
+        let missing = nodata.missing(tag.as_deref())?;
+        let number = self.page.number()?;
+        let len = part[0].len() * part[1].len();
+        // Who says what is missing among YCbCr speaks of RGB, which is all that programs show.
+        let (of_stored, of_colours) = match colour {
+            Colour::YCbCr => (None, missing),
+            _ => (missing, None),
+        };
+        let mut pixels = Pixels::zeros(number.kind(of_stored), len * samples);
+        (self.page).copy(
+            &mut self.decoder,
+            self.content,
+            &part,
+            of_stored,
+            &mut pixels,
+            [0, samples],
+        )?;
+        let mut pixels = colour.apply(pixels, samples)?;
+        if number.kind(of_colours) == PixelKind::F32
+            && let Pixels::U8(bytes) = &pixels
+        {
+            let mut numbers = Pixels::zeros(PixelKind::F32, bytes.len());
+            let all = Strides {
+                start: 0,
+                rows: 0,
+                columns: 1,
+                channels: 1,
+            };
+            let dtype = Dtype {
+                number,
+                is_big_endian: false,
+            };
+            dtype.copy(
+                bytes,
+                all,
+                [1, bytes.len(), 1],
+                of_colours,
+                &mut numbers,
+                all,
+            );
+            pixels = numbers;
+        }
+        let (channels, meaning) = colour.channels(samples);
+        let may_miss = missing.is_some();
+        Ok(decoded(&part, channels, meaning, pixels, may_miss).oriented(orientation))
+    }
+
+    /// All pages as bands of one image.
+    fn decode_bands(
+        mut self,
+        colour: &Colour,
+        pages: usize,
+        nodata: Nodata,
+        choose: &mut Choose,
+    ) -> Result<Decoded, String> {
+        let samples = self.page.samples;
+        let channels = pages * samples;
+        let (part, orientation) = self.part(choose)?;
+        self.check_size(channels, &part)?;
+        let indices = match self.in_one_directory() {
+            Some(_) => vec![0],
+            None => self.indices(),
+        };
+        // Those of all pages decide, before any is read, whether the image is of numbers.
+        let mut tags = Vec::with_capacity(indices.len());
+        for &index in &indices {
+            self.seek(index)?;
+            let page = Page::of(&mut self.decoder, self.meanings[index])?;
+            page.check_compression()?;
+            let tag = page::nodata_tag(&mut self.decoder)?;
+            tags.push((page, nodata.missing(tag.as_deref())?));
+        }
+        let number = self.page.number()?;
+        let kind = match tags
+            .iter()
+            .any(|(_, missing)| number.kind(*missing) == PixelKind::F32)
+        {
+            true => PixelKind::F32,
+            false => PixelKind::U8,
+        };
+        let [rows, columns] = part.clone();
+        let [height, width] = [rows.len(), columns.len()];
+        let mut pixels = Pixels::zeros(kind, height * width * channels);
+        let may_miss = tags.iter().any(|(_, missing)| missing.is_some());
+        if self.in_one_directory().is_some() {
+            let first = self.first_value().ok_or("it has no values; save it anew")?;
+            let bytes = self.page_bytes().ok_or("its pages are too large")?;
+            let dtype = Dtype {
+                number,
+                is_big_endian: self.content.starts_with(b"MM"),
+            };
+            let stride = |start, width: usize, channels| Strides {
+                start,
+                rows: width * channels,
+                columns: channels,
+                channels: 1,
+            };
+            let start = (rows.start * self.page.width + columns.start) * samples;
+            for page in 0..pages {
+                let data = &self.content[first + page * bytes..][..bytes];
+                let from = stride(start, self.page.width, samples);
+                let to = stride(page * samples, width, channels);
+                dtype.copy(
+                    data,
+                    from,
+                    [height, width, samples],
+                    tags[0].1,
+                    &mut pixels,
+                    to,
+                );
+            }
+        } else {
+            for (place, (&index, (page, missing))) in indices.iter().zip(&tags).enumerate() {
+                self.seek(index)?;
+                page::check_plain(&mut self.decoder, samples)?;
+                let place = [place * samples, channels];
+                page.copy(
+                    &mut self.decoder,
+                    self.content,
+                    &part,
+                    *missing,
+                    &mut pixels,
+                    place,
+                )?;
+            }
+        }
+        let pixels = colour.apply(pixels, samples)?;
+        Ok(decoded(&part, channels, Meaning::Bands, pixels, may_miss).oriented(orientation))
+    }
+
+    fn seek(&mut self, index: usize) -> Result<(), String> {
+        (self.decoder.seek_to_image(index)).map_err(|error| error.to_string())
+    }
 }
 
+fn decoded(
+    [rows, columns]: &Part,
+    channels: usize,
+    meaning: Meaning,
+    pixels: Pixels,
+    may_miss: bool,
+) -> Decoded {
+    Decoded {
+        height: rows.len(),
+        width: columns.len(),
+        channels,
+        meaning,
+        pixels,
+        may_miss,
+        left_pages: 0,
+        first: [rows.start, columns.start],
+    }
+}
+
+#[cfg(test)]
+mod files;
 #[cfg(test)]
 mod tests;

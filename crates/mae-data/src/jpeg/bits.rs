@@ -5,6 +5,9 @@ use std::ops::Range;
 /// Bytes of 0 after each segment, so that reading ahead needs no special case.
 const PADDING: usize = 16;
 
+/// Bytes of 0 in a row that are no coefficients: more than 63 codes of the shortest kind.
+const HOLE: usize = 32;
+
 /// The entropy-coded data without its stuffing, cut at the restart markers.
 #[derive(Default)]
 pub(super) struct Segments {
@@ -13,38 +16,54 @@ pub(super) struct Segments {
 }
 
 impl Segments {
-    /// Reads `scan` up to the end-of-image marker; `None` if another marker or no marker ends it.
-    pub(super) fn read(&mut self, scan: &[u8]) -> Option<()> {
+    /// Reads `scan` up to a marker that is no restart marker, or to its end; returns what follows.
+    ///
+    /// The error says that the restart markers are not in their order.
+    pub(super) fn read<'a>(&mut self, scan: &'a [u8]) -> Result<&'a [u8], String> {
         self.bytes.clear();
         self.ranges.clear();
         let mut rest = scan;
         let mut start = 0;
         loop {
-            let marker_at = memchr::memchr(0xff, rest)?;
+            let marker_at = memchr::memchr(0xff, rest).unwrap_or(rest.len());
             let (data, marker) = rest.split_at(marker_at);
             self.bytes.extend_from_slice(data);
-            match *marker.get(1)? {
-                0x00 => {
+            let code = marker.get(1).copied();
+            match code {
+                Some(0x00) => {
                     self.bytes.push(0xff);
                     rest = &marker[2..];
                     continue;
                 }
                 // One of several that may come before a marker.
-                0xff => {
+                Some(0xff) => {
                     rest = &marker[1..];
                     continue;
                 }
-                code => {
-                    self.ranges.push(start..self.bytes.len());
-                    self.bytes.extend([0; PADDING]);
-                    start = self.bytes.len();
-                    match code {
-                        0xd9 => return Some(()),
-                        // Restart markers count from 0 to 7 and begin again.
-                        0xd0..=0xd7 if usize::from(code & 7) == (self.ranges.len() - 1) % 8 => {}
-                        _ => return None,
+                _ => {}
+            }
+            self.ranges.push(start..self.bytes.len());
+            self.bytes.extend([0; PADDING]);
+            start = self.bytes.len();
+            match code {
+                Some(code @ 0xd0..=0xd7) => {
+                    // Restart markers count from 0 to 7 and begin again.
+                    let expected = (self.ranges.len() - 1) % 8;
+                    let found = usize::from(code & 7);
+                    if found != expected {
+                        return Err(format!(
+                            "the jpeg is damaged: expected restart marker {expected}, \
+                             found {found}; fetch it again"
+                        ));
                     }
                     rest = &marker[2..];
+                }
+                _ => {
+                    // Some encoders write a restart marker after the last MCU, too.
+                    if self.ranges.len() > 1 {
+                        self.ranges.pop_if(|last| last.start == last.end);
+                    }
+                    return Ok(if code.is_some() { marker } else { &[] });
                 }
             }
         }
@@ -54,10 +73,24 @@ impl Segments {
         self.ranges.len()
     }
 
+    /// Bytes of a segment and all that follow.
+    pub(super) fn bytes_from(&self, segment: usize) -> usize {
+        self.ranges[segment..].iter().map(Range::len).sum()
+    }
+
     /// Keeps at most `bytes` bytes of memory.
     pub(super) fn shrink(&mut self, bytes: usize) {
         self.bytes.truncate(bytes);
         self.bytes.shrink_to(bytes);
+    }
+
+    /// Whether zeros were written over data: more of them in a row than a block of noise has.
+    ///
+    /// An empty block may be coded as zeros, so this is for scans where it is not.
+    pub(super) fn has_hole(&self) -> bool {
+        self.ranges
+            .iter()
+            .any(|range| memchr::memmem::find(&self.bytes[range.clone()], &[0; HOLE]).is_some())
     }
 
     /// The bits of one segment.
@@ -110,7 +143,27 @@ impl Bits<'_> {
 
     /// Whether more bits were consumed than there are.
     pub(super) fn is_overrun(&self) -> bool {
-        let consumed = 8 * self.position - self.buffered as usize;
-        consumed > 8 * (self.bytes.len() - PADDING)
+        self.consumed() > 8 * self.data().len()
+    }
+
+    /// Whether data is left beyond what was consumed, other than a few bytes that fill up a file.
+    pub(super) fn is_underrun(&self) -> bool {
+        const FILLERS: usize = 16;
+        let left = self.data().get(self.consumed_bytes()..).unwrap_or(&[]);
+        let is_filled = |filler| left.iter().all(|&byte| byte == filler);
+        left.len() > FILLERS || !(is_filled(0) || is_filled(0xff))
+    }
+
+    /// Bytes of which a bit was consumed, at most as many as there are.
+    pub(super) fn consumed_bytes(&self) -> usize {
+        self.consumed().div_ceil(8).min(self.data().len())
+    }
+
+    fn consumed(&self) -> usize {
+        8 * self.position - self.buffered as usize
+    }
+
+    fn data(&self) -> &[u8] {
+        &self.bytes[..self.bytes.len() - PADDING]
     }
 }

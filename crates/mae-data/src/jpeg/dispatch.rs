@@ -1,6 +1,6 @@
 //! The same code for several processors, chosen while running.
 
-use super::header::Header;
+use super::usual::Usual;
 use super::{Decoder, View};
 
 /// [`Decoder::decode`], compiled for the vector instructions that this processor has.
@@ -8,7 +8,7 @@ use super::{Decoder, View};
 /// All arithmetic is in integers, so every processor gives the same result.
 pub(super) fn decode(
     decoder: &mut Decoder,
-    header: &Header,
+    usual: &Usual,
     view: &View,
     channels: usize,
 ) -> Option<Vec<u8>> {
@@ -20,18 +20,18 @@ pub(super) fn decode(
     {
         // SAFETY: the processor has all that the function was compiled for.
         #[allow(unsafe_code)]
-        return unsafe { decode_avx2(decoder, header, view, channels) };
+        return unsafe { decode_avx2(decoder, usual, view, channels) };
     }
-    decoder.decode(header, view, channels)
+    decoder.decode(usual, view, channels)
 }
 
 #[cfg(target_arch = "x86_64")]
 #[target_feature(enable = "avx2,bmi1,bmi2,lzcnt")]
 fn decode_avx2(
     decoder: &mut Decoder,
-    header: &Header,
+    usual: &Usual,
     view: &View,
     channels: usize,
 ) -> Option<Vec<u8>> {
-    decoder.decode(header, view, channels)
+    decoder.decode(usual, view, channels)
 }

@@ -4,7 +4,7 @@
 
 /// Codes of at most this many bits are found by one look into a table.
 const LOOKUP_BITS: u32 = 10;
-/// What the symbol "end of block" adds to the position in a block: more than any run.
+/// What the symbol "end of block" at least adds to the position in a block: more than any run.
 pub(super) const END_OF_BLOCK: usize = 128;
 
 /// A code in one number, so that one load tells all.
@@ -18,7 +18,8 @@ impl Code {
             (Kind::Dc, ..) => 0,
             // 16 zeros: 15 are skipped, and one is written.
             (Kind::Ac, 15, 0) => 15,
-            (Kind::Ac, _, 0) => END_OF_BLOCK as u32,
+            // Progressive scans end several blocks at once.
+            (Kind::Ac, run, 0) => END_OF_BLOCK as u32 + run,
             (Kind::Ac, ..) => run,
         };
         Code((code_len + size) | (code_len << 8) | (size << 16) | (skip << 24))
@@ -31,7 +32,19 @@ impl Code {
         self.0 & 63
     }
 
-    /// Coefficients of 0 before the one of this code.
+    /// Bits of the code alone.
+    #[inline(always)]
+    pub(super) fn code_len(self) -> u32 {
+        (self.0 >> 8) & 63
+    }
+
+    /// Bits of the number after the code.
+    #[inline(always)]
+    pub(super) fn size(self) -> u32 {
+        (self.0 >> 16) & 63
+    }
+
+    /// Coefficients of 0 before the one of this code; from [`END_OF_BLOCK`] on, an end of block.
     #[inline(always)]
     pub(super) fn skip(self) -> usize {
         (self.0 >> 24) as usize
@@ -40,7 +53,7 @@ impl Code {
     /// The number after the code, given the bits from the code on; 0 if none follows.
     #[inline(always)]
     pub(super) fn value(self, bits: u64) -> i32 {
-        let (code_len, size) = ((self.0 >> 8) & 63, (self.0 >> 16) & 63);
+        let (code_len, size) = (self.code_len(), self.size());
         let bits = bits << code_len;
         let magnitude = (bits >> 1 >> (63 - size)) as i32;
         // Numbers that begin with a 0 are negative.
@@ -118,6 +131,12 @@ impl Table {
         }
         self.definition.extend_from_slice(definition);
         Some(())
+    }
+
+    /// Whether a long run of zeros may be of empty blocks.
+    pub(super) fn ends_blocks_by_zeros(&self) -> bool {
+        self.code(0)
+            .is_some_and(|code| code.size() == 0 && code.skip() >= END_OF_BLOCK)
     }
 
     /// The code that `bits` begin with; `None` if there is none.

@@ -1,7 +1,11 @@
-//! A decoder for the usual kind of JPEG that makes the pixels of a crop and no others.
+//! JPEG: a check that all of it is there, libjpeg for all kinds, and a decoder of crops for the usual one.
 //!
+//! libjpeg fills what is missing or damaged with grey, and no decoder known to us counts what it filled.
+//! So [`decode`] first reads every code of every scan, counts the blocks, and hands over only what is whole.
+//!
+//! [`decode_view`] makes the pixels of a crop and no others.
 //! A training image is a small part of a photograph, at another size.
-//! The library's decoder makes every pixel at full size in full colour, and then most of the work
+//! libjpeg makes every pixel at full size in full colour, and then most of the work
 //! is thrown away.
 //! This one
 //!
@@ -14,33 +18,39 @@
 //!
 //! | file | what |
 //! |---|---|
-//! | `complete.rs` | whether a file of any kind of JPEG has an end |
-//! | `header.rs` | the segments before the scan |
+//! | `header.rs`, `standard.rs` | the segments between which the scans are, and the tables of files without any |
+//! | `check.rs`, `progressive.rs` | whether every block is there, of any kind of JPEG |
+//! | `general.rs` | from any kind of JPEG to all its pixels, by libjpeg |
+//! | `usual.rs` | whether a file is of the kind whose crops are decoded here |
 //! | `bits.rs`, `huffman.rs` | from bytes to symbols and numbers |
 //! | `scan.rs`, `idct.rs` | from numbers to planes of pixels |
 //! | `kernel.rs`, `resample.rs` | from planes to the crop at its size |
 //! | `dispatch.rs`, `x86.rs` | for the best instructions of this processor |
 
 mod bits;
-mod complete;
+mod check;
 mod dispatch;
+mod general;
 mod header;
 mod huffman;
 mod idct;
 mod kernel;
+mod progressive;
 mod resample;
 mod scan;
+mod standard;
+mod usual;
 #[cfg(target_arch = "x86_64")]
 mod x86;
 
 use std::cell::RefCell;
 use std::ops::Range;
 
-pub(crate) use self::complete::is_complete;
-use self::header::Header;
+pub(crate) use self::general::decode;
 use self::kernel::{Axis, Kernel};
 use self::resample::Resampler;
 use self::scan::Scanner;
+use self::usual::Usual;
 use crate::image::{CropBox, Image};
 
 /// What is made of an image.
@@ -81,16 +91,17 @@ struct Decoder {
 /// Decodes the view that `choose` wants of an image of a height and a width.
 ///
 /// `None` if this decoder is not for `content`.
-/// Rows below the view are not looked at, but for the markers among them and at their end.
+/// Rows below the view are not looked at, but for the markers among them and at their end, for zeros
+/// that were written over them, and for all that is missing where they are suspiciously short.
 pub(crate) fn decode_view(
     content: &[u8],
     channels: usize,
     choose: impl FnOnce(usize, usize) -> View,
 ) -> Option<Image> {
-    let header = Header::parse(content)?;
-    let view = choose(header.height, header.width);
+    let usual = Usual::parse(content)?;
+    let view = choose(usual.header.height, usual.header.width);
     DECODER.with_borrow_mut(|decoder| {
-        let pixels = dispatch::decode(decoder, &header, &view, channels);
+        let pixels = dispatch::decode(decoder, &usual, &view, channels);
         decoder.scanner.shrink();
         Image::new(view.height, view.width, channels, pixels?).ok()
     })
@@ -105,21 +116,21 @@ impl Decoder {
     }
 
     #[inline(always)]
-    fn decode(&mut self, header: &Header, view: &View, channels: usize) -> Option<Vec<u8>> {
+    fn decode(&mut self, usual: &Usual, view: &View, channels: usize) -> Option<Vec<u8>> {
         let crop = view.crop;
         let down = Axis {
-            side: header.height,
+            side: usual.header.height,
             start: crop.top,
             len: crop.height,
             pixels: view.height,
         };
         let across = Axis {
-            side: header.width,
+            side: usual.header.width,
             start: crop.left,
             len: crop.width,
             pixels: view.width,
         };
-        let subsampling = header.luma_blocks;
+        let subsampling = usual.luma_blocks;
         let down = down.kernels(subsampling[0]);
         let mut across = across.kernels(subsampling[1]);
         if view.hflip {
@@ -127,9 +138,9 @@ impl Decoder {
         }
         let rows = mcus(&down, subsampling[0]);
         let columns = mcus(&across, subsampling[1]);
-        self.scanner.decode(header, rows, columns)?;
+        self.scanner.decode(usual, rows, columns)?;
         let mut pixels = vec![0; view.height * view.width * channels];
-        let planes = &self.scanner.planes[..header.components.len()];
+        let planes = &self.scanner.planes[..usual.header.components.len()];
         self.resampler
             .resample(planes, &across, &down, channels, &mut pixels);
         Some(pixels)

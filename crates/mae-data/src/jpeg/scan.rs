@@ -5,10 +5,11 @@
 use std::ops::Range;
 
 use super::bits::{Bits, Segments};
-use super::header::{BLOCK, Header};
+use super::header::BLOCK;
 use super::huffman::{END_OF_BLOCK, Kind, Table};
 use super::idct;
 use super::resample::CHUNK;
+use super::usual::Usual;
 
 /// Where the coefficients of a block, which come in zigzag order, are in `[vertical, horizontal]`.
 #[rustfmt::skip]
@@ -43,11 +44,43 @@ pub(super) struct Scanner {
 }
 
 /// The tables of one component.
-struct Coding<'a> {
+pub(super) struct Coding<'a> {
     dc: &'a Table,
     ac: &'a Table,
     /// In zigzag order.
-    quantisation: [i16; BLOCK],
+    quantisation: [i32; BLOCK],
+    /// The largest size of a first coefficient that is not damage, before it is dequantised.
+    dc_limit: u32,
+}
+
+impl<'a> Coding<'a> {
+    pub(super) fn new(dc: &'a Table, ac: &'a Table, quantisation: &[u16; BLOCK]) -> Coding<'a> {
+        // The mean of a block of 8-bit values is at most 1024 here; decoded noise drifts far beyond.
+        const LIMIT: u32 = 2 * 1024;
+        let step = u32::from(quantisation[0]).max(1);
+        Coding {
+            dc,
+            ac,
+            quantisation: quantisation.map(i32::from),
+            dc_limit: (LIMIT + step) / step,
+        }
+    }
+
+    /// Reads the difference of the first coefficient to the last one's, both without their lowest `shift`
+    /// bits.
+    #[inline(always)]
+    pub(super) fn read_dc(&self, bits: &mut Bits, prediction: &mut i32, shift: u32) -> Option<()> {
+        bits.refill();
+        let code = self.dc.code(bits.peek())?;
+        *prediction += code.value(bits.peek());
+        bits.consume(code.bits());
+        (prediction.unsigned_abs() << shift <= self.dc_limit + (1 << shift)).then_some(())
+    }
+
+    /// Whether a long run of zeros in a scan cannot be of empty blocks.
+    pub(super) fn has_no_zeros(&self) -> bool {
+        !self.ac.ends_blocks_by_zeros()
+    }
 }
 
 impl Scanner {
@@ -61,37 +94,49 @@ impl Scanner {
 
     /// Decodes the MCUs in `rows` and `columns` to planes; `None` if the data is damaged.
     ///
-    /// What comes after `rows` is not looked at, but for its markers.
+    /// What comes after `rows` is not looked at, but for its markers, for zeros in it, and whole where it
+    /// is suspiciously short.
     #[inline(always)]
     pub(super) fn decode(
         &mut self,
-        header: &Header,
+        usual: &Usual,
         rows: Range<usize>,
         columns: Range<usize>,
     ) -> Option<()> {
-        self.segments.read(header.scan)?;
-        for component in &header.components {
+        // What ends early, and lacks more than its end, is for those who look at all of it.
+        if !self
+            .segments
+            .read(usual.scan)
+            .ok()?
+            .starts_with(&[0xff, 0xd9])
+        {
+            return None;
+        }
+        for component in &usual.header.components {
             let (dc, ac) = (component.dc_table, component.ac_table);
             self.tables[0]
                 .get_mut(dc)?
-                .define((*header.dc_tables.get(dc)?)?)?;
+                .define((*usual.header.dc_tables.get(dc)?)?)?;
             self.tables[1]
                 .get_mut(ac)?
-                .define((*header.ac_tables.get(ac)?)?)?;
+                .define((*usual.header.ac_tables.get(ac)?)?)?;
         }
-        let mut codings = Vec::with_capacity(header.components.len());
-        for component in &header.components {
-            let quantisation = (*header.quantisation.get(component.quantisation)?)?;
-            codings.push(Coding {
-                dc: &self.tables[0][component.dc_table],
-                ac: &self.tables[1][component.ac_table],
-                quantisation: quantisation.map(|value| value as i16),
-            });
+        let mut codings = Vec::with_capacity(usual.header.components.len());
+        for component in &usual.header.components {
+            let quantisation = (*usual.header.quantisation.get(component.quantisation)?)?;
+            codings.push(Coding::new(
+                &self.tables[0][component.dc_table],
+                &self.tables[1][component.ac_table],
+                &quantisation,
+            ));
+        }
+        if codings.iter().any(Coding::has_no_zeros) && self.segments.has_hole() {
+            return None;
         }
         for (plane, [down, across]) in
             self.planes
                 .iter_mut()
-                .zip([header.luma_blocks, [1, 1], [1, 1]])
+                .zip([usual.luma_blocks, [1, 1], [1, 1]])
         {
             let height = rows.len() * down * 8;
             // Columns a power of two apart would compete for the same lines of the cache.
@@ -103,30 +148,46 @@ impl Scanner {
             plane.values.resize(len, 0);
         }
 
-        let [mcu_height, mcu_width] = header.luma_blocks.map(|blocks| 8 * blocks);
-        let mcus_across = header.width.div_ceil(mcu_width);
-        let mcus = header.height.div_ceil(mcu_height) * mcus_across;
-        let interval = header.restart_interval.unwrap_or(mcus);
+        let [mcu_height, mcu_width] = usual.luma_blocks.map(|blocks| 8 * blocks);
+        let mcus_across = usual.header.width.div_ceil(mcu_width);
+        let mcus = usual.header.height.div_ceil(mcu_height) * mcus_across;
+        let interval = usual.header.restart_interval.unwrap_or(mcus);
         if self.segments.len() != mcus.div_ceil(interval) {
             return None;
         }
         let needed = rows.start * mcus_across..rows.end * mcus_across;
-        for segment in needed.start / interval..needed.end.div_ceil(interval) {
+        let first = needed.start / interval;
+        let mut end = needed.end;
+        let mut segment = first;
+        while segment * interval < end {
             let mut bits = self.segments.bits(segment)?;
             let mut predictions = [0; 3];
-            for mcu in segment * interval..((segment + 1) * interval).min(needed.end) {
+            let mut mcu = segment * interval;
+            while mcu < ((segment + 1) * interval).min(end) {
                 let (row, column) = (mcu / mcus_across, mcu % mcus_across);
                 if rows.contains(&row) && columns.contains(&column) {
                     let place = [row - rows.start, column - columns.start];
                     let planes = &mut self.planes;
-                    decode_mcu(header, &codings, &mut bits, &mut predictions, place, planes)?;
+                    decode_mcu(usual, &codings, &mut bits, &mut predictions, place, planes)?;
                 } else {
-                    skip_mcu(header, &codings, &mut bits, &mut predictions)?;
+                    skip_mcu(usual, &codings, &mut bits, &mut predictions)?;
+                }
+                mcu += 1;
+                if mcu == needed.end && mcu < mcus {
+                    let all = self.segments.bytes_from(first);
+                    let rest = self.segments.bytes_from(segment) - bits.consumed_bytes();
+                    let read = all - rest;
+                    // Half as much for an MCU as so far: the file may have been cut, so see whether all is there.
+                    if 2 * rest * (mcu - first * interval) < read * (mcus - mcu) {
+                        end = mcus;
+                    }
                 }
             }
-            if bits.is_overrun() {
+            let is_whole = mcu == ((segment + 1) * interval).min(mcus);
+            if bits.is_overrun() || is_whole && bits.is_underrun() {
                 return None;
             }
+            segment += 1;
         }
         Some(())
     }
@@ -145,14 +206,14 @@ impl Scanner {
 /// Decodes the blocks of one MCU to their `place`, a row and a column of MCUs, in the planes.
 #[inline(always)]
 fn decode_mcu(
-    header: &Header,
+    usual: &Usual,
     codings: &[Coding],
     bits: &mut Bits,
     predictions: &mut [i32; 3],
     place: [usize; 2],
     planes: &mut [Plane; 3],
 ) -> Option<()> {
-    let blocks = [header.luma_blocks, [1, 1], [1, 1]];
+    let blocks = [usual.luma_blocks, [1, 1], [1, 1]];
     for (((coding, prediction), [down, across]), plane) in
         codings.iter().zip(predictions).zip(blocks).zip(planes)
     {
@@ -174,12 +235,12 @@ fn decode_mcu(
 
 #[inline(always)]
 fn skip_mcu(
-    header: &Header,
+    usual: &Usual,
     codings: &[Coding],
     bits: &mut Bits,
     predictions: &mut [i32; 3],
 ) -> Option<()> {
-    let blocks = [header.luma_blocks, [1, 1], [1, 1]];
+    let blocks = [usual.luma_blocks, [1, 1], [1, 1]];
     for ((coding, prediction), [down, across]) in codings.iter().zip(predictions).zip(blocks) {
         for _ in 0..down * across {
             skip_block(coding, bits, prediction)?;
@@ -196,8 +257,10 @@ fn decode_block(
     prediction: &mut i32,
     coefficients: &mut [i16; BLOCK],
 ) -> Option<bool> {
-    read_dc(coding, bits, prediction)?;
-    coefficients[0] = (*prediction as i16).wrapping_mul(coding.quantisation[0]);
+    coding.read_dc(bits, prediction, 0)?;
+    let first = *prediction * coding.quantisation[0];
+    coefficients[0] = first.clamp(i16::MIN.into(), i16::MAX.into()) as i16;
+    let mut overflow = 0;
     let mut position = 1;
     while position < BLOCK {
         bits.refill();
@@ -206,11 +269,12 @@ fn decode_block(
             position += code.skip();
             if position >= BLOCK {
                 bits.consume(code.bits());
-                return (position > END_OF_BLOCK).then_some(position == END_OF_BLOCK + 1);
+                let is_end = position > END_OF_BLOCK && overflow == 0;
+                return is_end.then_some(position == END_OF_BLOCK + 1);
             }
-            let value = code.value(bits.peek()) as i16;
-            coefficients[usize::from(NATURAL[position]) % BLOCK] =
-                value.wrapping_mul(coding.quantisation[position]);
+            let value = code.value(bits.peek()) * coding.quantisation[position];
+            overflow |= value ^ i32::from(value as i16);
+            coefficients[usize::from(NATURAL[position]) % BLOCK] = value as i16;
             bits.consume(code.bits());
             position += 1;
             if position == BLOCK {
@@ -218,13 +282,13 @@ fn decode_block(
             }
         }
     }
-    Some(false)
+    (overflow == 0).then_some(false)
 }
 
 /// Reads past a block; only the prediction of the next one remains of it.
 #[inline(always)]
-fn skip_block(coding: &Coding, bits: &mut Bits, prediction: &mut i32) -> Option<()> {
-    read_dc(coding, bits, prediction)?;
+pub(super) fn skip_block(coding: &Coding, bits: &mut Bits, prediction: &mut i32) -> Option<()> {
+    coding.read_dc(bits, prediction, 0)?;
     let mut position = 1;
     while position < BLOCK {
         bits.refill();
@@ -238,13 +302,4 @@ fn skip_block(coding: &Coding, bits: &mut Bits, prediction: &mut i32) -> Option<
         }
     }
     (position == BLOCK || position > END_OF_BLOCK).then_some(())
-}
-
-#[inline(always)]
-fn read_dc(coding: &Coding, bits: &mut Bits, prediction: &mut i32) -> Option<()> {
-    bits.refill();
-    let code = coding.dc.code(bits.peek())?;
-    *prediction = prediction.wrapping_add(code.value(bits.peek()));
-    bits.consume(code.bits());
-    Some(())
 }

@@ -5,7 +5,11 @@ use image::codecs::jpeg::JpegEncoder;
 use image::{GrayImage, ImageEncoder, RgbImage};
 use proptest::prelude::*;
 
+use super::header::Header;
 use super::*;
+
+mod arrangements;
+mod damage;
 
 fn fixtures() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures/crops")
@@ -102,10 +106,10 @@ fn luma_is_that_of_the_colours() {
 fn every_processor_gives_the_same() {
     let mut decoder = Decoder::new();
     for golden in goldens(&fixtures()) {
-        let header = Header::parse(&golden.content).unwrap();
-        let portable = decoder.decode(&header, &golden.view, 3);
+        let usual = Usual::parse(&golden.content).unwrap();
+        let portable = decoder.decode(&usual, &golden.view, 3);
         assert_eq!(
-            dispatch::decode(&mut decoder, &header, &golden.view, 3),
+            dispatch::decode(&mut decoder, &usual, &golden.view, 3),
             portable
         );
     }

@@ -30,8 +30,17 @@ impl Begun {
         let file = file.unwrap_or_default();
         // The first process alone needs the folder.
         let text = world.from_first(|| match resume && file.exists() {
-            true => std::fs::read_to_string(&file)
-                .with_context(|| format!("reading {}", file.display())),
+            true => {
+                let text = std::fs::read_to_string(&file)
+                    .with_context(|| format!("reading {}", file.display()))?;
+                // Nothing would be filled up with the settings of a new one.
+                ensure!(
+                    !text.trim().is_empty(),
+                    "{} is empty, so nobody knows what to go on with: copy it again, or begin anew with another --out",
+                    file.display()
+                );
+                Ok(text)
+            }
             false => Ok(String::new()),
         })?;
         Ok(Self {

@@ -6,6 +6,7 @@ use std::time::{SystemTime, UNIX_EPOCH};
 
 use anyhow::Result;
 use clap::Args;
+use mae_data::LeftOut;
 use mae_train::config::RunConfig;
 use mae_train::distributed::World;
 use mae_train::doctor::{Diagnosis, Finding, Plan, RunTime, Severity, Speed, examine};
@@ -74,6 +75,9 @@ fn describe(found: &Diagnosis, now: u64) -> String {
     let mut report = Report::default();
     if let Some(plan) = &found.plan {
         describe_plan(&mut report, plan, found);
+    }
+    for line in LeftOut::lines(&found.left_out) {
+        report.row("beside", &line);
     }
     describe_memory(&mut report, found);
     if let Some(speed) = &found.speed {

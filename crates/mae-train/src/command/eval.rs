@@ -6,9 +6,8 @@ mod settings;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::rc::Rc;
-use std::sync::Arc;
 
-use anyhow::{Context, Result, bail, ensure};
+use anyhow::{Context, Result, bail};
 use clap::{Args, ValueEnum};
 use mae_model::checkpoint::read_config;
 use mae_train::checkpoint;
@@ -19,7 +18,6 @@ use mae_train::eval::config::EvalConfig;
 use mae_train::eval::features::FeatureCache;
 use mae_train::eval::{Evaluation, Protocol, SETTINGS, Start, evaluate};
 use mae_train::interrupt::Interrupt;
-use mae_train::progress::Progress;
 use mae_train::recipes;
 
 use super::begun::Begun;

@@ -11,7 +11,7 @@ use mae_data::{
     DataError, Dataset, Nodata, PackConfig, PackEncoding, PackProgress, PackSummary, PackedDataset,
     Split, pack,
 };
-use mae_train::data::open_path;
+use mae_train::data::{open_path, tell_left_out};
 use mae_train::distributed::World;
 use mae_train::interrupt::Interrupt;
 use mae_train::progress::Progress;
@@ -77,6 +77,7 @@ impl PackArgs {
             dataset.len(),
             self.data.display()
         );
+        tell_left_out(&[dataset.as_ref()], &progress);
         match self.pack(dataset.as_ref(), &interrupt, &progress)? {
             Some(summary) => {
                 self.tell(&summary);

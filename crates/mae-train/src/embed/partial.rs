@@ -162,7 +162,8 @@ impl Partial {
             self.file.seek(SeekFrom::Start(0))?;
             self.file.write_all(&header)?;
             self.file.sync_all()?;
-            std::fs::rename(&self.path, &self.out)
+            std::fs::rename(&self.path, &self.out)?;
+            mae_report::sync_folder(&self.out)
         };
         complete().with_context(|| self.writing())?;
         delete(&self.journal_path)

@@ -18,6 +18,7 @@ use tch::Device;
 use super::Embedding;
 use super::format::{Format, Layout};
 use super::partial::{Identity, Partial};
+use crate::data::tell_left_out;
 use crate::eval::features::{BATCH, digest_of, hex};
 
 /// What [`embed`] wrote.
@@ -52,6 +53,7 @@ pub fn embed(
     out: &Path,
 ) -> Result<Option<Summary>> {
     let format = Format::of(out)?;
+    tell_left_out(&[dataset.as_ref()], &embedding.progress);
     let csv = out.with_extension("csv");
     let identity = embedding.identity(dataset.as_ref())?;
     let metadata = embedding.metadata(dataset.as_ref(), &identity);

@@ -402,14 +402,14 @@ impl FinetuneSection {
 }
 
 impl EvalRunSection {
-    /// What the training loop needs of it: a checkpoint each epoch, the last one kept.
+    /// What the training loop needs of it: a checkpoint each epoch, the last two kept, for one may be damaged.
     pub fn for_loop(&self) -> RunSection {
         RunSection {
             kernels: self.kernels,
             log_every: self.log_every,
             checkpoint_every: 1,
             checkpoint_minutes: self.checkpoint_minutes,
-            keep_checkpoints: 1,
+            keep_checkpoints: 2,
             ..RunSection::default()
         }
     }

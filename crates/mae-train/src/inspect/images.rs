@@ -4,7 +4,9 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 use anyhow::Result;
-use mae_data::{Content, Dataset, Image, Nodata, PackedDataset, PixelKind, Survey, survey};
+use mae_data::{
+    Content, Dataset, Image, LeftOut, Nodata, PackedDataset, PixelKind, Survey, survey,
+};
 use mae_model::Normalization;
 use serde::Serialize;
 
@@ -66,6 +68,8 @@ pub struct Images {
     pub std: Vec<f64>,
     /// Share of each channel's values that are missing, as `data.nodata` says.
     pub missing: Vec<f64>,
+    /// What lies beside them and is none of them.
+    pub left_out: Vec<LeftOut>,
     /// What to know before training, in words.
     pub warnings: Vec<String>,
 }
@@ -161,6 +165,7 @@ impl Images {
             mean: found.mean.clone(),
             std: found.std.clone(),
             missing: found.missing.clone(),
+            left_out: dataset.left_out().to_vec(),
             warnings: Vec::new(),
         };
         images.warnings = images.warn(dataset, found);
@@ -344,6 +349,9 @@ impl Images {
             format!("{}: {}", broken.name, broken.reason)
         });
         self.describe_groups(&mut lines);
+        for line in LeftOut::lines(&self.left_out) {
+            lines.fact("beside", line);
+        }
         for warning in &self.warnings {
             lines.fact("note", warning);
         }
@@ -482,6 +490,56 @@ mod tests {
         );
         assert_eq!(found.distinct, 3);
         assert_eq!(Sizes::of(&BTreeMap::new()), None);
+    }
+
+    /// Scenes beside which other files lie.
+    struct Beside(mae_data::SyntheticDataset, Vec<LeftOut>);
+
+    impl Dataset for Beside {
+        fn len(&self) -> usize {
+            self.0.len()
+        }
+
+        fn channels(&self) -> usize {
+            self.0.channels()
+        }
+
+        fn image(&self, index: usize) -> Result<Image, mae_data::DataError> {
+            self.0.image(index)
+        }
+
+        fn name(&self, index: usize) -> String {
+            self.0.name(index)
+        }
+
+        fn left_out(&self) -> &[LeftOut] {
+            &self.1
+        }
+    }
+
+    #[test]
+    fn what_lies_beside_the_images_is_told_in_words_and_in_json() {
+        let kind = |number: usize| LeftOut {
+            count: number,
+            what: format!(".{number} files"),
+            example: format!("a.{number}"),
+            reason: "not read".into(),
+        };
+        let scenes = mae_data::SyntheticDataset::new(3, 8, 8, 3, 0).unwrap();
+        let beside = Beside(scenes, (1..=10).map(kind).collect());
+        let found = survey(&beside, None, 0, || {}).unwrap();
+        let images = Images::of("scenes".as_ref(), &beside, &found);
+        let text = images.text();
+        for line in [
+            "beside        left out 1 .1 files, the first a.1: not read\n",
+            "beside        left out 8 .8 files, the first a.8: not read\n",
+            "beside        and 2 more kinds, of 19\n",
+        ] {
+            assert!(text.contains(line), "{line} in {text}");
+        }
+        let json = serde_json::to_value(&images).unwrap();
+        assert_eq!(json["left_out"].as_array().unwrap().len(), 10);
+        assert_eq!(json["left_out"][1]["what"], ".2 files");
     }
 
     #[test]

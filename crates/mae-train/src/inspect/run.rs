@@ -4,13 +4,14 @@ use std::fs::File;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result};
+use mae_model::checkpoint::verify;
 use mae_report::{Record, read_metrics};
 use serde::Serialize;
 use toml::{Table, Value};
 
 use super::lines::{Lines, count, duration, size};
 use super::weights::Weights;
-use crate::checkpoint::{find_model, list};
+use crate::checkpoint::{MODEL, STATE, list};
 use crate::eval::SETTINGS;
 use crate::run_dir::RunDir;
 
@@ -33,7 +34,7 @@ pub struct Run {
     pub checkpoints: Vec<Checkpoint>,
     /// The command that goes on with it, if anything is left to do.
     pub resume: Option<String>,
-    /// The weights of the latest checkpoint.
+    /// The weights of the latest checkpoint that is whole.
     pub weights: Option<Weights>,
 }
 
@@ -92,6 +93,10 @@ pub struct Checkpoint {
     pub model_bytes: u64,
     /// Size of the file that resuming needs besides.
     pub state_bytes: u64,
+    /// Whether both files have checksums, which were compared.
+    pub has_checksums: bool,
+    /// What is wrong with them.
+    pub damage: Option<String>,
 }
 
 impl Run {
@@ -113,11 +118,14 @@ impl Run {
         let checkpoints: Vec<Checkpoint> = list(&RunDir::checkpoints_of(folder))?
             .into_iter()
             .map(|(step, folder)| Checkpoint::at(step, folder))
+            // The run may delete it meanwhile.
+            .filter(|checkpoint| checkpoint.folder.exists())
             .collect();
-        let weights = match checkpoints.is_empty() {
-            true => None,
-            false => Some(Weights::read(&find_model(folder)?)?),
-        };
+        let whole = (checkpoints.iter()).rfind(|checkpoint| checkpoint.damage.is_none());
+        let weights = whole
+            .map(|whole| Weights::read(&whole.folder.join(MODEL)))
+            .transpose()?;
+        let is_damaged = checkpoints.last().is_some_and(|last| last.damage.is_some());
         let command = match () {
             _ if config.contains_key("mask") => "pretrain",
             _ if config.contains_key("relaxation") => "tokenizer",
@@ -131,7 +139,7 @@ impl Run {
         let done = history.as_ref().map_or(0, |history| history.epochs);
         let is_finished = epochs.is_some_and(|epochs| done >= epochs as u64);
         Ok(Self {
-            resume: (!is_finished).then(|| resume(command, folder)),
+            resume: (!is_finished || is_damaged).then(|| resume(command, folder)),
             folder: folder.into(),
             command,
             config,
@@ -164,12 +172,17 @@ impl Run {
         }
         lines.fact("checkpoints", count(self.checkpoints.len(), "checkpoint"));
         lines.items(&self.checkpoints, 20, |checkpoint| {
-            format!(
+            let files = format!(
                 "{}: model {}, state {}",
                 checkpoint.folder.display(),
                 size(checkpoint.model_bytes),
                 size(checkpoint.state_bytes)
-            )
+            );
+            match (&checkpoint.damage, checkpoint.has_checksums) {
+                (Some(damage), _) => format!("{files}; DAMAGED: {damage}"),
+                (None, true) => format!("{files}; as written"),
+                (None, false) => format!("{files}; without checksums"),
+            }
         });
         if let Some(resume) = &self.resume {
             lines.fact("go on with", resume);
@@ -362,9 +375,15 @@ impl History {
 impl Checkpoint {
     fn at(step: u64, folder: PathBuf) -> Self {
         let bytes = |name: &str| std::fs::metadata(folder.join(name)).map_or(0, |file| file.len());
+        let found: mae_model::Result<Vec<bool>> = [MODEL, STATE]
+            .into_iter()
+            .map(|name| verify(&folder.join(name)))
+            .collect();
         Self {
-            model_bytes: bytes("model.safetensors"),
-            state_bytes: bytes("state.safetensors"),
+            model_bytes: bytes(MODEL),
+            state_bytes: bytes(STATE),
+            has_checksums: (found.as_ref()).is_ok_and(|found| found.iter().all(|&has| has)),
+            damage: found.err().map(|error| error.to_string()),
             step,
             folder,
         }

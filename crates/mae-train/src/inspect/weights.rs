@@ -8,7 +8,9 @@ use std::path::{Path, PathBuf};
 use anyhow::{Context, Result, ensure};
 use mae_model::checkpoint::read_tensors;
 use mae_model::classifier::{ClassifierConfig, Pooling};
-use mae_model::{FileKind, LossRegion, MaeConfig, Normalization, Target, TokenizerConfig, guess};
+use mae_model::{
+    CHECKSUMS, FileKind, LossRegion, MaeConfig, Normalization, Target, TokenizerConfig, guess,
+};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 use tch::Tensor;
@@ -27,6 +29,8 @@ pub struct Weights {
     pub model: Model,
     /// What the model normalises pixels with; none of a foreign file.
     pub normalization: Option<Normalization>,
+    /// Whether it has checksums, with which its content was compared.
+    pub has_checksums: bool,
     /// What else the file says of itself.
     pub metadata: BTreeMap<String, String>,
     /// Numbers in its tensors.
@@ -139,8 +143,12 @@ impl Weights {
         ];
         let mut weights = Self {
             normalization,
+            has_checksums: metadata.contains_key(CHECKSUMS),
             metadata: (metadata.into_iter())
-                .filter(|(key, _)| kind == FileKind::Foreign || !known.contains(&key.as_str()))
+                .filter(|(key, _)| {
+                    key != CHECKSUMS
+                        && (kind == FileKind::Foreign || !known.contains(&key.as_str()))
+                })
                 .collect(),
             tensors: group(&tensors),
             ..Self::foreign(file, bytes, String::new())
@@ -158,6 +166,7 @@ impl Weights {
             bytes,
             model: Model::Foreign(seems),
             normalization: None,
+            has_checksums: false,
             metadata: BTreeMap::new(),
             parameters: Parameters::default(),
             dtypes: BTreeMap::new(),
@@ -246,7 +255,13 @@ impl Weights {
             ),
         );
         match self.not_finite.len() {
-            0 => lines.fact("damage", "none: every value is finite"),
+            0 => lines.fact(
+                "damage",
+                match self.has_checksums {
+                    true => "none: every value is as it was written, and finite",
+                    false => "none: every value is finite; there are no checksums",
+                },
+            ),
             tensors => lines.fact(
                 "damage",
                 format!(

@@ -82,10 +82,10 @@ fn the_plan_is_what_the_run_does() {
             .sum()
     };
     let checkpoint = on_disk(checkpoints(&run).last().unwrap()) as f64;
-    // The names of the tensors are in it, too.
+    // The names of the tensors are in it, too, twice: with their places and with their checksums.
     let predicted = number(&found, "/disk/checkpoint");
     assert!(
-        (0.0..25_000.0).contains(&(checkpoint - predicted)),
+        (0.0..40_000.0).contains(&(checkpoint - predicted)),
         "{predicted} predicted, {checkpoint} written"
     );
     assert_eq!(number(&found, "/disk/checkpoints"), 2.0);

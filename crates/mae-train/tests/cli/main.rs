@@ -2,6 +2,7 @@
 
 mod channels;
 mod convert;
+mod damage;
 mod distributed;
 mod doctor;
 mod elsewhere;
@@ -13,6 +14,7 @@ mod pack;
 mod pretrain;
 mod program;
 mod reconstruct;
+mod same_images;
 mod shell;
 mod tokenizer;
 mod variants;

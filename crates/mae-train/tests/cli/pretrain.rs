@@ -247,7 +247,8 @@ fn mistakes_are_explained() {
         command,
         &[
             "model.safetensors: not a complete safetensors file",
-            "delete that folder",
+            "no checkpoint of the run is whole",
+            "to begin the run anew",
         ],
     );
 }

@@ -122,7 +122,7 @@ fn what_is_no_image_is_explained() {
         1,
         "1 to 65536 pixels on a side",
     );
-    check(&array("|u1", "(65536, 65536)"), 1, "512 MiB");
+    check(&array("|u1", "(65536, 65536)"), 1, "1024 MiB");
     let huge = format!("({}, 65536, 65536)", usize::MAX);
     check(&array("|u1", &huge), 1, "expected [height, width]");
     check(
