@@ -321,6 +321,10 @@ impl Dataset for TarDataset {
                 hasher.write(&word.to_le_bytes());
             }
         }
+        for class in &self.classes {
+            hasher.write(class.as_bytes());
+            hasher.write(&[0]);
+        }
         for (index, image) in self.images.iter().enumerate() {
             hasher.write(image.name.as_bytes());
             hasher.write(&[0]);

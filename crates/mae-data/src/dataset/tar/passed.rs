@@ -192,6 +192,6 @@ mod tests {
             });
         }
         let words = &passed.left_out()[0].what;
-        assert!(words.ends_with(".7.png: 1, and 3 more endings)"), "{words}");
+        assert!(words.ends_with(".6.png: 1, and 3 more endings)"), "{words}");
     }
 }

@@ -135,8 +135,8 @@ fn labels_come_from_json_too() {
         ("2.png", png(2)),
     ]);
     let dataset = world.open("a.tar").unwrap();
-    assert_eq!(dataset.classes(), ["0", "1", "2"]);
-    assert_eq!([dataset.label(0), dataset.label(1)], [Some(2), Some(0)]);
+    assert_eq!(dataset.classes(), ["0", "2"]);
+    assert_eq!([dataset.label(0), dataset.label(1)], [Some(1), Some(0)]);
 }
 
 #[test]
@@ -158,9 +158,14 @@ fn images_without_labels_are_a_data_set_without_classes() {
 }
 
 #[test]
-fn wrong_labels_name_the_shard_and_the_file() {
-    let check = |files: &[(&str, Vec<u8>)], expected: &str| {
-        let message = World::of(files).refusal();
+fn wrong_labels_stop_only_what_needs_them() {
+    let check = |files: &[(&str, Vec<u8>)], labels: &[Option<u32>], expected: &str| {
+        let dataset = World::of(files).open("a.tar").unwrap();
+        let found: Vec<_> = (0..dataset.len())
+            .map(|index| dataset.label(index))
+            .collect();
+        assert_eq!(found, labels);
+        let message = dataset.check_labels().unwrap_err().to_string();
         assert!(message.contains("a.tar: expected"), "{message}");
         assert!(message.contains(expected), "{message}");
     };
@@ -171,28 +176,28 @@ fn wrong_labels_name_the_shard_and_the_file() {
             ("2.png", png(2)),
             ("3.png", png(3)),
         ],
-        "a label for every image, or for none, found 2 of 3 images without one, the first 2.png; \
-         give every image a .cls",
+        &[Some(0), None, None],
+        "a label for every image, found 2 of 3 images without one, the first 2.png; give every image a .cls",
     );
     check(
-        &[("1.png", png(1)), ("1.cls", text("cat"))],
-        "in 1.cls, found \"cat\"",
-    );
-    check(
-        &[("1.png", png(1)), ("1.cls", text("-1"))],
-        "0 to 999999, in 1.cls, found \"-1\"",
-    );
-    check(
-        &[("1.png", png(1)), ("1.cls", text("1000000"))],
-        "found \"1000000\"",
+        &[
+            ("1.png", png(1)),
+            ("1.cls", text("-1")),
+            ("2.png", png(2)),
+            ("2.cls", text("7.0")),
+        ],
+        &[None, Some(0)],
+        "a class number or name in 1.cls, found \"-1\", which stands for no label; 1 of 2 images have no label",
     );
     check(
         &[("1.png", png(1)), ("1.json", text("{"))],
-        "expected JSON in 1.json, found EOF",
+        &[None],
+        "a class number or name in 1.json, found no JSON: EOF",
     );
     check(
         &[("1.png", png(1)), ("1.json", text("{\"label\": [1]}"))],
-        "as label or cls in 1.json, found another value",
+        &[None],
+        "in 1.json, found a list",
     );
     check(
         &[
@@ -201,8 +206,169 @@ fn wrong_labels_name_the_shard_and_the_file() {
             ("2.png", png(2)),
             ("2.json", text("{\"cls\": \"cat\"}")),
         ],
-        "class numbers or class names, found both, the first 2.png",
+        &[Some(0), Some(1)],
+        "class numbers or class names, found both, \"0\" and, the first of the other kind, \"cat\" of 2.png",
     );
+    // A good label in one file makes up for a bad one in the other.
+    let world = World::of(&[
+        ("1.png", png(1)),
+        ("1.cls", text("")),
+        ("1.json", text("{\"label\": \"cat\"}")),
+    ]);
+    let dataset = world.open("a.tar").unwrap();
+    assert_eq!(
+        (dataset.classes(), dataset.label(0)),
+        (&["cat".to_owned()][..], Some(0))
+    );
+    dataset.check_labels().unwrap();
+}
+
+#[test]
+fn class_numbers_with_gaps_are_as_many_as_occur() {
+    let world = World::of(&[
+        ("1.png", png(1)),
+        ("1.cls", text("30000")),
+        ("2.png", png(2)),
+        ("2.cls", text("7")),
+        ("3.png", png(3)),
+        ("3.cls", text("10735900")),
+    ]);
+    let dataset = world.open("a.tar").unwrap();
+    assert_eq!(dataset.classes(), ["7", "30000", "10735900"]);
+    let labels = [0, 1, 2].map(|index| dataset.label(index));
+    assert_eq!(labels, [Some(1), Some(0), Some(2)]);
+    dataset.check_labels().unwrap();
+}
+
+#[test]
+fn archives_after_each_other_are_one_shard() {
+    let first = archive(&[("1.png", png(1)), ("1.cls", text("0"))]);
+    let second = archive(&[("1.png", png(2)), ("1.cls", text("5")), ("3.png", png(3))]);
+    for padding in [0, 512, 7 * 512, 10240] {
+        let joined = [&first[..], &vec![0; padding], &second].concat();
+        let world = World::new(&[("a.tar", joined)]);
+        let dataset = world.open("a.tar").unwrap();
+        let found: Vec<_> = (0..dataset.len())
+            .map(|index| (shade(&dataset, index), dataset.label(index)))
+            .collect();
+        // The same name again is another image, with the label beside it.
+        assert_eq!(found, [(1, Some(0)), (2, Some(1)), (3, None)], "{padding}");
+    }
+    let three = [&first[..], &second, &first].concat();
+    assert_eq!(
+        World::new(&[("a.tar", three)]).open("a.tar").unwrap().len(),
+        4
+    );
+
+    // What follows and is no archive is told; what was one is refused.
+    let tail = [&first[..], b"checksum: 1234"].concat();
+    let world = World::new(&[("a.tar", tail)]);
+    let dataset = world.open("a.tar").unwrap();
+    let told: Vec<String> = dataset.left_out().iter().map(LeftOut::to_string).collect();
+    assert_eq!(dataset.len(), 1);
+    assert!(
+        told[0].starts_with("left out 14 bytes after the end of a tar file"),
+        "{told:?}"
+    );
+    let mut damaged = [&first[..], &second].concat();
+    damaged[first.len() + 3] ^= 1;
+    let message = World::new(&[("a.tar", damaged)]).refusal();
+    assert!(
+        message.contains("found a damaged one, or one that is out of place"),
+        "{message}"
+    );
+    let cut = [&first[..], &second[..1024 + 100]].concat();
+    let message = World::new(&[("a.tar", cut)]).refusal();
+    assert!(
+        message.contains("a.tar: expected a whole tar file"),
+        "{message}"
+    );
+}
+
+#[test]
+fn what_is_passed_over_is_told_by_ending() {
+    let world = World::of(&[
+        ("1.jpg.png", png(9)),
+        ("a.b/2.png", png(2)),
+        ("a.b/2.seg.png", png(9)),
+        ("a.b/2.bmp", png(9)),
+        ("a.b/3.heic", text("....ftypheic")),
+        ("a.b/4", png(4)),
+        ("a.b/5.jfif", png(5)),
+        ("a.b/5.txt", text("caption")),
+        ("a.b/6.cls", text("1")),
+        (".hidden.png", png(9)),
+    ]);
+    let dataset = world.open("a.tar").unwrap();
+    let shades: Vec<u8> = (0..dataset.len())
+        .map(|index| shade(&dataset, index))
+        .collect();
+    assert_eq!(shades, [2, 4, 5]);
+    let told: Vec<String> = (dataset.left_out().iter())
+        .map(|left_out| format!("{} {}", left_out.count, left_out.what))
+        .collect();
+    assert_eq!(
+        told,
+        [
+            "2 images with further dots in their names (.jpg.png: 1, .seg.png: 1)",
+            "1 images with the key of another (.bmp: 1)",
+            "1 images of other formats (.heic: 1)",
+            "1 hidden files (.png: 1)",
+            "1 label files without an image (.cls: 1)",
+            "1 files that are no images (.txt: 1)",
+        ]
+    );
+}
+
+#[test]
+fn a_folder_or_a_pattern_stands_for_its_shards() {
+    let world = World::new(&[]);
+    let folder = world.folder.path().join("shards");
+    fs::create_dir_all(folder.join("more")).unwrap();
+    for (name, number) in [("b.tar", 2), ("a.TAR", 1), ("more/c.tar", 3)] {
+        fs::write(folder.join(name), archive(&[("1.png", png(number))])).unwrap();
+    }
+    fs::write(folder.join("sizes.json"), "{}").unwrap();
+    fs::write(folder.join("d.tar.gz"), b"\x1f\x8b").unwrap();
+    let shades = |pattern: &str| {
+        let dataset = world.open(pattern).unwrap();
+        let shades: Vec<u8> = (0..dataset.len())
+            .map(|index| shade(&dataset, index))
+            .collect();
+        (shades, dataset.left_out().to_vec())
+    };
+    let (found, left_out) = shades("shards");
+    assert_eq!(found, [1, 2, 3]);
+    let told: Vec<String> = left_out
+        .iter()
+        .map(|left_out| left_out.what.clone())
+        .collect();
+    assert_eq!(
+        told,
+        [
+            "compressed tar files (.gz: 1)",
+            "files beside the tar files (.json: 1)"
+        ]
+    );
+    assert_eq!(shades("shards/*.tar").0, [2]);
+    assert_eq!(shades("shards/[a-b].*").0, [1, 2]);
+    assert_eq!(shades("shards/**/?.tar").0, [2, 3]);
+    assert_eq!(shades("shards/{b,more/c}.tar").0, [2, 3]);
+    assert!(TarDataset::is_at(&folder));
+
+    let refused = |pattern: &str, expected: &str| {
+        let message = world.open(pattern).err().unwrap().to_string();
+        assert!(message.contains(expected), "{message}");
+    };
+    refused("shards/*.tgz", "expected tar files, found none");
+    refused(
+        "shards/*.gz",
+        "found one compressed with gzip; unpack it with gunzip",
+    );
+    refused("shards/*.json", "found 1 other files");
+    // Beside images, shards are no data set of their own.
+    fs::write(folder.join("1.png"), png(1)).unwrap();
+    assert!(!TarDataset::is_at(&folder));
 }
 
 #[test]
