@@ -123,7 +123,7 @@ const KINDS: &[Kind] = &[
     Kind {
         weight: Weight::Missed,
         endings: &["tar"],
-        reason: "tar files are given by name: --data 'DIR/{000..012}.tar'",
+        reason: "tar files beside images are not read; give them alone: --data 'DIR/*.tar'",
     },
     Kind {
         weight: Weight::Missed,

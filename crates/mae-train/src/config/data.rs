@@ -15,7 +15,7 @@ use super::number;
 pub enum DataSource {
     /// Drawn scenes; needs no files.
     Synthetic,
-    /// A folder of jpg, png, webp, bmp, tiff, gif and npy files, searched recursively.
+    /// A folder of jpg, png, webp, bmp, tiff, gif, npy and npz files, searched recursively.
     Folder,
     /// CIFAR-10's binary files.
     Cifar10,
@@ -23,13 +23,14 @@ pub enum DataSource {
     Cifar100,
     /// A file that `mae-train pack` wrote.
     Packed,
-    /// Tar files in WebDataset's layout: `{000..012}` and `{a,b}` in the path stand for several.
+    /// Tar files in WebDataset's layout: one, a folder of them, or several for which `{000..012}`, `{a,b}` or `*` in the
+    /// path stand.
     Tar,
 }
 
 impl DataSource {
-    /// What a path leads to: tar files by their name, any other file is a packed one; a folder holds CIFAR's
-    /// binary files if all of them are there, else images.
+    /// What a path leads to: tar files, as [`TarDataset::is_at`] finds; any other file is a packed one; a folder holds
+    /// CIFAR's binary files if all of them are there, else images.
     pub fn of(path: &Path) -> Self {
         if TarDataset::is_at(path) {
             return Self::Tar;

@@ -244,13 +244,23 @@ impl Images {
             let words = format!("{parts}; for mae-train eval give {}", parts.options());
             warn(true, words);
         }
+        let labels = dataset.check_labels();
+        if let (false, Err(error)) = (self.classes.is_empty(), &labels) {
+            let words = format!("mae-train eval needs all labels, pre-training none: {error}");
+            warn(true, words);
+        }
         let counts = || self.classes.iter().map(|class| class.images);
         match (counts().min(), counts().max()) {
-            (None, _) | (_, None) => warn(
-                true,
-                "no labels: mae-train eval needs one sub-folder a class; pre-training does not"
-                    .into(),
-            ),
+            (None, _) | (_, None) => {
+                let how = match labels {
+                    Ok(()) => "one sub-folder a class".to_owned(),
+                    Err(error) => error.to_string(),
+                };
+                let words = format!(
+                    "no labels, which pre-training does not need, but mae-train eval: {how}"
+                );
+                warn(true, words);
+            }
             (Some(_), Some(_)) if self.classes.len() == 1 => warn(
                 true,
                 "one class only: mae-train eval needs two; pre-training does not".into(),

@@ -15,6 +15,7 @@ mod pretrain;
 mod program;
 mod reconstruct;
 mod same_images;
+mod shards;
 mod shell;
 mod tokenizer;
 mod variants;
