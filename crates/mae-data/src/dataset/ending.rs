@@ -2,6 +2,7 @@
 
 use std::path::Path;
 
+use super::content::{self, Content};
 use super::left_out::Weight;
 
 /// Extensions that [`FolderDataset`](crate::FolderDataset) takes for images, in any case.
@@ -9,8 +10,9 @@ use super::left_out::Weight;
 /// Files of other endings, or of none, are images if they begin like one, unless the ending is known to be of something
 /// else.
 /// The content decides how a file is decoded.
-pub const SUPPORTED_EXTENSIONS: [&str; 10] = [
-    "jpg", "jpeg", "png", "webp", "bmp", "tif", "tiff", "gif", "npy", "npz",
+pub const SUPPORTED_EXTENSIONS: [&str; 14] = [
+    "jpg", "jpeg", "png", "webp", "bmp", "tif", "tiff", "gif", "ppm", "pgm", "pbm", "pnm", "npy",
+    "npz",
 ];
 
 /// Other endings of TIFF files whose first page is the image.
@@ -60,8 +62,8 @@ const KINDS: &[Kind] = &[
     Kind {
         weight: Weight::Missed,
         endings: &[
-            "tga", "ico", "cur", "pcx", "ppm", "pgm", "pbm", "pnm", "pam", "dds", "qoi", "ff",
-            "xbm", "xpm", "sgi", "ras", "pict",
+            "tga", "ico", "cur", "pcx", "pam", "dds", "qoi", "ff", "xbm", "xpm", "sgi", "ras",
+            "pict",
         ],
         reason: "ENDING is not read; in their folder, `magick mogrify -format png *.ENDING` makes PNG files of them",
     },
@@ -363,6 +365,20 @@ pub(super) fn of(path: &Path) -> Ending {
         true => kind("bak").map_or(Ending::Unknown, Ending::Other),
         false => kind(ending).map_or(Ending::Unknown, Ending::Other),
     }
+}
+
+/// Why a file that is no image is not read, and what can be done, if it is known by its ending or its content.
+pub(super) fn advice(path: &Path, bytes: &[u8]) -> Option<String> {
+    let ending = path.extension().unwrap_or_default().to_string_lossy();
+    let like = match content::look(bytes) {
+        Content::Like(like) => like,
+        _ => "",
+    };
+    [&*ending, like]
+        .into_iter()
+        .filter_map(|ending| Some((kind(ending)?, ending)))
+        .find(|(kind, _)| kind.weight == Weight::Missed)
+        .map(|(kind, ending)| kind.reason(ending))
 }
 
 /// What is known of an ending that is not one of images.

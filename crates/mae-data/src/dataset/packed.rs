@@ -13,7 +13,7 @@ use std::path::{Path, PathBuf};
 use self::format::{BadHeader, ENTRY_LEN, Encoding, Entry, HEADER_LEN, Header, MAGIC, NO_LABEL};
 pub use self::write::{PackConfig, PackEncoding, PackProgress, PackSummary, pack};
 use super::mapped::MappedFile;
-use super::{Content, Dataset, check_index, kind};
+use super::{Content, Dataset, check_index, ending, kind};
 use crate::error::DataError;
 use crate::fingerprint::Fingerprint;
 use crate::image::{Image, MAX_CHANNELS, Nodata, check_channels};
@@ -343,7 +343,11 @@ fn read_header(path: &Path, file: &[u8]) -> Result<Header, DataError> {
                     String::from_utf8_lossy(&file[..file.len().min(MAGIC.len())])
                 ),
             },
-            "give a folder of images, tar shards, or a file that mae-train pack wrote",
+            &match ending::advice(path, file) {
+                Some(advice) => format!("{advice}, and give their folder"),
+                None => "give a folder of images, tar shards, or a file that mae-train pack wrote"
+                    .to_owned(),
+            },
         ),
         Err(BadHeader::Version(version)) => refuse(
             format!(

@@ -3,6 +3,7 @@
 use std::io::{BufRead, Cursor, Seek};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
+use image::codecs::pnm::PnmDecoder;
 use image::{DynamicImage, ImageDecoder, ImageFormat, ImageReader, Limits};
 
 use super::{Choose, MAX_DECODED, MAX_SIDE, Nodata, npy, npz, tiff};
@@ -79,7 +80,18 @@ pub(crate) fn kind_of(mut reader: impl BufRead + Seek, nodata: Nodata) -> Option
                 _ => PixelKind::U8,
             })
         } else {
-            image::guess_format(start).ok().map(|_| PixelKind::U8)
+            match image::guess_format(start).ok()? {
+                ImageFormat::Pnm => {
+                    let colour = PnmDecoder::new(reader).ok()?.color_type();
+                    let is_deep = colour.bytes_per_pixel() > colour.channel_count();
+                    Some(if is_deep {
+                        PixelKind::F32
+                    } else {
+                        PixelKind::U8
+                    })
+                }
+                _ => Some(PixelKind::U8),
+            }
         }
     }))
     .ok()
@@ -149,6 +161,22 @@ fn decode_any(
 }
 
 fn decode_picture(content: &[u8]) -> Result<DynamicImage, String> {
+    /// The last chunk of a PNG: its length, name and checksum.
+    const PNG_END: &[u8] = b"\0\0\0\0IEND\xaeB`\x82";
+    let decoded = decode_as_it_is(content);
+    let is_png = matches!(image::guess_format(content), Ok(ImageFormat::Png));
+    if decoded.is_err() && is_png && !content.ends_with(PNG_END) {
+        // All pixels may be there, and the end alone may be missing; if pixels are, this fails, too.
+        let has = (0..PNG_END.len())
+            .rev()
+            .find(|&len| content.ends_with(&PNG_END[..len]));
+        let rest = &PNG_END[has.unwrap_or_default()..];
+        return decode_as_it_is(&[content, rest].concat()).or(decoded);
+    }
+    decoded
+}
+
+fn decode_as_it_is(content: &[u8]) -> Result<DynamicImage, String> {
     let mut reader = ImageReader::new(Cursor::new(content))
         .with_guessed_format()
         .map_err(|error| error.to_string())?;
@@ -156,7 +184,7 @@ fn decode_picture(content: &[u8]) -> Result<DynamicImage, String> {
         _ if content.is_empty() => return Err("the file is empty".to_owned()),
         None => {
             return Err(
-                "the content is no image: expected jpeg, png, webp, bmp, tiff, gif, npy or npz; \
+                "the content is no image: expected jpeg, png, webp, bmp, tiff, gif, ppm, npy or npz; \
                         convert or remove it"
                     .to_owned(),
             );

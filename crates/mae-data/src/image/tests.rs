@@ -314,3 +314,65 @@ fn missing_values_have_no_weight() {
             .all(|value| value.is_nan())
     );
 }
+
+#[test]
+fn a_png_may_lack_its_end_and_no_pixels() {
+    let pixels: Vec<u8> = (0..200 * 200 * 3u32)
+        .map(|i| ((i % 977) * (i % 977) % 251) as u8)
+        .collect();
+    let picture = image::RgbImage::from_raw(200, 200, pixels.clone()).unwrap();
+    let mut content = Cursor::new(Vec::new());
+    picture
+        .write_to(&mut content, image::ImageFormat::Png)
+        .unwrap();
+    let content = content.into_inner();
+    for missing in 0..=12 {
+        let image = Image::decode(&content[..content.len() - missing], 3, "a.png").unwrap();
+        assert_eq!(image.bytes(), pixels, "{missing}");
+    }
+    for missing in [13, 16, 17, 100, content.len() / 2] {
+        let cut = Image::decode(&content[..content.len() - missing], 3, "a.png");
+        assert!(cut.is_err(), "{missing}");
+    }
+    // A part of the pixels that ends where a chunk does.
+    let data = content.windows(4).position(|word| word == b"IDAT").unwrap();
+    let len = u32::from_be_bytes(content[data - 4..data].try_into().unwrap()) as usize;
+    let half = &content[data + 4..data + 4 + len / 2];
+    let mut short = content[..data - 4].to_vec();
+    short.extend((half.len() as u32).to_be_bytes());
+    short.extend(b"IDAT");
+    short.extend(half);
+    let mut checksum = flate2::Crc::new();
+    checksum.update(b"IDAT");
+    checksum.update(half);
+    short.extend(checksum.sum().to_be_bytes());
+    assert!(Image::decode(&short, 3, "a.png").is_err());
+}
+
+#[test]
+fn netpbm_is_read_at_any_depth() {
+    let decode = |content: &[u8]| {
+        let image = Image::decode(content, 3, "a.ppm").unwrap();
+        let kind = kind_of(Cursor::new(content), Nodata::Auto);
+        assert_eq!(kind, Some(image.kind()), "{content:?}");
+        image
+    };
+    let bytes = |content: &[u8]| decode(content).bytes().to_vec();
+    assert_eq!(
+        bytes(b"P6\n2 1\n255\n\x01\x02\x03\x04\x05\x06"),
+        [1, 2, 3, 4, 5, 6]
+    );
+    assert_eq!(
+        bytes(b"P5\n# a comment\n2 1\n15\n\0\x0f"),
+        [0, 0, 0, 255, 255, 255]
+    );
+    assert_eq!(bytes(b"P1\n2 1\n0 1\n"), [255, 255, 255, 0, 0, 0]);
+    let numbers = |content: &[u8]| decode(content).pixels().as_f32().unwrap().to_vec();
+    let (black, white) = ([0.0; 3], [1.0; 3]);
+    assert_eq!(
+        numbers(b"P5\n2 1\n65535\n\0\0\xff\xff"),
+        [black, white].concat()
+    );
+    assert_eq!(numbers(b"P2\n2 1\n1023\n0 1023\n"), [black, white].concat());
+    assert!(Image::decode(b"P6\n2 1\n255\n\x01\x02\x03\x04", 3, "a.ppm").is_err());
+}

@@ -138,8 +138,8 @@ impl Why {
                  rename them if they are the images, with one dot"
             }
             Why::SameKey => {
-                "what comes before the first dot is the key of one image: that whose ending comes first of jpg, jpeg, \
-                 png, webp, bmp, tif, tiff, gif, npy; rename the others if they are images"
+                "what comes before the first dot is the key of one image, that of the most usual ending; \
+                 rename the others if they are images"
             }
             Why::Format => "their format is not read; convert them to jpeg, png or tiff",
             Why::Link => {
