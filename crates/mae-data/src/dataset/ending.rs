@@ -2,7 +2,6 @@
 
 use std::path::Path;
 
-use super::content::{self, Content};
 use super::left_out::Weight;
 
 /// Extensions that [`FolderDataset`](crate::FolderDataset) takes for images, in any case.
@@ -367,18 +366,13 @@ pub(super) fn of(path: &Path) -> Ending {
     }
 }
 
-/// Why a file that is no image is not read, and what can be done, if it is known by its ending or its content.
-pub(super) fn advice(path: &Path, bytes: &[u8]) -> Option<String> {
-    let ending = path.extension().unwrap_or_default().to_string_lossy();
-    let like = match content::look(bytes) {
-        Content::Like(like) => like,
-        _ => "",
-    };
-    [&*ending, like]
-        .into_iter()
-        .filter_map(|ending| Some((kind(ending)?, ending)))
-        .find(|(kind, _)| kind.weight == Weight::Missed)
-        .map(|(kind, ending)| kind.reason(ending))
+/// Why a file that is no image is not read, and what can be done, if its ending says what it is.
+pub(super) fn advice(path: &Path) -> Option<String> {
+    // Endings of anything, this program's files among them.
+    const ANY: [&str; 2] = ["bin", "mae"];
+    let ending = path.extension()?.to_str()?.to_ascii_lowercase();
+    let kind = kind(&ending).filter(|kind| kind.weight == Weight::Missed)?;
+    (!ANY.contains(&ending.as_str())).then(|| kind.reason(&ending))
 }
 
 /// What is known of an ending that is not one of images.

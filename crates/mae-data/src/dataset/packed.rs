@@ -343,7 +343,7 @@ fn read_header(path: &Path, file: &[u8]) -> Result<Header, DataError> {
                     String::from_utf8_lossy(&file[..file.len().min(MAGIC.len())])
                 ),
             },
-            &match ending::advice(path, file) {
+            &match ending::advice(path) {
                 Some(advice) => format!("{advice}, and give their folder"),
                 None => "give a folder of images, tar shards, or a file that mae-train pack wrote"
                     .to_owned(),

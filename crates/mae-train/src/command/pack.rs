@@ -71,6 +71,9 @@ impl PackArgs {
         self.check_out()?;
         self.tell_leftovers();
         let dataset = open_path(&self.data, Split::Train, self.channels, self.nodata)?;
+        if let (false, Err(error)) = (dataset.classes().is_empty(), dataset.check_labels()) {
+            eprintln!("not all images have a label, and are packed without one: {error}");
+        }
         let interrupt = Interrupt::catch()?;
         eprintln!(
             "packing {} images of {}",
