@@ -11,8 +11,8 @@ use safetensors::{Dtype, SafeTensorError, SafeTensors, View};
 use tch::{Device, Kind, Tensor, no_grad};
 
 use crate::checksums::{CHECKSUMS, Checksums, checksum};
+use crate::content::Content;
 use crate::file_kind::guess;
-use crate::formats::is_torch_file;
 use crate::{FileKind, MaeConfig, MaskedAutoencoderViT, ModelError, Normalization, Result};
 
 pub(crate) const CONFIG: &str = "config";
@@ -286,14 +286,19 @@ fn sync_folder(path: &Path) {
 pub fn read_tensors(path: &Path) -> Result<(BTreeMap<String, Tensor>, HashMap<String, String>)> {
     let format = format_error(path);
     let bytes = read_bytes(path)?;
-    if is_torch_file(&bytes) {
-        return Err(ModelError::Foreign {
-            path: path.into(),
-            problem: format!(
-                "a file of torch.save, expected this program's format; bring it in with: {}",
-                conversion(path)
-            ),
-        });
+    let start = &bytes[..bytes.len().min(Content::START as usize)];
+    match Content::of(start) {
+        content if content.is_torch() => {
+            return Err(ModelError::Foreign {
+                path: path.into(),
+                problem: format!(
+                    "a file of torch.save, expected this program's format; bring it in with: {}",
+                    conversion(path)
+                ),
+            });
+        }
+        content @ Content::Other(_) => return Err(content.refuse(path, "a safetensors file")),
+        _ => {}
     }
     let (file, metadata) = parse(path, &bytes)?;
     let mut tensors = BTreeMap::new();

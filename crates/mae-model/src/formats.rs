@@ -24,6 +24,8 @@ mod dimensions;
 mod folder;
 mod huggingface;
 mod keys;
+mod layouts;
+mod names;
 mod native;
 mod pickle;
 mod timm;
@@ -38,11 +40,11 @@ use serde_json::Value;
 use tch::Tensor;
 
 use crate::checkpoint::{check_finite, read_tensors};
+use crate::content::Content;
 use crate::{FileKind, MaeConfig, ModelError, Normalization, Result};
 
 pub use crate::checkpoint::Part;
 pub use channels::Adapt;
-pub(crate) use torch_file::is_torch_file;
 
 /// A layout of weights.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -72,6 +74,8 @@ pub struct ReadOptions {
     pub image_size: Option<(usize, usize)>,
     /// Channel statistics; of the new channels, if these are adapted.
     pub normalization: Option<Normalization>,
+    /// Of several models in a file, the name of the one to take: `model_ema`.
+    pub weights_key: Option<String>,
     /// Channels that the model should have, and how it gets them.
     pub channels: Option<(usize, Adapt)>,
 }
@@ -102,7 +106,7 @@ pub struct Weights {
 /// [`ModelError::Foreign`] or [`ModelError::Keys`] if it is of another kind of model;
 /// [`ModelError::Config`] if it contradicts `options`; [`ModelError::NotFinite`] if a value is NaN or infinite; or if it is not whole.
 pub fn read(path: &Path, options: &ReadOptions) -> Result<Weights> {
-    let mut weights = match Source::recognise(path)? {
+    let mut weights = match Source::recognise(path, options.weights_key.as_deref())? {
         Source::Native(tensors, metadata) => native::read(path, tensors, &metadata, options)?,
         Source::Other(found) => dimensions::settle(*found, options)?,
     };
@@ -190,20 +194,23 @@ impl Source {
         Self::Other(Box::new(found))
     }
 
-    fn recognise(path: &Path) -> Result<Self> {
+    fn recognise(path: &Path, key: Option<&str>) -> Result<Self> {
         if path.is_dir() {
-            return Self::in_folder(path);
+            return Self::in_folder(path, key);
+        }
+        if let Some(folder) = folder::of_shards(path) {
+            return Self::in_folder(folder, key);
         }
         let folder = path.parent().unwrap_or(Path::new("."));
         let mut first = Vec::new();
         File::open(path)
-            .and_then(|file| file.take(8).read_to_end(&mut first))
+            .and_then(|file| file.take(Content::START).read_to_end(&mut first))
             .map_err(|source| ModelError::Io {
                 path: path.into(),
                 source,
             })?;
-        if is_torch_file(&first) {
-            return Ok(Self::other(authors::read(path)?));
+        if Content::of(&first).is_torch() {
+            return Ok(Self::other(authors::read(path, key)?));
         }
         let (tensors, metadata) = read_tensors(path)?;
         if FileKind::of(&metadata) != FileKind::Foreign {
@@ -214,48 +221,60 @@ impl Source {
             Err(ModelError::Io { .. }) => None,
             Err(error) => return Err(error),
         };
-        if huggingface::is_it(&tensors) {
+        Self::described(path, folder, tensors, config.as_ref(), key)
+    }
+
+    fn in_folder(folder: &Path, key: Option<&str>) -> Result<Self> {
+        let config = match read_json(&folder.join("config.json")) {
+            Ok(config) => Some(config),
+            Err(ModelError::Io { .. }) => None,
+            Err(error) => return Err(error),
+        };
+        let file = folder.join("model.safetensors");
+        let is_described = config.as_ref().is_some_and(|config| {
+            config.get("model_type").is_some() || config.get("architecture").is_some()
+        });
+        match config {
+            Some(_) if !is_described => Err(foreign(
+                folder,
+                "config.json has neither `model_type`, as Hugging Face's has, nor `architecture`, as timm's".into(),
+            )),
+            None if file.exists() => Self::recognise(&file, key),
+            None if !folder::has_weights(folder) => Err(foreign(
+                folder,
+                "no config.json and no model.safetensors in it: expected a folder of Hugging Face's ViTMAE or of timm, or a file".into(),
+            )),
+            config => {
+                let tensors = folder::read_weights(folder)?;
+                Self::described(folder, folder, tensors, config.as_ref(), key)
+            }
+        }
+    }
+
+    /// The weights of a file or folder, with what a config.json says of them.
+    fn described(
+        path: &Path,
+        folder: &Path,
+        tensors: BTreeMap<String, Tensor>,
+        config: Option<&Value>,
+        key: Option<&str>,
+    ) -> Result<Self> {
+        let chosen = names::choose(path, tensors, key)?;
+        let note = chosen.note();
+        let tensors = chosen.tensors;
+        let mut found = if huggingface::is_it(&tensors) {
             let config = config.filter(|config| config.get("model_type").is_some());
             let config = config.ok_or_else(|| {
                 let problem = "weights of Hugging Face's layout without their config.json: give the folder that has both";
                 foreign(path, problem.into())
             })?;
-            return Ok(Self::other(huggingface::found(
-                path, folder, tensors, &config,
-            )?));
-        }
-        let config = config.filter(|config| config.get("architecture").is_some());
-        Ok(Self::other(timm::found(path, tensors, config.as_ref())?))
-    }
-
-    fn in_folder(folder: &Path) -> Result<Self> {
-        let config = match read_json(&folder.join("config.json")) {
-            Ok(config) => config,
-            Err(ModelError::Io { .. }) => {
-                return match folder.join("model.safetensors") {
-                    file if file.exists() => Self::recognise(&file),
-                    _ => Err(foreign(
-                        folder,
-                        "no config.json and no model.safetensors in it: expected a folder of Hugging Face's ViTMAE or of timm, or a file".into(),
-                    )),
-                };
-            }
-            Err(error) => return Err(error),
+            huggingface::found(path, folder, tensors, config)?
+        } else {
+            let config = config.filter(|config| config.get("architecture").is_some());
+            timm::found(path, layouts::to_native(path, tensors)?, config)?
         };
-        if config.get("model_type").is_some() {
-            let tensors = folder::read_weights(folder)?;
-            return Ok(Self::other(huggingface::found(
-                folder, folder, tensors, &config,
-            )?));
-        }
-        if config.get("architecture").is_some() {
-            let tensors = folder::read_weights(folder)?;
-            return Ok(Self::other(timm::found(folder, tensors, Some(&config))?));
-        }
-        Err(foreign(
-            folder,
-            "config.json has neither `model_type`, as Hugging Face's has, nor `architecture`, as timm's".into(),
-        ))
+        found.notes.extend(note);
+        Ok(Self::other(found))
     }
 }
 

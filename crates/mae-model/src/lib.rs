@@ -31,6 +31,7 @@ pub mod checkpoint;
 mod checksums;
 pub mod classifier;
 mod config;
+mod content;
 pub mod drop_path;
 mod error;
 mod file_kind;

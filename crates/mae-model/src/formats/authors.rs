@@ -1,8 +1,9 @@
-//! Files of the MAE authors' code, whose keys are the native ones.
+//! Files of `torch.save`: of the MAE authors' code, whose keys are the native ones, and of others.
 
 use std::collections::BTreeMap;
 use std::path::Path;
 
+use super::layouts::to_native;
 use super::torch_file::{Scalar, TorchFile};
 use super::{Facts, Format, Found, foreign};
 use crate::{Normalization, Result};
@@ -17,18 +18,20 @@ const MODELS: [(&str, [usize; 4]); 3] = [
     ("vit_huge_patch14", [32, 1280, 16, 14]),
 ];
 
-pub fn read(path: &Path) -> Result<Found> {
+/// Reads the weights of a file of `torch.save`, those under `key` if it is given.
+pub fn read(path: &Path, key: Option<&str>) -> Result<Found> {
     let mut file = TorchFile::open(path)?;
     let arguments = file.arguments();
-    let tensors = file.weights()?;
+    let (tensors, note) = file.weights(key)?;
     if super::huggingface::is_it(&tensors) {
         return Err(foreign(
             path,
             "weights of Hugging Face's layout: give the folder with their config.json".into(),
         ));
     }
+    let tensors = to_native(path, tensors)?;
     let mut facts = facts(&arguments);
-    let mut notes = Vec::new();
+    let mut notes = Vec::from_iter(note);
     // Their program has no other statistics, and only this one trains with `norm_pix_loss`.
     let channels = tensors
         .get("patch_embed.proj.weight")

@@ -13,18 +13,36 @@ use crate::{LossRegion, MaeConfig, ModelError, Result, Target};
 /// Computed positions differ by rounding, in a file of f16 by up to 5e-4.
 const SAME_POSITION: f64 = 1e-3;
 
+/// What comes after an encoder, and is of no use to another.
+const HEADS: [&str; 8] = [
+    "head.",
+    "heads.",
+    "pre_logits.",
+    "classifier.",
+    "pooler.",
+    "predictor.",
+    "projector.",
+    "data_preprocessor.",
+];
+
 /// What other models have and this project's has not; with it the numbers would be others.
-const FOREIGN_PARTS: [(&str, &str); 10] = [
+const FOREIGN_PARTS: [(&str, &str); 16] = [
+    ("register_tokens", "register tokens"),
+    ("reg_token", "register tokens"),
     (".ls1.", "layer scale"),
+    (".gamma_1", "layer scale"),
     (".q_norm.", "norms of queries and keys"),
     (".k_norm.", "norms of queries and keys"),
-    ("reg_token", "register tokens"),
     ("dist_token", "a distillation token"),
     ("norm_pre.", "a norm before the blocks"),
+    ("pre_norm.", "a norm before the blocks"),
     ("attn_pool.", "attention pooling"),
-    (".gamma_1", "layer scale"),
     ("relative_position", "relative positions"),
     (".attn.norm.", "a norm within attention"),
+    (".mlp.w12.", "gated MLPs"),
+    (".mlp.w1.", "gated MLPs"),
+    ("rope", "rotary positions"),
+    ("temporal_embed", "embeddings of time"),
 ];
 
 /// Checks a file's tensors, completes what is known of their model, and makes it the model.
@@ -216,17 +234,34 @@ pub fn check_layout(weights: &Weights) -> Result<()> {
 }
 
 fn check_foreign_parts(path: &Path, tensors: &BTreeMap<String, Tensor>) -> Result<()> {
-    for key in tensors.keys() {
-        if let Some((_, what)) = FOREIGN_PARTS.iter().find(|(part, _)| key.contains(part)) {
-            return Err(foreign(
-                path,
-                format!(
-                    "`{key}`: it has {what}, which this project's Vision Transformer has not, so it would compute something else"
-                ),
-            ));
+    let mut found: Vec<String> = Vec::new();
+    let mut first = None;
+    for (part, what) in FOREIGN_PARTS {
+        let Some((key, tensor)) = tensors.iter().find(|(key, _)| key.contains(part)) else {
+            continue;
+        };
+        let what = match (what, tensor.size().get(1)) {
+            ("register tokens", Some(count)) => format!("{count} {what}"),
+            _ => what.to_string(),
+        };
+        if !found.contains(&what) {
+            found.push(what);
         }
+        first.get_or_insert(key);
     }
-    Ok(())
+    let Some(first) = first else {
+        return Ok(());
+    };
+    let is_dino = found.iter().any(|what| what.ends_with("register tokens"))
+        || found.iter().any(|what| what == "layer scale") && tensors.contains_key("mask_token");
+    Err(foreign(
+        path,
+        format!(
+            "`{first}`: it has {}{}, which this project's Vision Transformer has not, so it would compute something else",
+            found.join(" and "),
+            if is_dino { ", as DINOv2" } else { "" }
+        ),
+    ))
 }
 
 /// Leaves out the classifier; a norm after pooling becomes the norm where there is no other.
@@ -236,11 +271,7 @@ fn drop_heads(
     notes: &mut Vec<String>,
 ) -> Result<()> {
     let classifier: Vec<String> = (tensors.keys())
-        .filter(|key| {
-            ["head.", "pre_logits."]
-                .iter()
-                .any(|prefix| key.starts_with(prefix))
-        })
+        .filter(|key| HEADS.iter().any(|prefix| key.starts_with(prefix)))
         .cloned()
         .collect();
     if !classifier.is_empty() {

@@ -11,24 +11,66 @@ use super::{foreign, read_json};
 use crate::checkpoint::{read_tensors, write_tensors};
 use crate::{ModelError, Result};
 
-/// Reads `model.safetensors`, or the files that `model.safetensors.index.json` lists, or `pytorch_model.bin`.
+/// The indices of shards, of safetensors files and of `torch.save`.
+const INDICES: [&str; 2] = [
+    "model.safetensors.index.json",
+    "pytorch_model.bin.index.json",
+];
+
+/// Whether there are weights in a folder, whole or in shards.
+pub fn has_weights(folder: &Path) -> bool {
+    let names = ["model.safetensors", "pytorch_model.bin"];
+    (names.iter().chain(&INDICES)).any(|name| folder.join(name).exists())
+}
+
+/// The folder that a shard or an index lies in, if `path` is one.
+pub fn of_shards(path: &Path) -> Option<&Path> {
+    let name = path.file_name()?.to_str()?;
+    let folder = match path.parent()? {
+        folder if folder == Path::new("") => Path::new("."),
+        folder => folder,
+    };
+    let stem = name.rsplit_once('.')?.0;
+    let is_shard = stem.rsplit_once("-of-").is_some_and(|(first, count)| {
+        let is_number = |text: &str| !text.is_empty() && text.bytes().all(|b| b.is_ascii_digit());
+        is_number(count)
+            && first
+                .rsplit_once('-')
+                .is_some_and(|(_, number)| is_number(number))
+    });
+    (is_shard || name.ends_with(".index.json")).then_some(folder)
+}
+
+/// Reads `model.safetensors` or `pytorch_model.bin`, or the files that the index of either lists.
 pub fn read_weights(folder: &Path) -> Result<BTreeMap<String, Tensor>> {
     let file = folder.join("model.safetensors");
     if file.exists() {
         return Ok(read_tensors(&file)?.0);
     }
-    let index = folder.join("model.safetensors.index.json");
-    if index.exists() {
-        return read_shards(folder, &index);
+    for index in INDICES.map(|name| folder.join(name)) {
+        if index.exists() {
+            return read_shards(folder, &index);
+        }
     }
     let file = folder.join("pytorch_model.bin");
     if file.exists() {
-        return TorchFile::open(&file)?.weights();
+        return read_file(&file);
     }
     Err(foreign(
         folder,
-        "a config.json without weights: expected model.safetensors, model.safetensors.index.json or pytorch_model.bin beside it".into(),
+        "a config.json without weights: expected model.safetensors or pytorch_model.bin beside it, or its shards with their index (.index.json)".into(),
     ))
+}
+
+/// Tensors of a whole file, by their whole names.
+fn read_file(file: &Path) -> Result<BTreeMap<String, Tensor>> {
+    match file
+        .extension()
+        .is_some_and(|extension| extension == "safetensors")
+    {
+        true => Ok(read_tensors(file)?.0),
+        false => TorchFile::open(file)?.all(),
+    }
 }
 
 fn read_shards(folder: &Path, index: &Path) -> Result<BTreeMap<String, Tensor>> {
@@ -48,7 +90,14 @@ fn read_shards(folder: &Path, index: &Path) -> Result<BTreeMap<String, Tensor>> 
                 format!("names {shard:?}, which is no file beside it"),
             ));
         }
-        tensors.extend(read_tensors(&folder.join(shard))?.0);
+        let file = folder.join(shard);
+        if !file.exists() {
+            return Err(foreign(
+                index,
+                format!("names {shard:?}, which is not beside it: fetch it, too"),
+            ));
+        }
+        tensors.extend(read_file(&file)?);
     }
     match map.keys().find(|key| !tensors.contains_key(*key)) {
         Some(key) => Err(foreign(

@@ -91,7 +91,14 @@ pub fn found(
 }
 
 fn to_native(path: &Path, tensors: BTreeMap<String, Tensor>) -> Result<BTreeMap<String, Tensor>> {
+    // What comes after the encoder of Hugging Face's ViT.
+    let is_head = |key: &str| {
+        ["classifier.", "pooler."]
+            .iter()
+            .any(|head| key.contains(head))
+    };
     let mut theirs: BTreeMap<String, Tensor> = (tensors.into_iter())
+        .filter(|(key, _)| !is_head(key))
         .map(|(key, tensor)| (usual_key(&key), tensor))
         .collect();
     let mut natives: Vec<String> = theirs
@@ -136,10 +143,12 @@ fn usual_key(key: &str) -> String {
 
 fn facts(path: &Path, folder: &Path, config: &Value, notes: &mut Vec<String>) -> Result<Facts> {
     let model_type = config["model_type"].as_str().unwrap_or_default();
-    if model_type != "vit_mae" {
+    if !["vit_mae", "vit"].contains(&model_type) {
         return Err(foreign(
             path,
-            format!("config.json says `model_type` {model_type:?}, expected \"vit_mae\""),
+            format!(
+                "config.json says `model_type` {model_type:?}, expected \"vit_mae\" or \"vit\""
+            ),
         ));
     }
     for (key, expected) in [("hidden_act", json!("gelu")), ("qkv_bias", json!(true))] {

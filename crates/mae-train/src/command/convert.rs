@@ -24,7 +24,8 @@ The format of FROM is recognised by its content. Files of torch.save are read wi
 /// What to convert, and what FROM does not say.
 #[derive(Args)]
 pub struct ConvertArgs {
-    /// A run, its model.safetensors, a .pth of the MAE authors, a folder of Hugging Face or timm, a file of timm
+    /// A run, its model.safetensors, a .pth of any program, a folder of Hugging Face or timm, a safetensors file or the
+    /// index of its shards
     from: PathBuf,
     /// The file to write in the native format, or the folder in another
     to: PathBuf,
@@ -34,6 +35,9 @@ pub struct ConvertArgs {
     /// Writes the encoder alone
     #[arg(long, value_name = "PART")]
     part: Option<PartArg>,
+    /// Of several models in FROM, the one under this name, for example model_ema [default: the trained one]
+    #[arg(long, value_name = "KEY")]
+    weights_key: Option<String>,
     /// Attention heads of the encoder, where FROM does not say
     #[arg(long, value_name = "N")]
     num_heads: Option<usize>,
@@ -196,6 +200,7 @@ impl ConvertArgs {
             AdaptArg::Repeat => Adapt::Repeat,
         });
         ReadOptions {
+            weights_key: self.weights_key.clone(),
             num_heads: self.num_heads,
             decoder_num_heads: self.decoder_num_heads,
             norm_pix_loss: self.norm_pix_loss,
@@ -229,9 +234,9 @@ fn print_source(weights: &Weights) {
     let config = &weights.config;
     let what = match weights.format {
         Format::Native => "this program's model",
-        Format::Authors => "a file of the MAE authors",
-        Format::HuggingFace => "Hugging Face's ViTMAE",
-        Format::Timm => "timm's Vision Transformer",
+        Format::Authors => "a file of torch.save",
+        Format::HuggingFace => "Hugging Face's Vision Transformer",
+        Format::Timm => "a plain Vision Transformer",
     };
     let decoder = match weights.part {
         Part::Whole => format!(

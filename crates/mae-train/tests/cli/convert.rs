@@ -102,7 +102,7 @@ fn a_run_goes_to_other_programs_and_comes_back_the_same() {
     );
     says(
         world.convert("hf", "back.safetensors"),
-        &["Hugging Face's ViTMAE", "load_file(\""],
+        &["Hugging Face's Vision Transformer", "load_file(\""],
     );
     assert_eq!(world.tensors("back.safetensors"), world.tensors("run"));
 
@@ -116,7 +116,7 @@ fn a_run_goes_to_other_programs_and_comes_back_the_same() {
     );
     says(
         world.convert("timm", "encoder.safetensors"),
-        &["timm's Vision Transformer", "no decoder"],
+        &["a plain Vision Transformer", "no decoder"],
     );
     says(
         world.convert("back.safetensors", "same.safetensors --part encoder"),
@@ -166,7 +166,7 @@ fn what_a_file_does_not_say_is_asked_for_by_flags_and_then_taken() {
     says(
         world.convert(&file, said),
         &[
-            "a file of the MAE authors",
+            "a file of torch.save",
             "norm_pix_loss true",
             "mean [0.5, 0.5, 0.5], std [0.2, 0.2, 0.2]",
         ],
