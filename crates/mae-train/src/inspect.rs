@@ -130,6 +130,10 @@ fn is_weights(path: &Path) -> Result<bool> {
         return Ok(false);
     }
     let extension = path.extension().unwrap_or_default().to_string_lossy();
+    // Arrays, which are zip archives as files of torch.save are.
+    if extension.eq_ignore_ascii_case("npz") {
+        return Ok(false);
+    }
     if ["safetensors", "pth", "pt", "ckpt", "bin"].contains(&&*extension.to_lowercase()) {
         return Ok(true);
     }
