@@ -221,9 +221,17 @@ fn mistakes_are_told_with_the_remedy() {
         world.convert("absent.pth", "out.safetensors"),
         &["absent.pth: there is no such file"],
     );
+    std::fs::write(world.path("page.pth"), "<!DOCTYPE html><html>log in").unwrap();
     check_message(
-        world.convert(fixture("old.pth"), "out.safetensors"),
-        &["before 1.6", "weights_only=False"],
+        world.convert("page.pth", "out.safetensors"),
+        &["page.pth: it is an HTML page", "download it anew"],
+    );
+    check_message(
+        world.convert(
+            fixture("beside.pth"),
+            "out.safetensors --weights-key absent",
+        ),
+        &["no weights under \"absent\"", "\"state_dict_ema"],
     );
     std::fs::write(world.path("taken.safetensors"), "mine").unwrap();
     check_message(
@@ -391,7 +399,7 @@ fn weights_that_must_be_converted_first_are_named() {
     let world = trained();
     for (file, what) in [
         ("authors.pth", "a file of torch.save"),
-        ("old.pth", "a file of torch.save"),
+        ("legacy.pth", "a file of torch.save"),
         (
             "huggingface",
             "a Masked Autoencoder in Hugging Face's layout",
