@@ -247,7 +247,7 @@ fn mistakes_are_told_with_the_remedy() {
         &["not a complete safetensors file"],
     );
     std::fs::create_dir(world.path("other")).unwrap();
-    std::fs::write(world.path("other/config.json"), r#"{"model_type": "vit"}"#).unwrap();
+    std::fs::write(world.path("other/config.json"), r#"{"model_type": "swin"}"#).unwrap();
     std::fs::copy(
         hf.join("model.safetensors"),
         world.path("other/model.safetensors"),
@@ -255,7 +255,7 @@ fn mistakes_are_told_with_the_remedy() {
     .unwrap();
     check_message(
         world.convert("other", "out.safetensors"),
-        &["`model_type` \"vit\", expected \"vit_mae\""],
+        &["`model_type` \"swin\", expected \"vit_mae\" or \"vit\""],
     );
     std::fs::write(world.path("other/config.json"), "{").unwrap();
     check_message(
