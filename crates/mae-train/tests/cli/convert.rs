@@ -226,6 +226,7 @@ fn mistakes_are_told_with_the_remedy() {
         world.convert("page.pth", "out.safetensors"),
         &["page.pth: it is an HTML page", "download it anew"],
     );
+    std::fs::remove_file(world.path("page.pth")).unwrap();
     check_message(
         world.convert(
             fixture("beside.pth"),
