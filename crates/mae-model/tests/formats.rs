@@ -349,6 +349,10 @@ fn other_models_are_refused_by_name() {
         "1 tensors missing: blocks.1.mlp.fc2.bias",
     );
     check(
+        &|tensors| drop(tensors.remove("cls_token")),
+        "a Vision Transformer without a class token",
+    );
+    check(
         &|tensors| drop(tensors.remove("patch_embed.proj.weight")),
         "no weights of a Vision Transformer",
     );

@@ -234,6 +234,15 @@ pub fn check_layout(weights: &Weights) -> Result<()> {
 }
 
 fn check_foreign_parts(path: &Path, tensors: &BTreeMap<String, Tensor>) -> Result<()> {
+    if tensors.contains_key("patch_embed.proj.weight")
+        && tensors.contains_key("pos_embed")
+        && !tensors.contains_key("cls_token")
+    {
+        return Err(foreign(
+            path,
+            "no `cls_token`: it is a Vision Transformer without a class token, which this project's always has".into(),
+        ));
+    }
     let mut found: Vec<String> = Vec::new();
     let mut first = None;
     for (part, what) in FOREIGN_PARTS {

@@ -112,6 +112,13 @@ impl Global {
             ("torch", "CharStorage") => Self::Storage(Kind::Int8),
             ("torch", "ByteStorage") => Self::Storage(Kind::Uint8),
             ("torch", "BoolStorage") => Self::Storage(Kind::Bool),
+            // Of no use to a model, but the older format has its numbers between the others'.
+            ("torch", "ComplexFloatStorage") => Self::Storage(Kind::ComplexFloat),
+            ("torch", "ComplexDoubleStorage") => Self::Storage(Kind::ComplexDouble),
+            ("torch", "QInt8Storage") => Self::Storage(Kind::QInt8),
+            ("torch", "QUInt8Storage") => Self::Storage(Kind::QUInt8),
+            ("torch", "QInt32Storage") => Self::Storage(Kind::QInt32),
+            ("torch" | "torch.storage", "UntypedStorage") => Self::Storage(Kind::Uint8),
             // Before 1.6 the storages of a GPU were of classes of their own.
             ("torch.cuda", name) => return Self::find("torch", name),
             _ => return None,

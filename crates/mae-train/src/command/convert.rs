@@ -183,7 +183,13 @@ impl ConvertArgs {
 
     /// The model in a run's folder; other folders say themselves what they are.
     fn source(&self) -> Result<PathBuf> {
-        match self.from.join("config.json").exists() {
+        const OF_OTHERS: [&str; 4] = [
+            "config.json",
+            "model.safetensors.index.json",
+            "pytorch_model.bin.index.json",
+            "pytorch_model.bin",
+        ];
+        match (OF_OTHERS.iter()).any(|name| self.from.join(name).exists()) {
             true => Ok(self.from.clone()),
             false => find_model(&self.from),
         }

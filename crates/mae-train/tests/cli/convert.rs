@@ -221,9 +221,18 @@ fn mistakes_are_told_with_the_remedy() {
         world.convert("absent.pth", "out.safetensors"),
         &["absent.pth: there is no such file"],
     );
+    std::fs::write(world.path("page.pth"), "<!DOCTYPE html><html>log in").unwrap();
     check_message(
-        world.convert(fixture("old.pth"), "out.safetensors"),
-        &["before 1.6", "weights_only=False"],
+        world.convert("page.pth", "out.safetensors"),
+        &["page.pth: it is an HTML page", "download it anew"],
+    );
+    std::fs::remove_file(world.path("page.pth")).unwrap();
+    check_message(
+        world.convert(
+            fixture("beside.pth"),
+            "out.safetensors --weights-key absent",
+        ),
+        &["no weights under \"absent\"", "\"state_dict_ema"],
     );
     std::fs::write(world.path("taken.safetensors"), "mine").unwrap();
     check_message(
@@ -239,7 +248,7 @@ fn mistakes_are_told_with_the_remedy() {
         &["not a complete safetensors file"],
     );
     std::fs::create_dir(world.path("other")).unwrap();
-    std::fs::write(world.path("other/config.json"), r#"{"model_type": "vit"}"#).unwrap();
+    std::fs::write(world.path("other/config.json"), r#"{"model_type": "swin"}"#).unwrap();
     std::fs::copy(
         hf.join("model.safetensors"),
         world.path("other/model.safetensors"),
@@ -247,7 +256,7 @@ fn mistakes_are_told_with_the_remedy() {
     .unwrap();
     check_message(
         world.convert("other", "out.safetensors"),
-        &["`model_type` \"vit\", expected \"vit_mae\""],
+        &["`model_type` \"swin\", expected \"vit_mae\" or \"vit\""],
     );
     std::fs::write(world.path("other/config.json"), "{").unwrap();
     check_message(
@@ -391,7 +400,7 @@ fn weights_that_must_be_converted_first_are_named() {
     let world = trained();
     for (file, what) in [
         ("authors.pth", "a file of torch.save"),
-        ("old.pth", "a file of torch.save"),
+        ("legacy.pth", "a file of torch.save"),
         (
             "huggingface",
             "a Masked Autoencoder in Hugging Face's layout",

@@ -234,6 +234,19 @@ fn bombs_cost_no_more_than_their_size() {
         .filter(|node| matches!(node, Node::Text(_)));
     // That name, and what is said once of the storage and its class.
     assert_eq!(texts.count(), 5);
+
+    // More names for one tensor than anybody could list.
+    let mut names = [
+        b"ctorch._utils\n_rebuild_tensor_v2\n(",
+        &storage(2)[..],
+        b"K\x00K\x02\x85K\x01\x85\x89NtRq\x00",
+    ]
+    .concat();
+    for _ in 0..40 {
+        names.extend(b"}(\x8c\x01ah\x00\x8c\x01bh\x00uq\x00");
+    }
+    let found = Pickle::parse(&pickle(&[&names])).unwrap();
+    assert!(found.tensors().is_err());
 }
 
 /// The pickle of the committed checkpoint.
