@@ -42,7 +42,8 @@ pub(super) struct Kind {
 impl Kind {
     /// Why a file of this ending is left out, and what can be done.
     pub(super) fn reason(&self, ending: &str) -> String {
-        self.reason.replace("ENDING", &ending.to_ascii_lowercase())
+        // In the case that it has, for shells tell one from the other.
+        self.reason.replace("ENDING", ending)
     }
 }
 
@@ -424,12 +425,12 @@ mod tests {
             assert_eq!(of(image.as_ref()), Ending::Image, "{image}");
         }
         for (name, expected) in [
-            ("a.HEIC", "mogrify -format jpg *.heic`"),
+            ("a.HEIC", "mogrify -format jpg *.HEIC`"),
             ("a.jp2", "gdal_translate FILE.jp2 FILE.tif"),
             ("a.ndpi", "vips dzsave FILE.ndpi"),
             ("a.nii.gz", "SimpleITK"),
             ("a.tar.gz", "unpack"),
-            ("a.NEF", "darktable-cli FILE.nef"),
+            ("a.NEF", "darktable-cli FILE.NEF"),
             ("a.dcm", "pydicom"),
             ("a.mp4", "ffmpeg -i FILE.mp4"),
             ("a.json", "labels"),

@@ -162,6 +162,25 @@ impl Dataset for FolderDataset {
         &self.classes
     }
 
+    /// Names the image that lies beside sub-folders of others, which are no classes for it.
+    fn check_labels(&self) -> Result<(), DataError> {
+        let is_beside = |image: &&PathBuf| image.components().count() == 1;
+        let beside = self.images.iter().filter(is_beside).count();
+        match self.images.iter().find(is_beside) {
+            Some(first) if beside < self.len() => Err(DataError::Dataset {
+                path: self.root.clone(),
+                expected: "every image in a sub-folder that is named after its class".to_owned(),
+                found: format!(
+                    "{beside} of {} beside the sub-folders, the first {}",
+                    self.len(),
+                    first.display()
+                ),
+                remedy: "move it into one, or remove it".to_owned(),
+            }),
+            _ => Ok(()),
+        }
+    }
+
     fn name(&self, index: usize) -> String {
         self.path(index).display().to_string()
     }

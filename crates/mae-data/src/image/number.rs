@@ -182,7 +182,13 @@ impl Stored for half::f16 {
 
 impl Stored for f32 {
     fn of(missing: Missing) -> Option<Self> {
-        Some(missing.number() as f32)
+        let value = missing.number();
+        // The lowest number there is, written with fewer digits than it has.
+        let is_lowest = (value.abs() / f64::from(f32::MAX) - 1.0).abs() < 1e-5;
+        Some(match is_lowest {
+            true => f32::MAX.copysign(value as f32),
+            false => value as f32,
+        })
     }
 }
 

@@ -148,13 +148,15 @@ fn one_frame(
 fn other_model(tensors: &BTreeMap<String, Tensor>) -> Option<String> {
     let has = |part: &str| tensors.keys().any(|key| key.contains(part));
     let ends = |part: &str| tensors.keys().any(|key| key.ends_with(part));
-    let known: [(bool, &str); 12] = [
+    let known: [(bool, &str); 13] = [
         (
-            has("relative_position_bias_table") && has("layers."),
+            has("relative_position_bias_table") && (has("layers.") || has("features.")),
             "a Swin Transformer",
         ),
         (
-            has("visual.transformer.resblocks.") || has("vision_model.embeddings."),
+            has("visual.transformer.resblocks.")
+                || has("vision_model.embeddings.")
+                || has("pre_layrnorm."),
             "a CLIP or SigLIP model",
         ),
         (
@@ -168,6 +170,10 @@ fn other_model(tensors: &BTreeMap<String, Tensor>) -> Option<String> {
         (
             has("rel_pos_h") || has("image_encoder.neck."),
             "a Segment Anything encoder",
+        ),
+        (
+            has("_bn0.") || has("blocks.0.0.conv_pw.") || has("blocks.0.0.bn1."),
+            "an EfficientNet or MobileNet",
         ),
         (
             has("downsample_layers.") || ends("conv_dw.weight"),
@@ -184,13 +190,10 @@ fn other_model(tensors: &BTreeMap<String, Tensor>) -> Option<String> {
             "a model of images and texts",
         ),
         (
-            has("_bn0.") || has("blocks.0.0.conv_pw."),
-            "an EfficientNet or MobileNet",
-        ),
-        (
             has("down_blocks.") || has("diffusion_model."),
             "a diffusion model",
         ),
+        (ends("num_batches_tracked"), "a convolutional network"),
     ];
     (known.into_iter()).find_map(|(is_it, what)| is_it.then(|| what.to_string()))
 }

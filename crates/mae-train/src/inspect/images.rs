@@ -211,6 +211,14 @@ impl Images {
                 self.channels
             ),
         );
+        let is_of_bytes = |stored: &&String| stored.ends_with("of 8 bits");
+        let of_bytes = self.stored.keys().filter(is_of_bytes).count();
+        warn(
+            self.values == PixelKind::F32 && of_bytes > 0 && of_bytes < self.stored.len(),
+            "images of 8 bits and of more are mixed: all are read as numbers, unsigned ones of 8 and 16 bits from 0 to 1, \
+             others in their own units; if those of more bits are here by mistake, set data.values=u8, which refuses them"
+                .into(),
+        );
         warn(
             !self.misnamed.is_empty(),
             format!(

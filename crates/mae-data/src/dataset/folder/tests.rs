@@ -62,6 +62,11 @@ fn an_image_beside_the_sub_folders_means_no_labels() {
     assert!(dataset.classes().is_empty());
     assert_eq!(dataset.label(0), None);
     assert_eq!(dataset.image(0).unwrap().channels(), 1);
+    let message = dataset.check_labels().unwrap_err().to_string();
+    assert!(
+        message.contains("found 1 of 2 beside the sub-folders, the first 2.Tiff; move it"),
+        "{message}"
+    );
 }
 
 #[test]
