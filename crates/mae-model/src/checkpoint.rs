@@ -297,7 +297,10 @@ pub fn read_tensors(path: &Path) -> Result<(BTreeMap<String, Tensor>, HashMap<St
                 ),
             });
         }
-        content @ Content::Other(_) => return Err(content.refuse(path, "a safetensors file")),
+        // An empty file is one that was cut short.
+        content @ Content::Other(_) if !bytes.is_empty() => {
+            return Err(content.refuse(path, "a safetensors file"));
+        }
         _ => {}
     }
     let (file, metadata) = parse(path, &bytes)?;

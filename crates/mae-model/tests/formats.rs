@@ -968,11 +968,7 @@ fn damaged_files_of_torch_save_are_refused() {
     for len in [0, 1, 4, 100, whole.len() / 2, whole.len() - 30] {
         let message = try_read(&whole[..len]).unwrap_err();
         assert!(message.contains("damaged.pth"), "{message}");
-        let expected = match len {
-            0 => "it is empty: the download or copy did not finish",
-            _ => "not a complete",
-        };
-        assert!(message.contains(expected), "{message}");
+        assert!(message.contains("not a complete"), "{message}");
     }
     // One byte of the weights: the archive's checksums tell.
     let at = |needle: &[u8]| {
