@@ -19,8 +19,8 @@ use legacy::Legacy;
 use view::View;
 use zipped::Zipped;
 
-/// No checkpoint's pickle comes near it; a hostile one may.
-const MAX_PICKLE: u64 = 64 << 20;
+/// Arrays of NumPy are part of the pickle, so a training's curves may make it large; a hostile file may make it any.
+const MAX_PICKLE: u64 = 256 << 20;
 
 /// A file of `torch.save`, of which no tensor has been read yet.
 pub struct TorchFile {

@@ -20,14 +20,24 @@ impl Pickle {
     /// it, joined by dots: `model.blocks.0.norm1.weight`.
     ///
     /// Modules that were written whole have the names of their `state_dict`.
+    /// What leads to no tensor is not followed, and nothing is followed into itself: configurations and trainers know
+    /// what they are part of.
     ///
     /// # Errors
     /// If there are more than any checkpoint has.
     pub fn tensors(&self) -> Result<BTreeMap<String, Id>, String> {
+        let leads = self.leads_to_tensors();
         let mut found = BTreeMap::new();
         let mut open = vec![(String::new(), self.root, 0)];
+        // From the whole to the value that is looked at.
+        let mut way: Vec<Id> = Vec::new();
         let (mut visits, mut bytes) = (0, 0);
         while let Some((name, id, depth)) = open.pop() {
+            way.truncate(depth);
+            if way.contains(&id) {
+                continue;
+            }
+            way.push(id);
             let node = self.node(id);
             visits +=
                 1 + self.width(node) + self.attributes(node).map_or(0, |node| self.width(node));
@@ -43,7 +53,7 @@ impl Pickle {
                 continue;
             }
             let mut add = |part: &str, id: Id| {
-                if !self.may_hold(id) {
+                if !leads[id] {
                     return;
                 }
                 let name = match (name.is_empty(), part) {
@@ -87,10 +97,50 @@ impl Pickle {
         }
     }
 
-    fn may_hold(&self, id: Id) -> bool {
-        matches!(
-            self.node(id),
-            Node::Tensor { .. } | Node::Dict(_) | Node::Object(_) | Node::Sequence(_)
-        )
+    /// Of each value, whether a tensor is reached from it.
+    fn leads_to_tensors(&self) -> Vec<bool> {
+        // Who holds whom: each value's holders follow each other, from `starts` on.
+        let mut starts = vec![0; self.nodes.len() + 1];
+        self.for_each_held(|_, held| starts[held + 1] += 1);
+        for i in 0..self.nodes.len() {
+            starts[i + 1] += starts[i];
+        }
+        let mut next = starts.clone();
+        let mut holders = vec![0; starts[self.nodes.len()]];
+        self.for_each_held(|holder, held| {
+            holders[next[held]] = holder;
+            next[held] += 1;
+        });
+        let mut leads: Vec<bool> = (self.nodes.iter())
+            .map(|node| matches!(node, Node::Tensor { .. }))
+            .collect();
+        let mut open: Vec<Id> = (0..leads.len()).filter(|&id| leads[id]).collect();
+        while let Some(id) = open.pop() {
+            for &holder in &holders[starts[id]..starts[id + 1]] {
+                if !leads[holder] {
+                    leads[holder] = true;
+                    open.push(holder);
+                }
+            }
+        }
+        leads
+    }
+
+    /// Calls `each` with every value that holds others, and each of these.
+    fn for_each_held(&self, mut each: impl FnMut(Id, Id)) {
+        for (id, node) in self.nodes.iter().enumerate() {
+            match node {
+                Node::Sequence(items) => items.iter().for_each(|&held| each(id, held)),
+                Node::Dict(pairs) => pairs.iter().for_each(|&(_, held)| each(id, held)),
+                Node::Object(object) => {
+                    let entries = object.entries.iter().map(|&(_, held)| held);
+                    entries
+                        .chain(object.state)
+                        .chain([object.arguments])
+                        .for_each(|held| each(id, held));
+                }
+                _ => {}
+            }
+        }
     }
 }

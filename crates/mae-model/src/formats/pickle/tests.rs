@@ -249,6 +249,61 @@ fn bombs_cost_no_more_than_their_size() {
     assert!(found.tensors().is_err());
 }
 
+/// A tensor of one number.
+fn tensor() -> Vec<u8> {
+    let parts: [&[u8]; 3] = [
+        b"ctorch._utils\n_rebuild_tensor_v2\n(",
+        &storage(1),
+        b"K\x00K\x01\x85K\x01\x85\x89}tR",
+    ];
+    parts.concat()
+}
+
+#[test]
+fn what_knows_what_it_is_part_of_is_followed_once() {
+    let names = |parts: &[&[u8]]| Pickle::parse(&pickle(parts)).unwrap().tensors();
+    let found = |parts: &[&[u8]]| Vec::from_iter(names(parts).unwrap().into_keys());
+    // Beside weights, settings of which each knows its parent, as OmegaConf's.
+    let settings = [
+        b"cm\nNode\n)\x81q\x05}(",
+        &text("_content")[..],
+        b"cm\nNode\n)\x81}(",
+        &text("_parent"),
+        b"h\x05",
+        &text("_root"),
+        b"h\x05ubub",
+    ]
+    .concat();
+    let parts: [&[u8]; 6] = [
+        b"}(",
+        &text("weight"),
+        &tensor(),
+        &text("cfg"),
+        &settings,
+        b"u",
+    ];
+    assert_eq!(found(&parts), ["weight"]);
+    // A model and its trainer, which know each other: the model's names, each once by every way.
+    let trainer = [
+        b"}q\x06(",
+        &text("model")[..],
+        b"}(",
+        &text("weight"),
+        &tensor(),
+        &text("trainer"),
+        b"h\x06uu",
+    ]
+    .concat();
+    assert_eq!(found(&[&trainer]), ["model.weight"]);
+    // What is shared without end leads to more names than are read.
+    let mut bomb = [b"}(", &text("a")[..], &tensor(), b"uq\x07"].concat();
+    for _ in 0..60 {
+        let twice: [&[u8]; 6] = [b"}(", &text("a"), b"h\x07", &text("b"), b"h\x07", b"uq\x07"];
+        bomb.extend(twice.concat());
+    }
+    assert!(names(&[&bomb]).unwrap_err().contains("more names"));
+}
+
 /// The pickle of the committed checkpoint.
 fn checkpoint() -> Vec<u8> {
     let path = concat!(
