@@ -49,7 +49,7 @@ const OTHERS: [(&[u8], &str); 14] = [
     (b"\xff\xd8\xff", "a JPEG image"),
     (b"%PDF", "a PDF document"),
     (b"\x7fELF", "a program"),
-    (b"MAEPACK", "a packed data set"),
+    (b"mae-pack", "a packed data set"),
 ];
 
 impl Content {

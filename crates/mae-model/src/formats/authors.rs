@@ -32,11 +32,10 @@ pub fn read(path: &Path, key: Option<&str>) -> Result<Found> {
     let tensors = to_native(path, tensors)?;
     let mut facts = facts(&arguments);
     let mut notes = Vec::from_iter(note);
-    // Their program has no other statistics, and only this one trains with `norm_pix_loss`.
     let channels = tensors
         .get("patch_embed.proj.weight")
         .and_then(|weight| weight.size().get(1).copied());
-    if !arguments.is_empty() && channels == Some(3) {
+    if channels == Some(3) && are_of_imagenet(&arguments) {
         facts.normalization = Some(Normalization::IMAGENET);
         notes.push("channel statistics are taken as ImageNet's, as the authors' program always has them; --mean and --std say otherwise".into());
     }
@@ -47,6 +46,13 @@ pub fn read(path: &Path, key: Option<&str>) -> Result<Found> {
         facts,
         notes,
     })
+}
+
+/// Whether these are hyperparameters of the authors' program, which has no statistics but ImageNet's; a program made of
+/// it for other images, SatMAE's, says which images.
+fn are_of_imagenet(arguments: &BTreeMap<String, Scalar>) -> bool {
+    let has = |key: &str| arguments.contains_key(key);
+    (has("norm_pix_loss") || has("model")) && !has("dataset_type")
 }
 
 fn facts(arguments: &BTreeMap<String, Scalar>) -> Facts {
@@ -81,4 +87,22 @@ fn facts(arguments: &BTreeMap<String, Scalar>) -> Facts {
         }
     }
     facts
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn statistics_are_taken_as_imagenets_of_the_authors_program_alone() {
+        let check = |keys: &[&str], expected: bool| {
+            let arguments = keys.iter().map(|key| (key.to_string(), Scalar::Int(1)));
+            assert_eq!(are_of_imagenet(&arguments.collect()), expected, "{keys:?}");
+        };
+        check(&["model", "norm_pix_loss", "input_size"], true);
+        check(&["model", "nb_classes"], true);
+        check(&["model", "norm_pix_loss", "dataset_type"], false);
+        check(&["arch", "patch_size"], false);
+        check(&[], false);
+    }
 }
