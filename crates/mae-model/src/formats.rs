@@ -74,6 +74,8 @@ pub struct ReadOptions {
     pub image_size: Option<(usize, usize)>,
     /// Channel statistics; of the new channels, if these are adapted.
     pub normalization: Option<Normalization>,
+    /// How much of the model is wanted, where not all that is there: of a decoder that is not, nothing is asked.
+    pub part: Option<Part>,
     /// Of several models in a file, the name of the one to take: `model_ema`.
     pub weights_key: Option<String>,
     /// Channels that the model should have, and how it gets them.
@@ -112,6 +114,9 @@ pub fn read(path: &Path, options: &ReadOptions) -> Result<Weights> {
     };
     dimensions::check_layout(&weights)?;
     check_finite(path, &weights.tensors)?;
+    if options.part == Some(Part::Encoder) {
+        weights = weights.into_encoder();
+    }
     match (options.channels, options.normalization.clone()) {
         (Some((channels, adapt)), said) if channels != weights.config.channels => {
             weights = weights.with_channels(channels, adapt, said)?;
@@ -198,8 +203,11 @@ impl Source {
         if path.is_dir() {
             return Self::in_folder(path, key);
         }
-        if let Some(folder) = folder::of_shards(path) {
-            return Self::in_folder(folder, key);
+        if let Some(index) = folder::index_for(path)? {
+            let folder = folder::of(&index);
+            let config = config_in(folder)?;
+            let tensors = folder::read_shards(folder, &index)?;
+            return Self::described(path, folder, tensors, config.as_ref(), key);
         }
         let folder = path.parent().unwrap_or(Path::new("."));
         let mut first = Vec::new();
@@ -216,20 +224,12 @@ impl Source {
         if FileKind::of(&metadata) != FileKind::Foreign {
             return Ok(Self::Native(tensors, metadata));
         }
-        let config = match read_json(&folder.join("config.json")) {
-            Ok(config) => Some(config),
-            Err(ModelError::Io { .. }) => None,
-            Err(error) => return Err(error),
-        };
+        let config = config_in(folder)?;
         Self::described(path, folder, tensors, config.as_ref(), key)
     }
 
     fn in_folder(folder: &Path, key: Option<&str>) -> Result<Self> {
-        let config = match read_json(&folder.join("config.json")) {
-            Ok(config) => Some(config),
-            Err(ModelError::Io { .. }) => None,
-            Err(error) => return Err(error),
-        };
+        let config = config_in(folder)?;
         let file = folder.join("model.safetensors");
         let is_described = config.as_ref().is_some_and(|config| {
             config.get("model_type").is_some() || config.get("architecture").is_some()
@@ -320,6 +320,15 @@ impl ReadOptions {
             }
         }
         Ok(())
+    }
+}
+
+/// The description beside weights, if there is one.
+fn config_in(folder: &Path) -> Result<Option<Value>> {
+    match read_json(&folder.join("config.json")) {
+        Ok(config) => Ok(Some(config)),
+        Err(ModelError::Io { .. }) => Ok(None),
+        Err(error) => Err(error),
     }
 }
 

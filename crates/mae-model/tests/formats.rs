@@ -771,6 +771,143 @@ fn layouts_of_other_programs_become_the_native_one() {
     );
 }
 
+/// The authors' fixture as an encoder alone, changed; what of it is read with `options`.
+fn changed_encoder(
+    change: &dyn Fn(&mut BTreeMap<String, Tensor>),
+    options: &ReadOptions,
+) -> mae_model::Result<Weights> {
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("changed.safetensors");
+    let mut tensors = read_fixture("authors.pth").into_encoder().tensors;
+    change(&mut tensors);
+    write_tensors(&file, &tensors, Default::default()).unwrap();
+    read(&file, options)
+}
+
+#[test]
+fn as_many_frames_as_make_a_square_are_no_image() {
+    let said = ReadOptions {
+        num_heads: Some(2),
+        normalization: Some(Normalization::IMAGENET),
+        ..ReadOptions::default()
+    };
+    let with_positions = |positions: &Tensor| {
+        let change = |tensors: &mut BTreeMap<String, Tensor>| {
+            let key = "patch_embed.proj.weight";
+            let weight = tensors[key].unsqueeze(2);
+            tensors.insert(key.into(), weight);
+            tensors.insert("pos_embed".into(), positions.shallow_clone());
+        };
+        changed_encoder(&change, &said)
+    };
+    // Half of each position says where in the frame it is, and half which frame.
+    let in_frame = mae_model::pos_embed::sincos_2d(4, 4, 8).narrow(1, 1, 16);
+    let mut rows = vec![Tensor::zeros([1, 1, 16], (Kind::Float, Device::Cpu))];
+    for frame in 0..4 {
+        let time = Tensor::full(
+            [1, 16, 8],
+            f64::from(frame).sin(),
+            (Kind::Float, Device::Cpu),
+        );
+        rows.push(Tensor::cat(&[&in_frame, &time], 2));
+    }
+    let message = with_positions(&Tensor::cat(&rows, 1))
+        .unwrap_err()
+        .to_string();
+    assert!(
+        message.contains("positions are of 4 frames of 4 x 4 patches"),
+        "{message}"
+    );
+    let image = mae_model::pos_embed::sincos_2d(8, 8, 16);
+    assert_eq!(with_positions(&image).unwrap().config.image_height, 32);
+}
+
+#[test]
+fn a_class_token_without_a_position_has_one_of_zeros() {
+    let said = ReadOptions {
+        num_heads: Some(2),
+        normalization: Some(Normalization::IMAGENET),
+        ..ReadOptions::default()
+    };
+    let expected = read_fixture("authors.pth").tensors["pos_embed"].shallow_clone();
+    let of_patches = |tensors: &mut BTreeMap<String, Tensor>| {
+        tensors.insert("pos_embed".into(), expected.narrow(1, 1, 9).contiguous());
+    };
+    let sized = ReadOptions {
+        image_size: Some((12, 12)),
+        ..said.clone()
+    };
+    for options in [said, sized] {
+        let weights = changed_encoder(&of_patches, &options).unwrap();
+        assert_eq!(weights.config.image_height, 12);
+        let positions = &weights.tensors["pos_embed"];
+        assert_eq!(positions.narrow(1, 1, 9), expected.narrow(1, 1, 9));
+        assert_eq!(positions.select(1, 0).abs().max().double_value(&[]), 0.0);
+        assert!(
+            weights
+                .notes
+                .iter()
+                .any(|note| note.contains("no position"))
+        );
+    }
+}
+
+#[test]
+fn of_an_encoder_that_is_wanted_alone_nothing_of_the_decoder_is_asked() {
+    let said = ReadOptions {
+        num_heads: Some(2),
+        part: Some(Part::Encoder),
+        ..ReadOptions::default()
+    };
+    let weights = read(&fixture("authors.pth"), &said).unwrap();
+    assert_eq!(weights.part, Part::Encoder);
+    same(
+        &weights.tensors,
+        &read_fixture("authors.pth").into_encoder().tensors,
+    );
+    let native = ReadOptions {
+        part: Some(Part::Encoder),
+        ..ReadOptions::default()
+    };
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("whole.safetensors");
+    read_fixture("authors.pth")
+        .write(&file, Format::Native)
+        .unwrap();
+    same(&read(&file, &native).unwrap().tensors, &weights.tensors);
+}
+
+#[test]
+fn shards_of_any_name_are_read_by_an_index_that_lists_them() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = |name: &str| folder.path().join(name);
+    let expected = read_fixture("authors.pth").into_encoder().tensors;
+    let said = ReadOptions {
+        num_heads: Some(2),
+        normalization: Some(Normalization::IMAGENET),
+        ..ReadOptions::default()
+    };
+    let shards = [
+        "vit-00001-of-00002.safetensors",
+        "vit-00002-of-00002.safetensors",
+    ];
+    let mut map = serde_json::Map::new();
+    for (i, shard) in shards.into_iter().enumerate() {
+        let half: BTreeMap<String, Tensor> = (expected.iter().skip(i).step_by(2))
+            .map(|(key, tensor)| (key.clone(), tensor.shallow_clone()))
+            .collect();
+        write_tensors(&path(shard), &half, Default::default()).unwrap();
+        map.extend(half.into_keys().map(|key| (key, shard.into())));
+    }
+    let message = read(&path(shards[1]), &said).unwrap_err().to_string();
+    assert!(message.contains("no index beside it"), "{message}");
+    let index = serde_json::json!({ "weight_map": map }).to_string();
+    std::fs::write(path("vit.safetensors.index.json"), index).unwrap();
+    for from in ["", "vit.safetensors.index.json", shards[0], shards[1]] {
+        same(&read(&path(from), &said).unwrap().tensors, &expected);
+    }
+}
+
 #[test]
 fn what_is_no_plain_vision_transformer_is_called_what_it_is() {
     let folder = tempfile::tempdir().unwrap();

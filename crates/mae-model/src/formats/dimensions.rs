@@ -48,6 +48,12 @@ const FOREIGN_PARTS: [(&str, &str); 16] = [
 /// Checks a file's tensors, completes what is known of their model, and makes it the model.
 pub fn settle(found: Found, options: &ReadOptions) -> Result<Weights> {
     let path = found.path.clone();
+    let mut found = found;
+    let mut options = options.clone();
+    if options.part == Some(Part::Encoder) {
+        (found.tensors).retain(|key, _| !key.starts_with("decoder") && key != "mask_token");
+        (options.decoder_num_heads, options.norm_pix_loss) = (None, None);
+    }
     check_foreign_parts(&path, &found.tensors)?;
     let part = match found.tensors.contains_key("decoder_embed.weight") {
         true => Part::Whole,
@@ -112,9 +118,27 @@ pub fn settle(found: Found, options: &ReadOptions) -> Result<Weights> {
             missing.push("whether it predicts patches normalised by their own mean and variance: --norm-pix-loss true or false".into());
         }
     }
-    let [_, tokens, _] = sizes(&path, &tensors, "pos_embed")?;
-    let patches = tokens.saturating_sub(1);
     let image_size = facts.image_size.or(options.image_size);
+    let [_, tokens, _] = sizes(&path, &tensors, "pos_embed")?;
+    let is_square = |n: usize| n.isqrt() * n.isqrt() == n;
+    let is_without_class = match image_size {
+        Some((height, width)) => tokens == height / patch_size * (width / patch_size),
+        None => is_square(tokens) && !is_square(tokens - 1),
+    };
+    let patches = match is_without_class {
+        true => tokens,
+        false => tokens - 1,
+    };
+    if is_without_class {
+        // What has no position has one of zeros.
+        let positions = &tensors["pos_embed"];
+        let of_class = positions.f_narrow(1, 0, 1)?.f_zeros_like()?;
+        let positions = Tensor::f_cat(&[&of_class, positions], 1)?;
+        tensors.insert("pos_embed".into(), positions);
+        notes.push(
+            "its class token has no position; here it has one of zeros, which is the same".into(),
+        );
+    }
     let (image_height, image_width) = match image_size {
         Some(size) => size,
         None => match grid_of(&tensors["pos_embed"], patches, embed_dim) {

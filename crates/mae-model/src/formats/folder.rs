@@ -11,46 +11,85 @@ use super::{foreign, read_json};
 use crate::checkpoint::{read_tensors, write_tensors};
 use crate::{ModelError, Result};
 
-/// The indices of shards, of safetensors files and of `torch.save`.
-const INDICES: [&str; 2] = [
-    "model.safetensors.index.json",
-    "pytorch_model.bin.index.json",
-];
-
 /// Whether there are weights in a folder, whole or in shards.
 pub fn has_weights(folder: &Path) -> bool {
     let names = ["model.safetensors", "pytorch_model.bin"];
-    (names.iter().chain(&INDICES)).any(|name| folder.join(name).exists())
+    names.iter().any(|name| folder.join(name).exists()) || !indices(folder).is_empty()
 }
 
-/// The folder that a shard or an index lies in, if `path` is one.
-pub fn of_shards(path: &Path) -> Option<&Path> {
-    let name = path.file_name()?.to_str()?;
-    let folder = match path.parent()? {
-        folder if folder == Path::new("") => Path::new("."),
-        folder => folder,
+/// The folder that a file lies in.
+pub fn of(file: &Path) -> &Path {
+    match file.parent() {
+        Some(folder) if folder != Path::new("") => folder,
+        _ => Path::new("."),
+    }
+}
+
+/// The index to read shards by, if `path` is one or a shard.
+///
+/// # Errors
+/// [`ModelError::Foreign`] if `path` is a shard and no index beside it lists it.
+pub fn index_for(path: &Path) -> Result<Option<PathBuf>> {
+    let Some(name) = path.file_name().and_then(|name| name.to_str()) else {
+        return Ok(None);
     };
-    let stem = name.rsplit_once('.')?.0;
-    let is_shard = stem.rsplit_once("-of-").is_some_and(|(first, count)| {
-        let is_number = |text: &str| !text.is_empty() && text.bytes().all(|b| b.is_ascii_digit());
-        is_number(count)
-            && first
-                .rsplit_once('-')
-                .is_some_and(|(_, number)| is_number(number))
-    });
-    (is_shard || name.ends_with(".index.json")).then_some(folder)
+    if name.ends_with(INDEX) {
+        return Ok(Some(path.into()));
+    }
+    if !is_shard(name) || !path.is_file() {
+        return Ok(None);
+    }
+    for index in indices(of(path)) {
+        let json = read_json(&index)?;
+        let shards = json.get("weight_map").and_then(Value::as_object);
+        if shards.is_some_and(|shards| shards.values().any(|shard| shard == name)) {
+            return Ok(Some(index));
+        }
+    }
+    Err(foreign(
+        path,
+        format!(
+            "one of several parts of a model, and no index beside it (*{INDEX}) lists it: fetch the index and the other parts, too"
+        ),
+    ))
 }
 
-/// Reads `model.safetensors` or `pytorch_model.bin`, or the files that the index of either lists.
+/// What the name of an index ends in.
+const INDEX: &str = ".index.json";
+
+/// The indices of shards in a folder: of safetensors files first, and of `torch.save`.
+fn indices(folder: &Path) -> Vec<PathBuf> {
+    let entries = std::fs::read_dir(folder).into_iter().flatten().flatten();
+    let mut indices: Vec<PathBuf> = (entries.map(|entry| entry.path()))
+        .filter(|path| path.to_string_lossy().ends_with(INDEX))
+        .collect();
+    indices.sort_by_key(|path| {
+        (
+            !path.to_string_lossy().contains(".safetensors."),
+            path.clone(),
+        )
+    });
+    indices
+}
+
+/// Whether a name ends as that of a part: `-00001-of-00002`, before its ending.
+fn is_shard(name: &str) -> bool {
+    let is_number = |text: &str| !text.is_empty() && text.bytes().all(|b| b.is_ascii_digit());
+    let stem = name.rsplit_once('.').map_or(name, |(stem, _)| stem);
+    stem.rsplit_once("-of-").is_some_and(|(first, count)| {
+        let number = first.rsplit_once('-').map(|(_, number)| number);
+        is_number(count) && number.is_some_and(is_number)
+    })
+}
+
+/// Reads `model.safetensors` or `pytorch_model.bin`, or the files that an index lists.
 pub fn read_weights(folder: &Path) -> Result<BTreeMap<String, Tensor>> {
     let file = folder.join("model.safetensors");
     if file.exists() {
         return Ok(read_tensors(&file)?.0);
     }
-    for index in INDICES.map(|name| folder.join(name)) {
-        if index.exists() {
-            return read_shards(folder, &index);
-        }
+    if let Some(index) = indices(folder).first() {
+        return read_shards(folder, index);
     }
     let file = folder.join("pytorch_model.bin");
     if file.exists() {
@@ -73,7 +112,11 @@ fn read_file(file: &Path) -> Result<BTreeMap<String, Tensor>> {
     }
 }
 
-fn read_shards(folder: &Path, index: &Path) -> Result<BTreeMap<String, Tensor>> {
+/// Reads the files that an index lists.
+///
+/// # Errors
+/// [`ModelError::Foreign`] if one of them is not there, or leads elsewhere.
+pub fn read_shards(folder: &Path, index: &Path) -> Result<BTreeMap<String, Tensor>> {
     let json = read_json(index)?;
     let Some(Value::Object(map)) = json.get("weight_map") else {
         return Err(foreign(index, "no `weight_map` in it".into()));

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::path::Path;
 
-use tch::Tensor;
+use tch::{Kind, Tensor};
 
 use super::foreign;
 use super::keys::Renaming;
@@ -128,9 +128,13 @@ fn one_frame(
     let tokens = (tensors.get("pos_embed")).and_then(|positions| positions.size().get(1).copied());
     let patches = tokens.unwrap_or(0) - 1;
     let is_square = |n: i64| n > 0 && n.isqrt() * n.isqrt() == n;
-    if !is_square(patches)
-        && let Some(frames) = (2..=64).find(|n| patches % n == 0 && is_square(patches / n))
-    {
+    // Four frames of 14 x 14 patches are as many as one of 28 x 28: then the positions themselves tell.
+    let are_frames = |n: &i64| {
+        patches % n == 0
+            && is_square(patches / n)
+            && (!is_square(patches) || repeat(&tensors["pos_embed"], *n))
+    };
+    if let Some(frames) = (2..=64).find(are_frames) {
         let side = (patches / frames).isqrt();
         return Err(foreign(
             path,
@@ -142,6 +146,26 @@ fn one_frame(
     let weight = weight.f_squeeze_dim(2)?;
     tensors.insert(KEY.into(), weight);
     Ok(tensors)
+}
+
+/// Whether positions are those of so many frames: from one frame to another all of a frame's change by the same.
+///
+/// Those of an image do not, unless what is taken for a frame is no more than one of its rows.
+fn repeat(pos_embed: &Tensor, frames: i64) -> bool {
+    const SAME: f64 = 1e-3;
+    let &[_, tokens, dim] = &pos_embed.size()[..] else {
+        return false;
+    };
+    let patches = tokens - 1;
+    if patches / frames <= frames {
+        return false;
+    }
+    let positions = (pos_embed.select(0, 0).narrow(0, 1, patches))
+        .to_kind(Kind::Float)
+        .reshape([frames, patches / frames, dim]);
+    let change = positions.narrow(0, 1, frames - 1) - positions.narrow(0, 0, 1);
+    let spread = change.amax([1], false) - change.amin([1], false);
+    spread.max().double_value(&[]) < SAME
 }
 
 /// What tensors are of, if it is known by their names and none of what can be read.

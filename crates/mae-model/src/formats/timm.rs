@@ -57,7 +57,7 @@ fn facts(path: &Path, tensors: &BTreeMap<String, Tensor>, config: &Value) -> Res
     }
     let arguments = &config["model_args"];
     // Layers of other kinds compute something else with the same weights.
-    for kind in ["act_layer", "norm_layer", "mlp_layer", "no_embed_class"] {
+    for kind in ["act_layer", "norm_layer", "mlp_layer"] {
         match &arguments[kind] {
             Value::Null | Value::Bool(false) => {}
             other => {

@@ -103,11 +103,8 @@ impl ConvertArgs {
     pub fn run(&self) -> Result<ExitCode> {
         let format = self.format()?;
         self.check_to(format)?;
-        let mut weights = read(&self.source()?, &self.options())?;
+        let weights = read(&self.source()?, &self.options())?;
         print_source(&weights);
-        if self.part.is_some() {
-            weights = weights.into_encoder();
-        }
         weights.notes.iter().for_each(|note| println!("  {note}"));
         let notes = weights.write(&self.to, format)?;
         let is_encoder = weights.part == Part::Encoder || format == Format::Timm;
@@ -183,13 +180,15 @@ impl ConvertArgs {
 
     /// The model in a run's folder; other folders say themselves what they are.
     fn source(&self) -> Result<PathBuf> {
-        const OF_OTHERS: [&str; 4] = [
-            "config.json",
-            "model.safetensors.index.json",
-            "pytorch_model.bin.index.json",
-            "pytorch_model.bin",
-        ];
-        match (OF_OTHERS.iter()).any(|name| self.from.join(name).exists()) {
+        let is_of_others = |name: &str| {
+            ["config.json", "pytorch_model.bin"].contains(&name) || name.ends_with(".index.json")
+        };
+        let mut names = (std::fs::read_dir(&self.from)
+            .into_iter()
+            .flatten()
+            .flatten())
+        .map(|entry| entry.file_name().to_string_lossy().into_owned());
+        match names.any(|name| is_of_others(&name)) {
             true => Ok(self.from.clone()),
             false => find_model(&self.from),
         }
@@ -206,6 +205,7 @@ impl ConvertArgs {
             AdaptArg::Repeat => Adapt::Repeat,
         });
         ReadOptions {
+            part: self.part.map(|PartArg::Encoder| Part::Encoder),
             weights_key: self.weights_key.clone(),
             num_heads: self.num_heads,
             decoder_num_heads: self.decoder_num_heads,
