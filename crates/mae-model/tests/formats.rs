@@ -837,19 +837,27 @@ fn a_class_token_without_a_position_has_one_of_zeros() {
         image_size: Some((12, 12)),
         ..said.clone()
     };
-    for options in [said, sized] {
-        let weights = changed_encoder(&of_patches, &options).unwrap();
-        assert_eq!(weights.config.image_height, 12);
-        let positions = &weights.tensors["pos_embed"];
-        assert_eq!(positions.narrow(1, 1, 9), expected.narrow(1, 1, 9));
-        assert_eq!(positions.select(1, 0).abs().max().double_value(&[]), 0.0);
-        assert!(
-            weights
-                .notes
-                .iter()
-                .any(|note| note.contains("no position"))
-        );
-    }
+    let weights = changed_encoder(&of_patches, &sized).unwrap();
+    assert_eq!(weights.config.image_height, 12);
+    let positions = &weights.tensors["pos_embed"];
+    assert_eq!(positions.narrow(1, 1, 9), expected.narrow(1, 1, 9));
+    assert_eq!(positions.select(1, 0).abs().max().double_value(&[]), 0.0);
+    let is_said = |note: &String| note.contains("no position");
+    assert!(weights.notes.iter().any(is_said));
+
+    // The number of positions alone does not tell: it is asked for.
+    let message = changed_encoder(&of_patches, &said).unwrap_err().to_string();
+    assert!(
+        message.contains("--image-size HEIGHTxWIDTH; of 9, if its class token has no position"),
+        "{message}"
+    );
+    // 25 positions, of 4 x 6 patches and the class token.
+    let oblong = |tensors: &mut BTreeMap<String, Tensor>| {
+        let positions = mae_model::pos_embed::sincos_2d(4, 6, 16);
+        tensors.insert("pos_embed".into(), positions);
+    };
+    let config = changed_encoder(&oblong, &said).unwrap().config;
+    assert_eq!((config.image_height, config.image_width), (16, 24));
 }
 
 #[test]

@@ -120,11 +120,9 @@ pub fn settle(found: Found, options: &ReadOptions) -> Result<Weights> {
     }
     let image_size = facts.image_size.or(options.image_size);
     let [_, tokens, _] = sizes(&path, &tensors, "pos_embed")?;
-    let is_square = |n: usize| n.isqrt() * n.isqrt() == n;
-    let is_without_class = match image_size {
-        Some((height, width)) => tokens == height / patch_size * (width / patch_size),
-        None => is_square(tokens) && !is_square(tokens - 1),
-    };
+    // Only the size of images tells: 25 positions may be 5 x 5 patches, or 4 x 6 and the class token.
+    let is_without_class = image_size
+        .is_some_and(|(height, width)| tokens == height / patch_size * (width / patch_size));
     let patches = match is_without_class {
         true => tokens,
         false => tokens - 1,
@@ -149,7 +147,11 @@ pub fn settle(found: Found, options: &ReadOptions) -> Result<Weights> {
             }
             None => {
                 missing.push(format!(
-                    "the size of its images, of {patches} patches of {patch_size} x {patch_size}: --image-size HEIGHTxWIDTH"
+                    "the size of its images, of {patches} patches of {patch_size} x {patch_size}: --image-size HEIGHTxWIDTH{}",
+                    match tokens.isqrt().pow(2) == tokens {
+                        true => format!("; of {tokens}, if its class token has no position"),
+                        false => String::new(),
+                    }
                 ));
                 (0, 0)
             }
