@@ -262,14 +262,15 @@ fn read_scan(
 /// The Huffman tables, for the first coefficient and the others, of which a scan needs one or both.
 fn tables_of(header: &Header, scan: &Scan, at: usize) -> Result<[Table; 2], String> {
     let component = header.components[at];
-    let mut tables = [Kind::Dc, Kind::Ac].map(Table::new);
+    let kinds = [Kind::Dc, Kind::Ac];
+    let mut tables = kinds.map(Table::new);
     let is_needed = [scan.band[0] == 0 && scan.bits[0] == 0, scan.band[1] > 0];
     let definitions = [
         (&header.dc_tables, component.dc_table),
         (&header.ac_tables, component.ac_table),
     ];
-    for ((table, is_needed), (definitions, place)) in
-        tables.iter_mut().zip(is_needed).zip(definitions)
+    for (((table, kind), is_needed), (definitions, place)) in
+        (tables.iter_mut().zip(kinds).zip(is_needed)).zip(definitions)
     {
         if is_needed {
             let Some(Some(definition)) = definitions.get(place) else {
@@ -279,7 +280,7 @@ fn tables_of(header: &Header, scan: &Scan, at: usize) -> Result<[Table; 2], Stri
                 ));
             };
             table
-                .define(definition)
+                .define(definition, kind.max_size())
                 .ok_or_else(|| damaged("a huffman table"))?;
         }
     }

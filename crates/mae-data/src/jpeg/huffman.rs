@@ -6,16 +6,19 @@
 const LOOKUP_BITS: u32 = 10;
 /// What the symbol "end of block" at least adds to the position in a block: more than any run.
 pub(super) const END_OF_BLOCK: usize = 128;
+/// What a code that is not wanted adds to the position in a block: beyond its end, before an end of block.
+const UNWANTED: u32 = 64;
 
 /// A code in one number, so that one load tells all.
 #[derive(Clone, Copy, Default)]
 pub(super) struct Code(u32);
 
 impl Code {
-    fn new(symbol: u8, code_len: u32, kind: Kind) -> Code {
+    fn new(symbol: u8, code_len: u32, kind: Kind, max_size: u32) -> Code {
         let (run, size) = (u32::from(symbol >> 4), u32::from(symbol & 15));
         let skip = match (kind, run, size) {
             (Kind::Dc, ..) => 0,
+            (Kind::Ac, ..) if size > max_size => UNWANTED,
             // 16 zeros: 15 are skipped, and one is written.
             (Kind::Ac, 15, 0) => 15,
             // Progressive scans end several blocks at once.
@@ -44,7 +47,8 @@ impl Code {
         (self.0 >> 16) & 63
     }
 
-    /// Coefficients of 0 before the one of this code; from [`END_OF_BLOCK`] on, an end of block.
+    /// Coefficients of 0 before the one of this code; from [`END_OF_BLOCK`] on, an end of block; more than
+    /// a block has, a code that is not wanted.
     #[inline(always)]
     pub(super) fn skip(self) -> usize {
         (self.0 >> 24) as usize
@@ -68,11 +72,23 @@ pub(super) enum Kind {
     Ac,
 }
 
+impl Kind {
+    /// The most bits that a number has in images of 8 bits.
+    pub(super) fn max_size(self) -> u32 {
+        match self {
+            Kind::Dc => 11,
+            Kind::Ac => 10,
+        }
+    }
+}
+
 /// A Huffman table, ready for use.
 pub(super) struct Table {
     kind: Kind,
     /// The definition that this was built from: most files share a few.
     definition: Vec<u8>,
+    /// The most bits that a number of the table may have.
+    max_size: u32,
     lookup: Box<[Code; 1 << LOOKUP_BITS]>,
     /// For each length, the first 16 bits of the first longer code.
     limits: [u32; 17],
@@ -85,6 +101,7 @@ impl Table {
         Table {
             kind,
             definition: Vec::new(),
+            max_size: kind.max_size(),
             lookup: Box::new([Code::default(); 1 << LOOKUP_BITS]),
             limits: [0; 17],
             offsets: [0; 17],
@@ -92,22 +109,22 @@ impl Table {
     }
 
     /// Becomes the table of `definition`, 16 counts and the symbols; `None` if it is none.
-    pub(super) fn define(&mut self, definition: &[u8]) -> Option<()> {
-        if self.definition == definition {
+    ///
+    /// A block in which a coefficient other than the first has more than `max_size` bits cannot be read
+    /// with it.
+    pub(super) fn define(&mut self, definition: &[u8], max_size: u32) -> Option<()> {
+        if self.definition == definition && self.max_size == max_size {
             return Some(());
         }
         // If this fails half-way, the next definition must not take it for done.
         self.definition.clear();
+        self.max_size = max_size;
         self.lookup.fill(Code::default());
         let (counts, symbols) = definition.split_at_checked(16)?;
-        let max_size = match self.kind {
-            Kind::Dc => 11,
-            Kind::Ac => 10,
-        };
-        if symbols
-            .iter()
-            .any(|symbol| symbol & 15 > max_size || self.kind == Kind::Dc && symbol >> 4 != 0)
-        {
+        if symbols.iter().any(|&symbol| {
+            u32::from(symbol & 15) > self.kind.max_size()
+                || self.kind == Kind::Dc && symbol >> 4 != 0
+        }) {
             return None;
         }
         let (mut code, mut place) = (0_u32, 0_usize);
@@ -121,7 +138,7 @@ impl Table {
                     let shift = LOOKUP_BITS - len;
                     let first = (code << shift) as usize;
                     self.lookup[first..first + (1 << shift)]
-                        .fill(Code::new(symbol, len, self.kind));
+                        .fill(Code::new(symbol, len, self.kind, max_size));
                 }
                 code += 1;
             }
@@ -155,6 +172,6 @@ impl Table {
         let len = (LOOKUP_BITS + 1..=16).find(|&len| next < self.limits[len as usize])?;
         let place = self.offsets[len as usize] + (next >> (16 - len)) as i32;
         let symbol = *self.definition.get(16 + usize::try_from(place).ok()?)?;
-        Some(Code::new(symbol, len, self.kind))
+        Some(Code::new(symbol, len, self.kind, self.max_size))
     }
 }

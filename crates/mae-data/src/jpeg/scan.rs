@@ -112,22 +112,34 @@ impl Scanner {
         {
             return None;
         }
-        for component in &usual.header.components {
+        let components = &usual.header.components;
+        let mut quantisations = Vec::with_capacity(components.len());
+        for component in components {
+            quantisations.push((*usual.header.quantisation.get(component.quantisation)?)?);
+        }
+        // No larger number fits in 16 bits when it is dequantised; it is left to libjpeg, which has 32.
+        let most = quantisations
+            .iter()
+            .flatten()
+            .max()
+            .map_or(1, |&step| step.max(1));
+        let max_size = (i16::MAX as u32 / u32::from(most) + 1).ilog2();
+        for component in components {
             let (dc, ac) = (component.dc_table, component.ac_table);
             self.tables[0]
                 .get_mut(dc)?
-                .define((*usual.header.dc_tables.get(dc)?)?)?;
-            self.tables[1]
-                .get_mut(ac)?
-                .define((*usual.header.ac_tables.get(ac)?)?)?;
+                .define((*usual.header.dc_tables.get(dc)?)?, Kind::Dc.max_size())?;
+            self.tables[1].get_mut(ac)?.define(
+                (*usual.header.ac_tables.get(ac)?)?,
+                max_size.min(Kind::Ac.max_size()),
+            )?;
         }
-        let mut codings = Vec::with_capacity(usual.header.components.len());
-        for component in &usual.header.components {
-            let quantisation = (*usual.header.quantisation.get(component.quantisation)?)?;
+        let mut codings = Vec::with_capacity(components.len());
+        for (component, quantisation) in components.iter().zip(&quantisations) {
             codings.push(Coding::new(
                 &self.tables[0][component.dc_table],
                 &self.tables[1][component.ac_table],
-                &quantisation,
+                quantisation,
             ));
         }
         if codings.iter().any(Coding::has_no_zeros) && self.segments.has_hole() {
@@ -260,7 +272,6 @@ fn decode_block(
     coding.read_dc(bits, prediction, 0)?;
     let first = *prediction * coding.quantisation[0];
     coefficients[0] = first.clamp(i16::MIN.into(), i16::MAX.into()) as i16;
-    let mut overflow = 0;
     let mut position = 1;
     while position < BLOCK {
         bits.refill();
@@ -269,11 +280,9 @@ fn decode_block(
             position += code.skip();
             if position >= BLOCK {
                 bits.consume(code.bits());
-                let is_end = position > END_OF_BLOCK && overflow == 0;
-                return is_end.then_some(position == END_OF_BLOCK + 1);
+                return (position > END_OF_BLOCK).then_some(position == END_OF_BLOCK + 1);
             }
             let value = code.value(bits.peek()) * coding.quantisation[position];
-            overflow |= value ^ i32::from(value as i16);
             coefficients[usize::from(NATURAL[position]) % BLOCK] = value as i16;
             bits.consume(code.bits());
             position += 1;
@@ -282,7 +291,7 @@ fn decode_block(
             }
         }
     }
-    (overflow == 0).then_some(false)
+    Some(false)
 }
 
 /// Reads past a block; only the prediction of the next one remains of it.

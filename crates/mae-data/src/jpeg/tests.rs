@@ -144,6 +144,34 @@ fn what_it_does_not_know_is_left_to_the_library() {
     assert!(decode(&content).is_some());
 }
 
+#[test]
+fn numbers_beyond_16_bits_are_left_to_the_library() {
+    // At the best quality an edge between the extremes has coefficients of ten bits.
+    let edges = GrayImage::from_fn(64, 64, |x, _| {
+        image::Luma([if x % 8 < 4 { 0 } else { 255 }])
+    });
+    let mut content = Vec::new();
+    JpegEncoder::new_with_quality(&mut content, 100)
+        .encode_image(&edges)
+        .unwrap();
+    let at = content
+        .windows(2)
+        .position(|at| at == [0xff, 0xdb])
+        .unwrap();
+    for (step, is_decoded) in [(1, true), (32, true), (33, false), (1, true), (255, false)] {
+        // The first coefficient, which has a limit of its own, stays as it is.
+        content[at + 6..at + 5 + 64].fill(step);
+        let found = decode_view(&content, 1, |height, width| {
+            whole_view(height, width, 64, 64)
+        });
+        assert_eq!(found.is_some(), is_decoded, "{step}");
+        if step == 1 {
+            assert_eq!(found.unwrap().bytes(), edges.as_raw());
+        }
+        assert!(decode(&content).is_ok(), "{step}");
+    }
+}
+
 fn whole_view(full_height: usize, full_width: usize, height: usize, width: usize) -> View {
     View {
         crop: CropBox {
