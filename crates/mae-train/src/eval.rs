@@ -39,8 +39,7 @@ use tch::Device;
 
 use crate::data;
 use crate::distributed::World;
-use crate::interrupt::Interrupt;
-use crate::manifest;
+use crate::interrupt::{Interrupt, Stopped};
 use crate::precision::Precision;
 use crate::progress::Progress;
 use crate::run_dir::RunDir;
@@ -148,8 +147,7 @@ pub const SETTINGS: &str = "eval.toml";
 ///
 /// Writes `eval.json` anew after each protocol, its curves (`loss.svg`) and its confusion matrix
 /// (`confusion.svg`) in a folder `PROTOCOL-START`.
-/// `None` if a signal stopped fine-tuning; called again with the same folder, it goes on there, and keeps the rows that
-/// are there.
+/// `None` if a signal stopped it; called again with the same folder, it goes on there, and keeps the rows that are there.
 ///
 /// # Errors
 /// If the data sets have no or different labels, or a protocol fails.
@@ -158,6 +156,13 @@ pub fn evaluate(
     protocols: &[Protocol],
     starts: &[Start],
 ) -> Result<Option<Report>> {
+    match judge(eval, protocols, starts) {
+        Err(error) if error.is::<Stopped>() => Ok(None),
+        judged => judged.map(Some),
+    }
+}
+
+fn judge(eval: &Evaluation, protocols: &[Protocol], starts: &[Start]) -> Result<Report> {
     let classes = shared_classes(eval.train.as_ref(), eval.val.as_ref())?.to_vec();
     ensure!(
         classes.len() >= 2,
@@ -193,11 +198,6 @@ pub fn evaluate(
     if let Some(out) = eval.out {
         report.rows = report.rows_so_far(&out.join("eval.json"))?;
         std::fs::create_dir_all(out).with_context(|| format!("creating {}", out.display()))?;
-        for (name, images) in [("train", &eval.train), ("val", &eval.val)] {
-            let path = out.join(format!("{name}-images.csv.gz"));
-            let remedy = "or give another --out";
-            manifest::check(&path, images.as_ref(), remedy).context(name)?;
-        }
     }
     // The first process alone has the report.
     let finished: Vec<_> = report
@@ -244,10 +244,8 @@ pub fn evaluate(
                         Protocol::Partial(blocks) => Some(*blocks),
                         _ => None,
                     };
-                    match fine_tune(eval, start, classes, partial, folder)? {
-                        Some(score) => vec![(protocol.to_string(), score)],
-                        None => return Ok(None),
-                    }
+                    let score = fine_tune(eval, start, classes, partial, folder)?;
+                    vec![(protocol.to_string(), score)]
                 }
             };
             let seconds = started.elapsed().as_secs_f64();
@@ -269,7 +267,7 @@ pub fn evaluate(
             }
         }
     }
-    Ok(Some(report))
+    Ok(report)
 }
 
 /// Judges the pre-trained encoder by the cheap protocols, kNN and linear; writes nothing but the probe's curves
@@ -466,7 +464,7 @@ fn fine_tune(
     classes: usize,
     partial: Option<f64>,
     folder: Option<&Path>,
-) -> Result<Option<Score>> {
+) -> Result<Score> {
     /// Images that are judged at once.
     const VAL_BATCH: usize = 128;
     let (settings, encoder) = (&eval.config.finetune, eval.encoder());

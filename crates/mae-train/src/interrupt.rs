@@ -6,6 +6,12 @@ use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use anyhow::{Context, Result};
 use signal_hook::consts::{SIGINT, SIGTERM};
 use signal_hook::flag;
+use thiserror::Error;
+
+/// Why work ended that a signal stopped.
+#[derive(Clone, Copy, Debug, Error)]
+#[error("stopped by a signal")]
+pub struct Stopped;
 
 /// Whether the process was asked to stop, and by which signal.
 #[derive(Clone, Debug, Default)]
@@ -37,6 +43,17 @@ impl Interrupt {
         match self.0.load(Ordering::Relaxed) {
             0 => None,
             signal => Some(signal as i32),
+        }
+    }
+
+    /// Makes sure that none came.
+    ///
+    /// # Errors
+    /// If one did.
+    pub fn check(&self) -> Result<(), Stopped> {
+        match self.signal() {
+            None => Ok(()),
+            Some(_) => Err(Stopped),
         }
     }
 }

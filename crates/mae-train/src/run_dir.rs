@@ -1,6 +1,7 @@
 //! The folder of a run: what is where.
 
 use std::fs::{DirEntry, File};
+use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, bail};
@@ -19,16 +20,34 @@ impl RunDir {
     /// Makes a folder for a new run.
     ///
     /// # Errors
-    /// If there is a run in it already, or it cannot be written to.
+    /// If it is [taken](Self::taken), or cannot be written to.
     pub fn create(path: &Path) -> Result<Self> {
         let run_dir = Self::make(path)?;
-        if run_dir.config().exists() {
+        if let Some(reason) = Self::taken(path) {
             bail!(
-                "{} holds a run already: continue it with --resume --out {0}, or give another --out",
+                "{reason}: continue it with --resume --out {}, or give another --out",
                 path.display()
             );
         }
-        Ok(run_dir)
+        // What ended before its first update, by an image for example, is begun anew.
+        match std::fs::remove_file(run_dir.config()) {
+            Err(error) if error.kind() != ErrorKind::NotFound => {
+                Err(error).with_context(|| format!("removing {}", run_dir.config().display()))
+            }
+            _ => Ok(run_dir),
+        }
+    }
+
+    /// Why no new run can begin in `path`: there is one that has learned something, or another program's file.
+    pub fn taken(path: &Path) -> Option<String> {
+        let config = std::fs::read(path.join("config.toml")).ok()?;
+        let has_records = || {
+            let metrics = std::fs::metadata(path.join("metrics.jsonl"));
+            metrics.is_ok_and(|file| file.len() > 0)
+        };
+        let has_learned = Self::checkpoints_of(path).exists() || has_records();
+        let is_own = config.starts_with(HEADER.as_bytes());
+        (has_learned || !is_own).then(|| format!("{} holds a run already", path.display()))
     }
 
     /// Opens the folder of a run.
@@ -149,7 +168,7 @@ impl RunDir {
     /// If the folder cannot be written to.
     pub fn write_config(&self, command: &str, config: &str) -> Result<()> {
         let header = format!(
-            "# Written by mae-train {} (revision {}, libtorch {}).\n\
+            "{HEADER} {} (revision {}, libtorch {}).\n\
              # Repeat the run with: mae-train {command} --config {}\n\n",
             env!("CARGO_PKG_VERSION"),
             env!("MAE_REVISION"),
@@ -176,6 +195,9 @@ impl Drop for RunDir {
 }
 
 const LOCK: &str = ".lock";
+
+/// What a run's configuration begins with.
+const HEADER: &str = "# Written by mae-train";
 
 /// The libtorch that this version of tch is made for.
 const LIBTORCH_VERSION: &str = "2.13.0";

@@ -6,9 +6,11 @@ mod settings;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::rc::Rc;
+use std::sync::Arc;
 
 use anyhow::{Context, Result, bail};
 use clap::{Args, ValueEnum};
+use mae_data::Dataset;
 use mae_model::checkpoint::read_config;
 use mae_train::checkpoint;
 use mae_train::config::{Source, read_as};
@@ -18,7 +20,9 @@ use mae_train::eval::config::EvalConfig;
 use mae_train::eval::features::FeatureCache;
 use mae_train::eval::{Evaluation, Protocol, SETTINGS, Start, evaluate};
 use mae_train::interrupt::Interrupt;
+use mae_train::manifest;
 use mae_train::recipes;
+use mae_train::run_dir::RunDir;
 
 use super::begun::Begun;
 use super::processes::ProcessArgs;
@@ -116,7 +120,7 @@ impl EvalArgs {
             data::agree(images.as_ref(), world)?;
         }
         let out = match world.is_first() {
-            true => Some(folder(begun, &settings, world)?),
+            true => Some(folder(begun, &settings, [&train, &val], world)?),
             false => None,
         };
         let interrupt = Interrupt::catch()?;
@@ -156,7 +160,7 @@ impl EvalArgs {
             None => {
                 if let Some(out) = &out {
                     println!(
-                        "stopped and saved; go on with: mae-train eval --resume --out {}",
+                        "stopped; go on with: mae-train eval --resume --out {}",
                         out.display()
                     );
                 }
@@ -230,17 +234,38 @@ impl EvalArgs {
     }
 }
 
-/// The folder for the results, with the settings in it.
-fn folder(begun: Begun, settings: &Settings, world: &World) -> Result<PathBuf> {
+/// The folder for the results, with the settings and the list of the images in it.
+fn folder(
+    begun: Begun,
+    settings: &Settings,
+    [train, val]: [&Arc<dyn Dataset>; 2],
+    world: &World,
+) -> Result<PathBuf> {
     let out = begun.out.unwrap_or_else(|| free_folder("eval"));
-    if out.join("eval.json").exists() && !begun.resume {
+    let has_begun = has_begun(&out);
+    if has_begun && !begun.resume {
         bail!(
             "{} holds an evaluation already: go on with --resume, or give another --out",
             out.display()
         );
     }
     std::fs::create_dir_all(&out).with_context(|| format!("creating {}", out.display()))?;
+    for (name, images) in [("train", train), ("val", val)] {
+        let path = out.join(format!("{name}-images.csv.gz"));
+        match has_begun {
+            true => manifest::check(&path, images.as_ref(), "or give another --out"),
+            false => manifest::write(&path, images.as_ref()),
+        }
+        .context(name)?;
+    }
     settings.write(&out.join(SETTINGS), &out)?;
     world.remember("folder", &out.to_string_lossy())?;
     Ok(out)
+}
+
+/// Whether there is a result in `out`, or a classifier that has learned something.
+fn has_begun(out: &Path) -> bool {
+    let mut protocols = (std::fs::read_dir(out).into_iter().flatten()).flatten();
+    out.join("eval.json").exists()
+        || protocols.any(|folder| RunDir::checkpoints_of(&folder.path()).exists())
 }

@@ -11,6 +11,7 @@ use super::{DeviceMemory, ImageSample, Plan, RunDisk, RunMemory, RunTime, Speed}
 use crate::config::{AugmentationKind, DataSource, RunConfig};
 use crate::data::parts::Parts;
 use crate::precision::Precision;
+use crate::run_dir::RunDir;
 
 /// How bad it is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize)]
@@ -161,14 +162,11 @@ pub(super) fn of_machine(config: &RunConfig, cores: usize, has_gpu: bool) -> Vec
 
 /// From what is in the run's folder already.
 pub(super) fn of_folder(out: &Path) -> Vec<Finding> {
-    if !out.join("config.toml").exists() {
-        return Vec::new();
-    }
-    vec![Finding::error(
-        "--out",
-        format!("{} holds a run already", out.display()),
-        "continue it with pretrain --resume, or give another --out",
-    )]
+    let taken = RunDir::taken(out).map(|reason| {
+        let remedy = "continue it with pretrain --resume, or give another --out";
+        Finding::error("--out", reason, remedy)
+    });
+    taken.into_iter().collect()
 }
 
 /// From the sizes of the run.

@@ -6,7 +6,7 @@ use std::hash::Hasher;
 use std::path::PathBuf;
 use std::sync::Arc;
 
-use anyhow::{Context, Result, ensure};
+use anyhow::{Context, Result};
 use mae_data::{Dataset, ImageBatch, ImageLoader, ImageLoaderConfig, Shard, Transform};
 use mae_model::checkpoint::{read_tensors, write_tensors};
 use mae_model::{VitClassifier, patchify};
@@ -74,7 +74,7 @@ impl Extraction<'_> {
     /// A cache that cannot be written to costs a warning, for the features are there without it.
     ///
     /// # Errors
-    /// If images cannot be read or have no labels, or another process is gone; or after a signal.
+    /// If images cannot be read or have no labels, or another process is gone; or, as [`Stopped`](crate::interrupt::Stopped), after a signal.
     pub fn features(
         &self,
         dataset: &Arc<dyn Dataset>,
@@ -114,7 +114,7 @@ impl Extraction<'_> {
     /// The features of `dataset`, computed: each of several processes computes its part of them, and has all.
     ///
     /// # Errors
-    /// If images cannot be read or have no labels, or another process is gone; or after a signal.
+    /// If images cannot be read or have no labels, or another process is gone; or, as [`Stopped`](crate::interrupt::Stopped), after a signal.
     pub fn extract(
         &self,
         dataset: &Arc<dyn Dataset>,
@@ -135,10 +135,7 @@ impl Extraction<'_> {
             labels.push(labels_of(&batch)?);
             bar.advance();
             bar.message(&format!("features of {} images", dataset.len()));
-            ensure!(
-                interrupt.signal().is_none(),
-                "stopped while extracting features"
-            );
+            interrupt.check()?;
         }
         if values.is_empty() {
             values.push(self.nothing());

@@ -21,7 +21,7 @@ use super::score::{Score, Tally};
 use crate::checkpoint::Saved;
 use crate::config::RunSection;
 use crate::distributed::World;
-use crate::interrupt::Interrupt;
+use crate::interrupt::{Interrupt, Stopped};
 use crate::journal::Journal;
 use crate::optim::Optimizer;
 use crate::precision::Precision;
@@ -60,11 +60,11 @@ pub struct FineTuning<'a> {
 ///
 /// All processes of the world call this; the first alone has a `run_dir`.
 /// Each epoch is judged; the weights of the best one are `best.safetensors` in `run_dir`.
-/// The result is the score after the last epoch, not the best one's, which was chosen by these images;
-/// `None` after a signal, when it can be resumed.
+/// The result is the score after the last epoch, not the best one's, which was chosen by these images.
 ///
 /// # Errors
-/// If images or files cannot be read or written, or training diverges.
+/// If images or files cannot be read or written, or training diverges; or, as [`Stopped`], after a signal, when it can
+/// be resumed.
 ///
 /// Source: He et al. 2021, appendix A.1, table 9, and section 4.3 for partial fine-tuning.
 pub fn finetune(
@@ -73,7 +73,7 @@ pub fn finetune(
     run_dir: Option<&RunDir>,
     interrupt: &Interrupt,
     progress: &Progress,
-) -> Result<Option<Score>> {
+) -> Result<Score> {
     let mut state = State::new(&task, run_dir)?;
     let batches = Batches {
         per_epoch: task.train.batches_per_epoch(),
@@ -85,11 +85,11 @@ pub fn finetune(
     match train(
         &mut state, &batches, &optim, run, run_dir, interrupt, progress,
     )? {
-        Outcome::Interrupted { .. } => Ok(None),
+        Outcome::Interrupted { .. } => Err(Stopped.into()),
         Outcome::Finished { .. } => match state.last.take() {
-            Some(score) => Ok(Some(score)),
+            Some(score) => Ok(score),
             // It had ended before.
-            None => state.judge().map(Some),
+            None => state.judge(),
         },
     }
 }

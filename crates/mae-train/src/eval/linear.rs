@@ -43,7 +43,8 @@ pub struct Probe<'a> {
 /// `record` gets the loss and accuracy of each epoch.
 ///
 /// # Errors
-/// If a batch cannot be made, libtorch refuses, the loss is not finite, or after a signal.
+/// If a batch cannot be made, libtorch refuses, the loss is not finite, or, as
+/// [`Stopped`](crate::interrupt::Stopped), after a signal.
 ///
 /// Source: He et al. 2021, appendix A.1, table 10.
 pub fn linear_probe(
@@ -83,10 +84,7 @@ pub fn linear_probe(
             "the linear probe's loss is not finite in epoch {epoch}; lower linear.base_lr (now {:e})",
             settings.base_lr
         );
-        ensure!(
-            interrupt.signal().is_none(),
-            "stopped in epoch {epoch} of the linear probe"
-        );
+        interrupt.check()?;
         record(Record::Epoch {
             epoch,
             step,

@@ -212,6 +212,30 @@ fn killed_fine_tuning_goes_on_as_if_it_had_not_been() {
     );
 }
 
+#[test]
+fn a_signal_stops_what_is_not_training_too() {
+    let world = World::new();
+    let mut command = world.eval("out", "knn,linear");
+    command.args(["--set", "linear.epochs=1000000"]);
+    command.stdout(Stdio::piped()).stderr(Stdio::piped());
+    let child = command.spawn().unwrap();
+    let metrics = world.path("out/linear-pre-trained/metrics.jsonl");
+    while !std::fs::metadata(&metrics).is_ok_and(|file| file.len() > 0) {
+        std::thread::sleep(std::time::Duration::from_millis(20));
+    }
+    let mut interrupt = Command::new("kill");
+    succeed({
+        interrupt.args(["-INT", &child.id().to_string()]);
+        interrupt
+    });
+    let stopped = child.wait_with_output().unwrap();
+    let (out, said) = (text(&stopped.stdout), text(&stopped.stderr));
+    assert_eq!(stopped.status.code(), Some(130), "{said}");
+    let how = "stopped; go on with: mae-train eval --resume --out";
+    assert!(out.contains(how), "{out}");
+    assert_eq!(world.report("out").rows.len(), 2, "kNN is finished");
+}
+
 /// `eval --resume --out OUT` and nothing else, but for where the cache is.
 fn resume(world: &World, out: &str, more: &[&str]) -> Command {
     let mut command = program();
@@ -281,14 +305,12 @@ fn an_evaluation_goes_on_without_being_told_again() {
 fn an_evaluation_goes_on_as_it_began_or_not_at_all() {
     let world = World::new();
     succeed(world.eval("out", "knn"));
-    let run = world.path("run").display().to_string();
     let out = world.path("out").display().to_string();
     for (more, expected) in [
         (
             ["--set", "knn.k=[3]"],
             "k = [3] (the evaluation has k = [20, 200])",
         ),
-        (["--data", &run], "data = "),
         (["--recipe", "finetune_cifar10"], "epochs = "),
         (["--set", "run.precision=bf16"], "precision = \"bf16\""),
     ] {

@@ -199,6 +199,28 @@ fn broken_images_are_named_counted_and_skipped_up_to_a_share() {
 }
 
 #[test]
+fn what_failed_before_its_first_update_is_begun_anew() {
+    let data = images(24);
+    let out = tempfile::tempdir().unwrap();
+    let run = out.path().join("run");
+    let broken = data.path().join("005.png");
+    std::fs::write(&broken, "not an image").unwrap();
+    let whole_batch = ["optim.batch_size=24"];
+    fail(on_folder(data.path(), &run, &whole_batch));
+    assert!(run.join("config.toml").exists());
+    std::fs::remove_file(broken).unwrap();
+    succeed(on_folder(data.path(), &run, &["optim.batch_size=23"]));
+    let message = fail(on_folder(data.path(), &run, &["optim.batch_size=23"]));
+    assert!(message.contains("holds a run already"), "{message}");
+
+    // A file of another program stays as it is.
+    let config = out.path().join("config.toml");
+    std::fs::write(&config, "title = \"mine\"").unwrap();
+    fail(on_folder(data.path(), out.path(), &[]));
+    assert_eq!(std::fs::read(config).unwrap(), b"title = \"mine\"");
+}
+
+#[test]
 fn mistakes_are_explained() {
     let out = tempfile::tempdir().unwrap();
     let run = |name: &str| out.path().join(name);

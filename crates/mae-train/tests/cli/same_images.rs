@@ -166,6 +166,36 @@ fn another_packed_file_is_another_data_set() {
 }
 
 #[test]
+fn an_evaluation_follows_images_that_moved() {
+    let world = World::new();
+    world.begin("photos", "run");
+    world.make("copy");
+    let begin = |out: &str, more: &[&str]| {
+        let mut command = program();
+        command.arg("eval").arg("--from").arg(world.path("run"));
+        command.args(["--protocols", "knn", "--set", "run.device=cpu", "--out"]);
+        command.arg(world.path(out)).args(more);
+        command.env("MAE_CACHE_DIR", world.path("cache"));
+        command
+    };
+    let photos = world.path("photos").display().to_string();
+    let copy = world.path("copy").display().to_string();
+    succeed(begin("out", &["--data", &photos]));
+    let resume = |more: &[&str]| begin("out", &[&["--resume"], more].concat());
+    std::fs::rename(&photos, world.path("moved")).unwrap();
+    let message = fail(resume(&[]));
+    assert!(message.contains(&photos), "{message}");
+    succeed(resume(&["--data", &copy]));
+    // Where they are now is remembered, and what they are not is no place for them.
+    succeed(resume(&[]));
+    world.paint(&world.path("moved/bee/05.bmp"), 6);
+    let moved = world.path("moved").display().to_string();
+    let message = fail(resume(&["--data", &moved]));
+    assert!(message.contains("1 replaced (bee/05.bmp);"), "{message}");
+    succeed(resume(&[]));
+}
+
+#[test]
 fn another_order_in_shards_is_another_data_set() {
     let world = World::new();
     let write = |folder: &str, order: &[u8]| {

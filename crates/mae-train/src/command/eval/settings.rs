@@ -66,22 +66,14 @@ impl Settings {
 
     /// Goes on with what began as `begun` in `out`; adds its protocols and starts.
     ///
-    /// Only `[run]` may differ, but for its precision.
+    /// Only `[run]` may differ, but for its precision, and where the images lie: which they are is compared by their
+    /// list.
     pub fn continue_from(mut self, begun: &Self, out: &Path) -> Result<Self> {
         // The same place under another name.
-        let settle = |path: &mut PathBuf, begun: &Path| {
-            if let (Ok(here), Ok(there)) = (path.canonicalize(), begun.canonicalize())
-                && here == there
-            {
-                *path = begun.into();
-            }
-        };
-        settle(&mut self.weights, &begun.weights);
-        let pairs = [(&mut self.data, &begun.data), (&mut self.val, &begun.val)];
-        for (path, begun) in pairs {
-            if let (Some(path), Some(begun)) = (path, begun) {
-                settle(path, begun);
-            }
+        if let (Ok(here), Ok(there)) = (self.weights.canonicalize(), begun.weights.canonicalize())
+            && here == there
+        {
+            self.weights.clone_from(&begun.weights);
         }
         for (all, own) in [
             (&begun.protocols, &mut self.protocols),
@@ -94,6 +86,7 @@ impl Settings {
         asked.config = asked.config.with_run_of(&begun.config);
         asked.protocols.clone_from(&begun.protocols);
         asked.starts.clone_from(&begun.starts);
+        (asked.data, asked.val) = (begun.data.clone(), begun.val.clone());
         check_same("evaluation", &asked.to_toml(), &begun.to_toml(), out)?;
         Ok(self)
     }
