@@ -111,10 +111,13 @@ impl Mask {
     }
 }
 
-/// The number of visible patches: `patches - round(patches * mask_ratio)`.
+/// The number of visible patches: `patches * (1 - mask_ratio)`, rounded down.
 ///
-/// Rounding the masked count keeps 10 of 100 patches at ratio 0.9, where truncating
-/// `100 * (1 - 0.9)`, which is 9.999... in floating point, would keep 9.
+/// The product is exact, with the ratio's shortest decimal digits. So 10 of 100 patches are kept at ratio 0.9, where
+/// the authors' program and Hugging Face's, in whose floating point the product is 9.999..., keep 9; at most other
+/// ratios all keep the same.
+///
+/// Source: He et al. 2021, whose authors' program truncates the product.
 ///
 /// # Errors
 /// [`DataError::Config`] if `mask_ratio` is not between 0 and 1, both excluded, or leaves no patch
@@ -128,7 +131,7 @@ pub fn kept_patches(patches: usize, mask_ratio: f64) -> Result<usize, DataError>
             remedy: "the paper uses 0.75".to_owned(),
         });
     }
-    let masked = (patches as f64 * mask_ratio).round() as usize;
+    let masked = masked_patches(patches, mask_ratio);
     if masked == 0 || masked >= patches {
         return Err(DataError::Config {
             key: "mask_ratio",
@@ -138,6 +141,20 @@ pub fn kept_patches(patches: usize, mask_ratio: f64) -> Result<usize, DataError>
         });
     }
     Ok(patches - masked)
+}
+
+/// `patches * mask_ratio`, rounded up.
+fn masked_patches(patches: usize, mask_ratio: f64) -> usize {
+    /// Of more decimals, which only ratios very near to 0 have, any counts as one more.
+    const DECIMALS: usize = 18;
+    let text = mask_ratio.to_string();
+    let (_, decimals) = text.split_once('.').unwrap_or((&text, "0"));
+    let (decimals, more) = decimals.split_at(decimals.len().min(DECIMALS));
+    let ratio = decimals
+        .bytes()
+        .fold(0, |ratio, digit| 10 * ratio + u128::from(digit - b'0'));
+    let ratio = ratio + u128::from(!more.is_empty());
+    (patches as u128 * ratio).div_ceil(10_u128.pow(decimals.len() as u32)) as usize
 }
 
 /// How the visible patches are chosen.

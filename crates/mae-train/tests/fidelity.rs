@@ -328,6 +328,11 @@ fn fidelity_deep_decoder() {
 }
 
 #[test]
+fn fidelity_where_the_ratio_leaves_a_part_of_a_patch() {
+    check(&fixture("uneven_r60"));
+}
+
+#[test]
 fn fidelity_to_the_authors_implementation() {
     let path =
         Path::new(env!("CARGO_MANIFEST_DIR")).join("../../../shared/golden/mae_tiny.safetensors");
