@@ -86,6 +86,49 @@ fn crops_are_those_of_pillow() {
     }
 }
 
+/// A smooth picture, of which a JPEG has chroma of half the height and half the width.
+fn smooth(side: usize, seed: f64) -> Vec<u8> {
+    let wave = |at: f64| (127.0 + 80.0 * at.sin()).round() as u8;
+    let pixels: Vec<u8> = (0..side * side)
+        .flat_map(|at| {
+            let (y, x) = ((at / side) as f64, (at % side) as f64);
+            [(31.0, 43.0), (57.0, -29.0), (-37.0, 71.0)].map(|(a, b)| wave(x / a + y / b + seed))
+        })
+        .collect();
+    let mut encoder = mozjpeg::Compress::new(mozjpeg::ColorSpace::JCS_RGB);
+    encoder.set_size(side, side);
+    encoder.set_chroma_sampling_pixel_sizes((2, 2), (2, 2));
+    // One scan, as the decoder of crops wants it.
+    encoder.set_scan_optimization_mode(mozjpeg::ScanMode::AllComponentsTogether);
+    encoder.set_fastest_defaults();
+    let mut encoder = encoder.start_compress(Vec::new()).unwrap();
+    encoder.write_scanlines(&pixels).unwrap();
+    encoder.finish().unwrap()
+}
+
+#[test]
+fn chroma_of_half_the_size_moves_no_mean() {
+    const SIDE: usize = 256;
+    for seed in [0.0, 1.0, 2.0] {
+        let content = smooth(SIDE, seed);
+        assert_eq!(Usual::parse(&content).unwrap().luma_blocks, [2, 2]);
+        let crop = |side| decode_view(&content, 3, |h, w| whole_view(h, w, side, side)).unwrap();
+        let whole = decode(&content).unwrap().into_rgb8().into_raw();
+        let whole = Image::new(SIDE, SIDE, 3, whole).unwrap();
+        let mean = |image: &Image, channel| {
+            let values = image.bytes().iter().skip(channel).step_by(3);
+            let sum: f64 = values.map(|&value| f64::from(value) / 255.0).sum();
+            sum / (image.height() * image.width()) as f64
+        };
+        for side in [SIDE, 112] {
+            for channel in 0..3 {
+                let bias = mean(&crop(side), channel) - mean(&whole, channel);
+                assert!(bias.abs() < 2e-4, "{bias} in channel {channel} at {side}");
+            }
+        }
+    }
+}
+
 #[test]
 fn luma_is_that_of_the_colours() {
     for golden in goldens(&fixtures()) {
