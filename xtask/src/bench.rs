@@ -31,7 +31,7 @@ const EXAMPLES: &str = "Examples:
 /// Measure our loader and training step, with --peers in turn with other systems'
 ///
 /// Prints a table, keeps every single measurement in docs/results/bench.json, and puts the table into
-/// docs/results/performance.md.
+/// docs/results/performance.md, which has a part for each processor that it was run on.
 ///
 /// The other systems are Python packages, which --peers installs into an environment of its own in the cache
 /// (MAE_CACHE_DIR, or `mae-rs` in your user cache directory) with the index that your pip is configured for.
@@ -136,11 +136,11 @@ pub fn run(arguments: &Arguments) -> Result<ExitCode> {
                 step::suite(&root, peers, &interrupt)?
             }
         };
-        let record = measure::in_turn(suite, arguments.rounds, &root, &interrupt)?;
-        let text = table::render(&record, &arguments.repeat(section));
-        println!("{text}");
-        results.keep(section, record)?;
-        page.replace(section, &text)?;
+        let command = arguments.repeat(section);
+        let record = measure::in_turn(suite, arguments.rounds, &command, &root, &interrupt)?;
+        println!("{}", table::render(&record));
+        let records = results.keep(section, record)?;
+        page.replace(section, &table::render_all(records))?;
     }
     eprintln!("every measurement is in {}", results.path().display());
     Ok(ExitCode::SUCCESS)

@@ -35,7 +35,7 @@ impl Machine {
             .unwrap_or_else(|| env::consts::OS.to_string());
         let kernel = first_line("uname", &["-sr"]).unwrap_or_else(|| env::consts::ARCH.to_string());
         Self {
-            cpu: value(&read("/proc/cpuinfo"), "model name", ':')
+            cpu: processor(&read("/proc/cpuinfo"))
                 .or_else(|| first_line("sysctl", &["-n", "machdep.cpu.brand_string"]))
                 .unwrap_or_else(unknown),
             cores: thread::available_parallelism().map_or(1, usize::from),
@@ -47,6 +47,16 @@ impl Machine {
             libtorch: libtorch::VERSION.to_string(),
         }
     }
+}
+
+/// The name in Linux's `cpuinfo`, with the family and the model, for virtual machines hide what they run on.
+fn processor(cpuinfo: &str) -> Option<String> {
+    let name = value(cpuinfo, "model name", ':')?;
+    let number = |key: &str| value(cpuinfo, key, ':');
+    Some(match (number("cpu family"), number("model")) {
+        (Some(family), Some(model)) => format!("{name} (family {family}, model {model})"),
+        _ => name,
+    })
 }
 
 /// What git calls the workspace in `root`; `-dirty` if files differ from the commit, but for the results.
@@ -133,6 +143,10 @@ mod tests {
             Some("A CPU 3: fast")
         );
         assert_eq!(value(text, "empty", ':'), None);
+        assert_eq!(processor(text).as_deref(), Some("A CPU 3: fast"));
+        let text = format!("cpu family : 26\n{text}");
+        let named = "A CPU 3: fast (family 26, model 2)";
+        assert_eq!(processor(&text).as_deref(), Some(named));
         assert_eq!(
             value("NAME=\"An OS\"", "NAME", '=').as_deref(),
             Some("An OS")

@@ -91,7 +91,13 @@ struct Measured {
 ///
 /// # Errors
 /// If one of ours fails, or the user interrupts.
-pub fn in_turn(suite: Suite, rounds: u32, root: &Path, interrupt: &Interrupt) -> Result<Record> {
+pub fn in_turn(
+    suite: Suite,
+    rounds: u32,
+    command: &str,
+    root: &Path,
+    interrupt: &Interrupt,
+) -> Result<Record> {
     let mut groups: Vec<(String, Vec<Measured>)> = suite
         .groups
         .into_iter()
@@ -115,6 +121,7 @@ pub fn in_turn(suite: Suite, rounds: u32, root: &Path, interrupt: &Interrupt) ->
     Ok(Record {
         date,
         revision,
+        command: command.to_string(),
         machine: Machine::this(),
         rounds,
         notes: suite.notes,

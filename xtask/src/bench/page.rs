@@ -16,7 +16,7 @@ const NEW: &str = "\
 # Performance
 
 How fast this project is, beside other systems on the same machine at the same time.
-The parts between the markers are written by `cargo xtask bench`: change the program, not the numbers.
+The parts between the markers are written by `cargo xtask bench`, one for each processor that it was run on: change the program, not the numbers.
 
 ```sh
 cargo xtask bench all --peers

@@ -1,4 +1,4 @@
-//! `docs/results/bench.json`: every single measurement of the latest run of each section.
+//! `docs/results/bench.json`: every single measurement of the latest run of each section on each processor.
 
 use std::{
     collections::BTreeMap,
@@ -13,10 +13,10 @@ use serde_json::{Map, Value};
 use super::Section;
 use crate::machine::Machine;
 
-/// The file, and what is in it: one record a section.
+/// The file, and what is in it: a section's records, one a processor, the latest first.
 pub struct Results {
     path: PathBuf,
-    sections: BTreeMap<String, Record>,
+    sections: BTreeMap<String, Vec<Record>>,
 }
 
 /// What one run of a section measured, and where.
@@ -26,6 +26,8 @@ pub struct Record {
     pub date: String,
     /// What git calls the measured code.
     pub revision: String,
+    /// What repeats all of it.
+    pub command: String,
     pub machine: Machine,
     pub rounds: u32,
     /// What a reader must know of all measurements.
@@ -90,11 +92,14 @@ impl Results {
         &self.path
     }
 
-    /// Replaces a section's record and writes the file.
-    pub fn keep(&mut self, section: Section, record: Record) -> Result<()> {
-        self.sections.insert(section.to_string(), record);
+    /// Replaces a section's record of this processor and writes the file; returns those of all processors.
+    pub fn keep(&mut self, section: Section, record: Record) -> Result<&[Record]> {
+        let records = self.sections.entry(section.to_string()).or_default();
+        records.retain(|other| other.machine.cpu != record.machine.cpu);
+        records.insert(0, record);
         let text = serde_json::to_string_pretty(&self.sections)?;
-        write(&self.path, &(text + "\n"))
+        write(&self.path, &(text + "\n"))?;
+        Ok(&self.sections[&section.to_string()])
     }
 }
 
@@ -106,4 +111,34 @@ pub fn write(path: &Path, text: &str) -> Result<()> {
         .and_then(|()| fs::write(&partial, text))
         .and_then(|()| fs::rename(&partial, path))
         .with_context(|| format!("cannot write {}", path.display()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn each_processor_keeps_its_latest_record() {
+        let root = tempfile::tempdir().unwrap();
+        let record = |cpu: &str, date: &str| Record {
+            date: date.into(),
+            revision: "abc1234".into(),
+            command: "run all".into(),
+            machine: Machine {
+                cpu: cpu.into(),
+                ..Machine::this()
+            },
+            rounds: 1,
+            notes: Vec::new(),
+            groups: Vec::new(),
+        };
+        for (cpu, date) in [("one", "1"), ("other", "2"), ("one", "3")] {
+            let mut results = Results::open(root.path()).unwrap();
+            results.keep(Section::Step, record(cpu, date)).unwrap();
+        }
+        let mut results = Results::open(root.path()).unwrap();
+        let records = results.keep(Section::Step, record("new", "4")).unwrap();
+        let dates: Vec<_> = records.iter().map(|record| &record.date[..]).collect();
+        assert_eq!(dates, ["4", "3", "2"]);
+    }
 }

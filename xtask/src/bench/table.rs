@@ -4,16 +4,22 @@ use serde_json::{Map, Value};
 
 use super::record::{Contender, Group, Record, Run};
 
+/// The records of a section, each under its processor's name.
+pub fn render_all(records: &[Record]) -> String {
+    let texts = records
+        .iter()
+        .map(|record| format!("### {}\n\n{}", record.machine.cpu, render(record)));
+    texts.collect::<Vec<_>>().join("\n")
+}
+
 /// A section's tables in Markdown, and what a reader must know of them.
-///
-/// `command` repeats them all.
-pub fn render(record: &Record, command: &str) -> String {
+pub fn render(record: &Record) -> String {
     let machine = &record.machine;
     let memory = machine
         .memory
         .map(|bytes| format!(", {:.0} GiB", bytes as f64 / f64::from(1 << 30)));
     let mut text = format!(
-        "Measured {} at revision {} on {} ({} cores{}), {}; {}, libtorch {}{}.\n\
+        "Measured {} at revision {} on {}, {} cores{}, {}; {}, libtorch {}{}.\n\
          Medians of {} rounds in turn, with the least and the most; every measurement is in bench.json.\n",
         &record.date[..record.date.len().min(10)],
         record.revision,
@@ -67,7 +73,7 @@ pub fn render(record: &Record, command: &str) -> String {
         text += &contender.command;
         text.push('\n');
     }
-    text + &format!("```\n\nAll of them: `{command}`.\n")
+    text + &format!("```\n\nAll of them: `{}`.\n", record.command)
 }
 
 /// Images per second, ratios and memory.
@@ -270,6 +276,7 @@ mod tests {
         Record {
             date: "2026-01-02T03:04:05Z".into(),
             revision: "abc1234".into(),
+            command: "run all".into(),
             machine: Machine {
                 cpu: "A CPU".into(),
                 cores: 2,
@@ -309,9 +316,9 @@ mod tests {
                 missing,
             ],
         }]);
-        let text = render(&record, "run all");
+        let text = render_all(std::slice::from_ref(&record));
         for expect in [
-            "Measured 2026-01-02 at revision abc1234 on A CPU (2 cores, 24 GiB), An OS; \
+            "### A CPU\n\nMeasured 2026-01-02 at revision abc1234 on A CPU, 2 cores, 24 GiB, An OS; \
              rustc 1.95.0, libtorch 2.13.0; a 1, b 2.\nMedians of 3 rounds",
             "\nA note.\n",
             "\n**2 workers**\n\n\
@@ -331,25 +338,22 @@ mod tests {
         let ours = json!({"images_per_s": 20.0, "gflops_per_image": 4.0, "sgemm_gflops": 90.0});
         let other = json!({"images_per_s": 10.0});
         let product = |speed: f64| json!({"sgemm_gflops": speed});
-        let text = render(
-            &record(vec![
-                Group {
-                    title: "small".into(),
-                    contenders: vec![
-                        contender("ours", vec![run(1, &[ours])]),
-                        contender("other", vec![run(1, &[other])]),
-                    ],
-                },
-                Group {
-                    title: "product".into(),
-                    contenders: vec![contender(
-                        "matmul",
-                        vec![run(1, &[product(100.0)]), run(2, &[product(80.0)])],
-                    )],
-                },
-            ]),
-            "run all",
-        );
+        let text = render(&record(vec![
+            Group {
+                title: "small".into(),
+                contenders: vec![
+                    contender("ours", vec![run(1, &[ours])]),
+                    contender("other", vec![run(1, &[other])]),
+                ],
+            },
+            Group {
+                title: "product".into(),
+                contenders: vec![contender(
+                    "matmul",
+                    vec![run(1, &[product(100.0)]), run(2, &[product(80.0)])],
+                )],
+            },
+        ]));
         for expect in [
             "| ours  |     20.0 |  20.0 to 20.0 |  1.00 x |    80 % |",
             "| other |     10.0 |  10.0 to 10.0 |  2.00 x |    40 % |",
