@@ -7,6 +7,9 @@ import pathlib
 import time
 from importlib import metadata
 
+# PyTorch's names of what products are computed in.
+DTYPES = {"fp32": "float32", "bf16": "bfloat16"}
+
 
 def loader_arguments(description):
     """The arguments of a loader's measurement."""

@@ -1,6 +1,6 @@
 """Hugging Face's `ViTMAEForPreTraining`, trained on images in memory: normalise, mask, forward, backward, AdamW.
 
-Both of its implementations of attention are tried for a moment, and the faster one is measured.
+In bf16 it runs under `torch.autocast`, as PyTorch recommends. Both of its implementations of attention are tried for a moment, and the faster one is measured.
 """
 
 import argparse
@@ -17,7 +17,7 @@ import common
 STEPS = json.loads((pathlib.Path(__file__).parents[1] / "steps.json").read_text())
 
 
-def training_step(name, attention, compiled):
+def training_step(name, precision, attention, compiled):
     """A function that does one update on a batch of random images."""
     batch_size, dimensions = STEPS[name]["batch_size"], STEPS[name]["model"]
     size, channels = dimensions["image_height"], dimensions["channels"]
@@ -45,8 +45,11 @@ def training_step(name, attention, compiled):
     mean = torch.tensor([0.485, 0.456, 0.406]).view(3, 1, 1)
     std = torch.tensor([0.229, 0.224, 0.225]).view(3, 1, 1)
 
+    dtype = getattr(torch, common.DTYPES[precision])
+
     def loss_of(images):
-        return model((images.float() / 255 - mean) / std).loss
+        with torch.autocast("cpu", dtype, enabled=dtype != torch.float32):
+            return model((images.float() / 255 - mean) / std).loss
 
     if compiled:
         loss_of = torch.compile(loss_of)
@@ -69,9 +72,9 @@ def times(step, seconds, least):
     return taken
 
 
-def faster_attention(name, compiled):
+def faster_attention(name, precision, compiled):
     def trial(attention):
-        step, _ = training_step(name, attention, compiled)
+        step, _ = training_step(name, precision, attention, compiled)
         times(step, 0.0, 2)
         return min(times(step, 0.0, 2))
 
@@ -81,12 +84,14 @@ def faster_attention(name, compiled):
 def main():
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--config", choices=STEPS, required=True)
+    parser.add_argument("--precision", choices=common.DTYPES, default="fp32")
     parser.add_argument("--compile", action="store_true", help="through torch.compile")
     parser.add_argument("--attention", choices=["sdpa", "eager"], help="measure this one")
     parser.add_argument("--seconds", type=float, default=10.0, help="how long to measure")
     arguments = parser.parse_args()
-    attention = arguments.attention or faster_attention(arguments.config, arguments.compile)
-    step, batch_size = training_step(arguments.config, attention, arguments.compile)
+    name, precision, compiled = arguments.config, arguments.precision, arguments.compile
+    attention = arguments.attention or faster_attention(name, precision, compiled)
+    step, batch_size = training_step(name, precision, attention, compiled)
     times(step, 0.0, 3)
     taken = times(step, arguments.seconds, 3)
     measured = {

@@ -15,7 +15,7 @@ mod table;
 
 use std::{fmt, path::PathBuf, process::ExitCode};
 
-use anyhow::Result;
+use anyhow::{Result, ensure};
 use clap::{Args, ValueEnum};
 
 use self::{page::Page, python::Python, record::Results};
@@ -26,7 +26,8 @@ const EXAMPLES: &str = "Examples:
   cargo xtask bench                                 ours alone, minutes
   cargo xtask bench all --peers                     in turn with PIL, torchvision, DALI and Hugging Face
   cargo xtask bench loader --photos photos --workers 2
-  cargo xtask bench step --rounds 11";
+  cargo xtask bench step --rounds 11
+  cargo xtask bench step --precision bf16 --peers";
 
 /// Measure our loader and training step, with --peers in turn with other systems'
 ///
@@ -57,6 +58,10 @@ pub struct Arguments {
     #[arg(long, value_parser = clap::value_parser!(u32).range(1..))]
     workers: Option<u32>,
 
+    /// What the steps' matrix products are computed in
+    #[arg(long, value_enum, default_value_t = Precision::Fp32)]
+    precision: Precision,
+
     /// A folder of JPEG photographs for the loaders; without it some are drawn and kept in the cache
     #[arg(long, value_name = "DIR")]
     photos: Option<PathBuf>,
@@ -66,16 +71,37 @@ pub struct Arguments {
 enum What {
     /// Photographs to batches
     Loader,
-    /// One training step in f32 on the CPU
+    /// One training step on the CPU
     Step,
     /// Both
     All,
 }
 
+/// What the matrix products of a step are computed in.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum Precision {
+    /// 32 bits
+    Fp32,
+    /// 16 bits, added up in 32
+    Bf16,
+}
+
+impl fmt::Display for Precision {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter.write_str(match self {
+            Self::Fp32 => "fp32",
+            Self::Bf16 => "bf16",
+        })
+    }
+}
+
 impl Arguments {
     /// The command that measures `section` like this.
     fn repeat(&self, section: Section) -> String {
-        let mut command = format!("cargo xtask bench {section}");
+        let mut command = match section {
+            Section::Loader => "cargo xtask bench loader".to_string(),
+            Section::Step(precision) => format!("cargo xtask bench step --precision {precision}"),
+        };
         if self.peers {
             command += " --peers";
         }
@@ -97,14 +123,15 @@ pub enum Section {
     /// Photographs to batches.
     Loader,
     /// One training step.
-    Step,
+    Step(Precision),
 }
 
 impl fmt::Display for Section {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
         formatter.write_str(match self {
             Self::Loader => "loader",
-            Self::Step => "step",
+            Self::Step(Precision::Fp32) => "step",
+            Self::Step(Precision::Bf16) => "step-bf16",
         })
     }
 }
@@ -112,11 +139,16 @@ impl fmt::Display for Section {
 /// Runs `cargo xtask bench`.
 pub fn run(arguments: &Arguments) -> Result<ExitCode> {
     let root = cargo::workspace_root();
+    let step = Section::Step(arguments.precision);
     let sections: &[Section] = match arguments.what {
         What::Loader => &[Section::Loader],
-        What::Step => &[Section::Step],
-        What::All => &[Section::Loader, Section::Step],
+        What::Step => &[step],
+        What::All => &[Section::Loader, step],
     };
+    ensure!(
+        arguments.what != What::Loader || arguments.precision == Precision::Fp32,
+        "--precision is of the step, and the loader has none: leave it out, or measure `step` or `all`"
+    );
     // What would be in the way at the end is found before the hours of measuring.
     let mut page = Page::open(&root)?;
     let mut results = Results::open(&root)?;
@@ -131,9 +163,9 @@ pub fn run(arguments: &Arguments) -> Result<ExitCode> {
                 let peers = peers(arguments, section, &mut python)?;
                 loader::suite(&root, &photos, arguments.workers, peers, &interrupt)?
             }
-            Section::Step => {
+            Section::Step(precision) => {
                 let peers = peers(arguments, section, &mut python)?;
-                step::suite(&root, peers, &interrupt)?
+                step::suite(&root, precision, peers, &interrupt)?
             }
         };
         let command = arguments.repeat(section);

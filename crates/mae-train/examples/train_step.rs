@@ -34,7 +34,7 @@ const STEPS: &str = include_str!("../../../benches/steps.json");
 const MASK_RATIO: f64 = 0.75;
 const WARM_UP: usize = 3;
 
-/// Measures whole training steps in f32 on the CPU, and prints one line of JSON.
+/// Measures whole training steps on the CPU, and prints one line of JSON.
 #[derive(Parser)]
 struct Args {
     /// A name in benches/steps.json
@@ -43,6 +43,9 @@ struct Args {
     /// What computes transformer blocks: fused, or plain by libtorch
     #[arg(long, value_enum, default_value_t = BlockKernels::Fused)]
     kernels: BlockKernels,
+    /// What products are computed in, as `run.precision`
+    #[arg(long, value_enum, default_value_t = StepPrecision::Fp32)]
+    precision: StepPrecision,
     /// How long to measure
     #[arg(long, default_value_t = 10.0)]
     seconds: f64,
@@ -52,6 +55,12 @@ struct Args {
 enum BlockKernels {
     Fused,
     Plain,
+}
+
+#[derive(Clone, Copy, ValueEnum)]
+enum StepPrecision {
+    Fp32,
+    Bf16,
 }
 
 #[derive(Deserialize)]
@@ -75,7 +84,7 @@ fn main() -> ExitCode {
 
 fn measure(args: &Args) -> Result<serde_json::Value> {
     let step = find(&args.config)?;
-    let config = run_config(&step)?;
+    let config = run_config(&step, args.precision)?;
     let images = Images::random(&step)?;
     let mut state = TrainState::new(&config, &Normalization::IMAGENET, &Rc::new(World::alone()))?;
     let kernels = match args.kernels {
@@ -113,10 +122,10 @@ fn measure(args: &Args) -> Result<serde_json::Value> {
     let gflops_per_image = step.model.flops(MASK_RATIO)?.training() as f64 / 1e9;
     // Of libtorch alone, and of the faster of the two that the program has.
     let matmul_gflops = |kernels: Kernels| -> Result<f64> {
-        Ok(kernels.matmul_flops(Device::Cpu, Kind::Float)? / 1e9)
+        Ok(kernels.matmul_flops(Device::Cpu, config.precision.kind())? / 1e9)
     };
     let libtorch_gflops = matmul_gflops(Kernels::Plain)?;
-    let sgemm_gflops = matmul_gflops(Kernels::Fused)?;
+    let matmul_gflops = matmul_gflops(Kernels::Fused)?;
     Ok(serde_json::json!({
         "images_per_s": images_per_s,
         "step_ms": median(&mut taken).as_secs_f64() * 1e3,
@@ -124,9 +133,9 @@ fn measure(args: &Args) -> Result<serde_json::Value> {
         "seconds": seconds,
         "peak_rss_mb": peak_rss_mb,
         "gflops_per_image": gflops_per_image,
-        "libtorch_sgemm_gflops": libtorch_gflops,
-        "sgemm_gflops": sgemm_gflops,
-        "mfu": images_per_s * gflops_per_image / sgemm_gflops,
+        "libtorch_matmul_gflops": libtorch_gflops,
+        "matmul_gflops": matmul_gflops,
+        "mfu": images_per_s * gflops_per_image / matmul_gflops,
         "threads": threads,
     }))
 }
@@ -144,8 +153,15 @@ fn find(name: &str) -> Result<Step> {
 }
 
 /// A recipe's optimizer around the configuration's network.
-fn run_config(step: &Step) -> Result<RunConfig> {
-    let overrides = ["run.device=cpu".to_string(), "run.precision=fp32".into()];
+fn run_config(step: &Step, precision: StepPrecision) -> Result<RunConfig> {
+    let precision = match precision {
+        StepPrecision::Fp32 => "fp32",
+        StepPrecision::Bf16 => "bf16",
+    };
+    let overrides = [
+        "run.device=cpu".to_string(),
+        format!("run.precision={precision}"),
+    ];
     let mut config = read(&Source::Recipe("quickstart".into()), None, &overrides)?.resolve()?;
     config.model = step.model.clone();
     config.grid = step.model.grid()?;
@@ -230,7 +246,11 @@ mod tests {
     fn every_configuration_can_be_trained() {
         let steps: BTreeMap<String, Step> = serde_json::from_str(STEPS).unwrap();
         for (name, step) in &steps {
-            assert_eq!(run_config(step).unwrap().model, step.model, "{name}");
+            assert_eq!(
+                run_config(step, StepPrecision::Fp32).unwrap().model,
+                step.model,
+                "{name}"
+            );
             step.model.flops(MASK_RATIO).unwrap();
             assert!(step.batch_size > 0, "{name}");
         }

@@ -37,6 +37,8 @@ pub struct Entry {
     pub shown: String,
     pub program: PathBuf,
     pub arguments: Vec<OsString>,
+    /// Variables of its environment.
+    pub environment: Vec<(&'static str, OsString)>,
 }
 
 impl Entry {
@@ -48,7 +50,14 @@ impl Entry {
             shown: String::new(),
             program,
             arguments: Vec::new(),
+            environment: Vec::new(),
         }
+    }
+
+    /// One more variable of its environment.
+    pub fn environment(mut self, name: &'static str, value: impl Into<OsString>) -> Self {
+        self.environment.push((name, value.into()));
+        self
     }
 
     /// One more argument.
@@ -154,6 +163,7 @@ fn measure(measured: &mut Measured, round: u32, root: &Path, interrupt: &Interru
     command
         .args(&entry.arguments)
         .args(&measured.repeat_with)
+        .envs(entry.environment.iter().map(|(name, value)| (name, value)))
         .current_dir(root)
         .stdout(Stdio::piped())
         .stderr(Stdio::piped());

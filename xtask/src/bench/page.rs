@@ -7,7 +7,7 @@ use std::{
 
 use anyhow::{Context, Result, bail};
 
-use super::{Section, record::write};
+use super::{Precision, Section, record::write};
 
 const NAME: &str = "docs/results/performance.md";
 
@@ -31,6 +31,11 @@ cargo xtask bench all --peers
 
 <!-- bench:step:begin -->
 <!-- bench:step:end -->
+
+## One training step in bf16
+
+<!-- bench:step-bf16:begin -->
+<!-- bench:step-bf16:end -->
 ";
 
 /// The page, read before anything is measured.
@@ -54,7 +59,8 @@ impl Page {
                 return Err(error).with_context(|| format!("cannot read {}", path.display()));
             }
         };
-        for section in [Section::Loader, Section::Step] {
+        let step = [Precision::Fp32, Precision::Bf16].map(Section::Step);
+        for section in [Section::Loader].into_iter().chain(step) {
             if parts(&text, section).is_none() {
                 let [begin, end] = markers(section);
                 bail!(
@@ -120,7 +126,8 @@ mod tests {
     fn a_new_page_is_written_and_a_part_replaced() {
         let root = tempfile::tempdir().unwrap();
         let mut page = Page::open(root.path()).unwrap();
-        page.replace(Section::Step, "steps\n").unwrap();
+        page.replace(Section::Step(Precision::Fp32), "steps\n")
+            .unwrap();
         page.replace(Section::Loader, "loaders").unwrap();
 
         let mut page = Page::open(root.path()).unwrap();

@@ -90,7 +90,7 @@ impl<'a> Python<'a> {
         self.ensure()?;
         let needed: &[&Packages] = match section {
             Section::Loader => &[&PHOTOS, &TORCH, &DALI],
-            Section::Step => &[&TORCH, &TRANSFORMERS],
+            Section::Step(_) => &[&TORCH, &TRANSFORMERS],
         };
         for packages in needed {
             if let Err(error) = self.install(packages) {

@@ -116,6 +116,7 @@ pub fn write(path: &Path, text: &str) -> Result<()> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::bench::Precision;
 
     #[test]
     fn each_processor_keeps_its_latest_record() {
@@ -134,10 +135,14 @@ mod tests {
         };
         for (cpu, date) in [("one", "1"), ("other", "2"), ("one", "3")] {
             let mut results = Results::open(root.path()).unwrap();
-            results.keep(Section::Step, record(cpu, date)).unwrap();
+            results
+                .keep(Section::Step(Precision::Fp32), record(cpu, date))
+                .unwrap();
         }
         let mut results = Results::open(root.path()).unwrap();
-        let records = results.keep(Section::Step, record("new", "4")).unwrap();
+        let records = results
+            .keep(Section::Step(Precision::Fp32), record("new", "4"))
+            .unwrap();
         let dates: Vec<_> = records.iter().map(|record| &record.date[..]).collect();
         assert_eq!(dates, ["4", "3", "2"]);
     }

@@ -40,14 +40,12 @@ pub fn render(record: &Record) -> String {
         .groups
         .iter()
         .flat_map(|group| &group.contenders)
-        .flat_map(|contender| numbers(contender, "sgemm_gflops"))
+        .flat_map(|contender| numbers(contender, "matmul_gflops"))
         .reduce(f64::max);
     for group in &record.groups {
-        if group
-            .contenders
-            .iter()
-            .any(|one| value(one, "sgemm_gflops").is_some() && value(one, "images_per_s").is_none())
-        {
+        if group.contenders.iter().any(|one| {
+            value(one, "matmul_gflops").is_some() && value(one, "images_per_s").is_none()
+        }) {
             text += &products(group);
         } else {
             text += &format!("\n**{}**\n\n{}", group.title, speeds(group, peak));
@@ -125,7 +123,7 @@ fn products(group: &Group) -> String {
         .contenders
         .iter()
         .filter_map(|contender| {
-            let speeds = numbers(contender, "sgemm_gflops");
+            let speeds = numbers(contender, "matmul_gflops");
             let (least, most) = extremes(&speeds);
             Some(format!(
                 "\nThe product of two 4096 x 4096 matrices ({}): {:.0} GFLOP/s, {least:.0} to {most:.0}.\n",
@@ -335,9 +333,9 @@ mod tests {
 
     #[test]
     fn steps_are_compared_with_the_fastest_product() {
-        let ours = json!({"images_per_s": 20.0, "gflops_per_image": 4.0, "sgemm_gflops": 90.0});
+        let ours = json!({"images_per_s": 20.0, "gflops_per_image": 4.0, "matmul_gflops": 90.0});
         let other = json!({"images_per_s": 10.0});
-        let product = |speed: f64| json!({"sgemm_gflops": speed});
+        let product = |speed: f64| json!({"matmul_gflops": speed});
         let text = render(&record(vec![
             Group {
                 title: "small".into(),
