@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 
 use anyhow::Result;
 use mae_data::{
-    Content, Dataset, Image, LeftOut, Nodata, PackedDataset, PixelKind, Survey, survey,
+    Content, Dataset, Image, LeftOut, Nodata, PackedDataset, PixelKind, Survey, Suspect, survey,
 };
 use mae_model::Normalization;
 use serde::Serialize;
@@ -214,11 +214,20 @@ impl Images {
         let is_of_bytes = |stored: &&String| stored.ends_with("of 8 bits");
         let of_bytes = self.stored.keys().filter(is_of_bytes).count();
         warn(
-            self.values == PixelKind::F32 && of_bytes > 0 && of_bytes < self.stored.len(),
+            dataset.notes().is_empty()
+                && self.values == PixelKind::F32
+                && of_bytes > 0
+                && of_bytes < self.stored.len(),
             "images of 8 bits and of more are mixed: all are read as numbers, unsigned ones of 8 and 16 bits from 0 to 1, \
              others in their own units; if those of more bits are here by mistake, set data.values=u8, which refuses them"
                 .into(),
         );
+        for note in dataset.notes().into_iter().chain(dataset.label_note()) {
+            warn(true, note.to_owned());
+        }
+        if let (Some(suspect), Nodata::Auto) = (&found.suspect, self.nodata) {
+            warn(true, self.suspicion(suspect));
+        }
         warn(
             !self.misnamed.is_empty(),
             format!(
@@ -279,6 +288,32 @@ impl Images {
             ),
         }
         warnings
+    }
+
+    /// What to say of a value that may stand for nothing measured.
+    fn suspicion(&self, suspect: &Suspect) -> String {
+        let Suspect {
+            channel,
+            value,
+            share,
+        } = suspect;
+        let value = match value.abs() < 1e7 {
+            true => value.to_string(),
+            false => format!("{value:e}"),
+        };
+        let remedy = match PackedDataset::is_packed(&self.path).unwrap_or(false) {
+            true => format!("pack the images again with --nodata={value}"),
+            false => {
+                format!(
+                    "set data.nodata={value}, or give --nodata={value} to inspect, pack, embed and reconstruct"
+                )
+            }
+        };
+        format!(
+            "{:.2} % of the values of channel {channel} are {value}, far from all others: if that means that nothing was \
+             measured, {remedy}; else it counts in mean, deviation and loss",
+            100.0 * share
+        )
     }
 
     /// How to show them.
@@ -549,9 +584,9 @@ mod tests {
         let images = Images::of("scenes".as_ref(), &beside, &found);
         let text = images.text();
         for line in [
-            "beside        left out 1 .1 files, the first a.1: not read\n",
+            "beside        left out 1 .1 file, a.1: not read\n",
             "beside        left out 8 .8 files, the first a.8: not read\n",
-            "beside        and 2 more kinds, of 19\n",
+            "beside        and 2 more kinds, 19 in all\n",
         ] {
             assert!(text.contains(line), "{line} in {text}");
         }

@@ -402,7 +402,8 @@ fn mistakes_are_explained() {
         &[
             "1 of 4 images are broken",
             "1.png",
-            "raise max_broken_share",
+            "more than data.max_broken_share",
+            "--max-broken-share",
         ],
     );
     for i in 0..4 {

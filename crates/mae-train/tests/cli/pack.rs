@@ -161,7 +161,7 @@ fn a_file_is_replaced_only_when_told_to() {
     ));
     let (said, printed) = (text(&output.stderr), text(&output.stdout));
     assert_eq!(said.matches("02.png").count(), 1, "{said}");
-    assert!(printed.contains("left out 1 broken images:"), "{printed}");
+    assert!(printed.contains("left out 1 broken image:"), "{printed}");
     assert!(
         printed.contains("02.png: the content is no image"),
         "{printed}"

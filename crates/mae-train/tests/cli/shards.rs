@@ -82,7 +82,7 @@ fn labels_stop_only_what_learns_from_them() {
     });
     let said = world.pretrain("shards");
     assert!(
-        said.contains("left out 4 files that are no images (.txt: 4)"),
+        said.contains("left out 4 files of other kinds (.txt: 4)"),
         "{said}"
     );
     succeed(world.command(&["pack", "shards/*.tar", "packed.mae"]));
