@@ -4,9 +4,12 @@
 mod allocator;
 mod command;
 
+use std::ffi::OsString;
+use std::path::PathBuf;
 use std::process::ExitCode;
 
 use anyhow::Result;
+use clap::error::ErrorKind;
 use clap::{CommandFactory, Parser, Subcommand};
 use mae_train::distributed::refuse_others;
 
@@ -76,12 +79,43 @@ enum Command {
 }
 
 fn main() -> ExitCode {
-    let cli = Cli::parse();
+    let cli = Cli::try_parse().unwrap_or_else(|error| refuse(&error));
     let command = cli.command.unwrap_or(Command::Pretrain(cli.pretrain));
     command.run().unwrap_or_else(|error| {
         eprintln!("error: {error:#}");
         ExitCode::FAILURE
     })
+}
+
+/// Ends the program with what is wrong with its arguments, or with the help that was asked for.
+fn refuse(error: &clap::Error) -> ! {
+    let _ = error.print();
+    let is_of_words = matches!(
+        error.kind(),
+        ErrorKind::UnknownArgument | ErrorKind::InvalidSubcommand | ErrorKind::ArgumentConflict
+    );
+    let words: Vec<PathBuf> = std::env::args_os().map(PathBuf::from).collect();
+    if is_of_words && let Some(example) = pattern_of(&words) {
+        eprintln!(
+            "\nif a pattern was meant, put it in quotes, as '{}', for the shell replaces it by the names of files; images \
+             are read from their folder",
+            example.display()
+        );
+    }
+    std::process::exit(error.exit_code())
+}
+
+/// What a shell may have replaced by two files one after the other: `shards/*.tar`.
+fn pattern_of(words: &[PathBuf]) -> Option<PathBuf> {
+    let are_files = |pair: &&[PathBuf]| {
+        pair[0].extension().is_some()
+            && pair[0].extension() == pair[1].extension()
+            && pair.iter().all(|word| word.is_file())
+    };
+    let pair = words.windows(2).find(are_files)?;
+    let mut name = OsString::from("*.");
+    name.push(pair[0].extension()?);
+    Some(pair[0].with_file_name(name))
 }
 
 impl Command {

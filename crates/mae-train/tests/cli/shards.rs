@@ -147,3 +147,45 @@ fn a_run_begun_on_shards_goes_on_with_the_same() {
     std::fs::remove_file(world.path("shards/c.tar")).unwrap();
     succeed(world.command(&["pretrain", "--resume", "--out", "run"]));
 }
+
+#[test]
+fn a_pattern_without_quotes_is_told() {
+    let world = World::new(|_| Vec::new());
+    let message = |before: &[&str], after: &[&str]| {
+        let mut command = program();
+        command.current_dir(world.path("."));
+        let shards = ["shards/a.tar", "shards/b.tar"];
+        command.args([before, &shards, after].concat());
+        fail(command)
+    };
+    for (before, after) in [
+        (&["pretrain", "--data"][..], &[][..]),
+        (&["--data"], &[]),
+        (&["inspect"], &[]),
+        (&["pack"], &["out.mae"]),
+    ] {
+        let message = message(before, after);
+        assert!(
+            message.contains("put it in quotes, as 'shards/*.tar'"),
+            "{message}"
+        );
+    }
+    let mut command = program();
+    command.args(["inspect", "a", "b"]);
+    assert!(!fail(command).contains("quotes"));
+}
+
+#[test]
+fn labels_that_differ_are_told_where_they_are_used() {
+    let world = World::new(|number| match number {
+        0 => vec![("cls", "1"), ("json", "{\"label\": 2}")],
+        _ => vec![("cls", "1"), ("json", "{\"label\": 1}")],
+    });
+    let words = "1 image has a .cls and a .json file with different labels, ";
+    assert!(!world.pretrain("shards").contains(words));
+    let mut command = program();
+    command.arg("inspect").arg(world.path("shards"));
+    let said = text(&succeed(command).stdout);
+    assert!(said.contains(words), "{said}");
+    assert!(said.contains("000.png with \"1\" and \"2\""), "{said}");
+}
