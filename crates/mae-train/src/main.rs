@@ -4,8 +4,7 @@
 mod allocator;
 mod command;
 
-use std::ffi::OsString;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use anyhow::Result;
@@ -95,27 +94,33 @@ fn refuse(error: &clap::Error) -> ! {
         ErrorKind::UnknownArgument | ErrorKind::InvalidSubcommand | ErrorKind::ArgumentConflict
     );
     let words: Vec<PathBuf> = std::env::args_os().map(PathBuf::from).collect();
-    if is_of_words && let Some(example) = pattern_of(&words) {
-        eprintln!(
-            "\nif a pattern was meant, put it in quotes, as '{}', for the shell replaces it by the names of files; images \
-             are read from their folder",
-            example.display()
-        );
+    if is_of_words && let Some(hint) = pattern_hint(&words) {
+        eprintln!("\n{hint}");
     }
     std::process::exit(error.exit_code())
 }
 
-/// What a shell may have replaced by two files one after the other: `shards/*.tar`.
-fn pattern_of(words: &[PathBuf]) -> Option<PathBuf> {
+/// What to say where a shell may have replaced a pattern, as two files one after the other show.
+fn pattern_hint(words: &[PathBuf]) -> Option<String> {
     let are_files = |pair: &&[PathBuf]| {
-        pair[0].extension().is_some()
-            && pair[0].extension() == pair[1].extension()
-            && pair.iter().all(|word| word.is_file())
+        pair[0].extension() == pair[1].extension() && pair.iter().all(|word| word.is_file())
     };
-    let pair = words.windows(2).find(are_files)?;
-    let mut name = OsString::from("*.");
-    name.push(pair[0].extension()?);
-    Some(pair[0].with_file_name(name))
+    let file = &words.windows(2).find(are_files)?[0];
+    let folder = file.parent().filter(|folder| *folder != Path::new(""));
+    let folder = folder.unwrap_or(Path::new("."));
+    Some(
+        match file.extension().is_some_and(|ending| ending == "tar") {
+            true => format!(
+                "if a pattern was meant, put it in quotes, as '{}', for the shell replaces it by the names of files",
+                folder.join("*.tar").display()
+            ),
+            false => format!(
+                "if the shell put these names in the place of a pattern: images are read from their folder, {}, and only tar \
+             files by a pattern, in quotes",
+                folder.display()
+            ),
+        },
+    )
 }
 
 impl Command {

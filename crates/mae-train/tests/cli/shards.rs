@@ -170,9 +170,16 @@ fn a_pattern_without_quotes_is_told() {
             "{message}"
         );
     }
-    let mut command = program();
-    command.args(["inspect", "a", "b"]);
-    assert!(!fail(command).contains("quotes"));
+    let other = |words: [&str; 3]| {
+        let mut command = program();
+        command.current_dir(world.path(".")).args(words);
+        fail(command)
+    };
+    assert!(!other(["inspect", "a", "b"]).contains("pattern"));
+    std::fs::write(world.path("1.png"), "").unwrap();
+    std::fs::write(world.path("2.png"), "").unwrap();
+    let message = other(["inspect", "1.png", "2.png"]);
+    assert!(message.contains("read from their folder, .,"), "{message}");
 }
 
 #[test]
