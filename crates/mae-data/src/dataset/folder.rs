@@ -17,8 +17,8 @@ use crate::pixels::PixelKind;
 
 /// All images under a folder.
 ///
-/// A file is an image if its name ends in one of [`SUPPORTED_EXTENSIONS`](crate::SUPPORTED_EXTENSIONS), or if its name
-/// ends in something that is not known, or in nothing, and it begins like an image.
+/// A file is an image if its name ends in one of [`SUPPORTED_EXTENSIONS`](crate::SUPPORTED_EXTENSIONS), or if it begins
+/// like one and its name ends in something that is not known, in a picture format that is not read, or in nothing.
 /// Sub-folders are searched to any depth, links included, each once; hidden files and folders, whose names begin with a dot, and
 /// those that file servers, systems and programs keep for themselves, as `@eaDir` and `__MACOSX`, are not.
 /// [`left_out`](Dataset::left_out) tells what is none of its images.
