@@ -19,8 +19,8 @@ use crate::pixels::PixelKind;
 ///
 /// A file is an image if its name ends in one of [`SUPPORTED_EXTENSIONS`](crate::SUPPORTED_EXTENSIONS), or if it begins
 /// like one and its name ends in something that is not known, in a picture format that is not read, or in nothing.
-/// Sub-folders are searched to any depth, links included, each once; hidden files and folders, whose names begin with a dot, and
-/// those that file servers, systems and programs keep for themselves, as `@eaDir` and `__MACOSX`, are not.
+/// Sub-folders are searched to any depth, links included, each once; hidden files and folders, whose names begin with
+/// a dot, and those that file servers, systems and programs keep for themselves, as `@eaDir` and `__MACOSX`, are not.
 /// [`left_out`](Dataset::left_out) tells what is none of its images.
 /// If every image is in a sub-folder, the names of the first-level sub-folders are the classes;
 /// otherwise the images have no labels.
