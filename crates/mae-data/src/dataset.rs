@@ -17,6 +17,7 @@ mod tar;
 pub use cifar::{Cifar, CifarDataset, Split};
 pub use classes::{label_by_name, shared_classes};
 pub use ending::SUPPORTED_EXTENSIONS;
+pub(crate) use ending::is_promise;
 pub use folder::FolderDataset;
 pub use left_out::LeftOut;
 pub use packed::{PackConfig, PackEncoding, PackProgress, PackSummary, PackedDataset, pack};
@@ -129,6 +130,16 @@ pub trait Dataset: Send + Sync {
     /// What lies beside its images and is none of them.
     fn left_out(&self) -> &[LeftOut] {
         &[]
+    }
+
+    /// What to know of how the images are read, in words, a line each.
+    fn notes(&self) -> Vec<&str> {
+        Vec::new()
+    }
+
+    /// What to know of the labels, in words: for what learns from them.
+    fn label_note(&self) -> Option<&str> {
+        None
     }
 
     /// What tells one image from others without its being decoded, so that a run can know whether it goes on with

@@ -107,8 +107,9 @@ pub enum DataError {
 
     /// More images are broken than the loader may skip.
     #[error(
-        "{broken} of {len} images are broken, more than max_broken_share {max_broken_share} \
-         allows; remove or repair them, or raise max_broken_share: {}",
+        "{broken} of {len} images {} broken, more than data.max_broken_share = {max_broken_share} \
+         allows; remove or repair them, or raise it, which for pack and embed is --max-broken-share: {}",
+        if *broken == 1 { "is" } else { "are" },
         list_broken(first, *broken)
     )]
     TooManyBroken {
@@ -132,7 +133,7 @@ pub enum DataError {
     },
 
     /// The operating system refused to start the loader's threads.
-    #[error("cannot start the loader's threads; lower workers")]
+    #[error("cannot start the loader's threads; lower run.workers")]
     Threads {
         /// What the operating system said.
         #[source]

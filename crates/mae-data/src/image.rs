@@ -104,7 +104,8 @@ impl Image {
     /// Unsigned integers of 16 bits become floating-point numbers from 0 to 1, their largest value.
     /// Floating-point numbers, signed integers and those of 32 bits or more are numbers in the file's own
     /// units.
-    /// The value that a TIFF file says to mean that nothing was measured, in GDAL's tag 42113, becomes NaN.
+    /// The value that a TIFF file says to mean that nothing was measured, in GDAL's tag 42113, becomes NaN; what the
+    /// first page says holds for the others that are bands with it.
     ///
     /// # Errors
     /// [`DataError::Image`] with `name` if the content is no such file, is damaged, has other channels,
@@ -117,7 +118,8 @@ impl Image {
     /// As [`Image::decode`], with other values that mean that nothing was measured.
     ///
     /// # Values
-    /// A missing value is NaN: in a TIFF file or an array that of `nodata`, and then every NaN, too.
+    /// A missing value is NaN: in a TIFF, PNG or Netpbm file or an array that of `nodata`, and then every NaN, too.
+    /// Other pictures, whose compression changes values, have none.
     /// A file whose values may be missing is of numbers, even where it stores bytes.
     /// Values are compared as the file has them, exactly.
     ///

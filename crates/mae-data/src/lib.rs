@@ -67,5 +67,5 @@ pub use crate::rand_augment::RandAugment;
 pub use crate::rng::SampleKey;
 pub use crate::shuffle::{patchify_shuffled_into, shuffle, unshuffle};
 pub use crate::stats::{ChannelStats, IMAGENET_MEAN, IMAGENET_STD, channel_mean_std};
-pub use crate::survey::{Survey, survey};
+pub use crate::survey::{Survey, Suspect, survey};
 pub use crate::transform::{Augmentation, Transform};

@@ -1,6 +1,7 @@
 //! What images there are: sizes, formats, statistics, broken and equal ones.
 
 mod stored;
+mod suspect;
 
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -9,6 +10,8 @@ use rayon::prelude::*;
 use sha2::{Digest, Sha256};
 
 use self::stored::stored;
+use self::suspect::Ends;
+pub use self::suspect::Suspect;
 use crate::dataset::{Content, Dataset};
 use crate::error::DataError;
 use crate::image::Image;
@@ -39,6 +42,8 @@ pub struct Survey {
     pub std: Vec<f64>,
     /// Share of each channel's values that are missing: see [`Nodata`](crate::Nodata).
     pub missing: Vec<f64>,
+    /// A value of numbers that lies far from all others, so that it may stand for nothing measured.
+    pub suspect: Option<Suspect>,
     /// Images with the same content as others, by index: one group for each content.
     pub duplicates: Vec<Vec<usize>>,
 }
@@ -132,6 +137,8 @@ struct ChannelMoments {
     mean: f64,
     /// Mean of their squares.
     square: f64,
+    /// Their lowest and highest, of numbers.
+    ends: Ends,
 }
 
 fn moments(image: &Image) -> Vec<ChannelMoments> {
@@ -151,6 +158,7 @@ fn moments(image: &Image) -> Vec<ChannelMoments> {
                     known: 1.0,
                     mean: values as f64 / pixels / 255.0,
                     square: squares as f64 / pixels / (255.0 * 255.0),
+                    ends: Ends::default(),
                 })
                 .collect()
         }
@@ -162,6 +170,7 @@ fn moments(image: &Image) -> Vec<ChannelMoments> {
                         sums.known += 1.0;
                         sums.mean += f64::from(value);
                         sums.square += f64::from(value) * f64::from(value);
+                        sums.ends.add(value);
                     }
                 }
             }
@@ -224,6 +233,10 @@ fn summary(
             .missing
             .push(1.0 - total(&|image| image.known) / images.len() as f64);
     }
+    found.suspect = by_channel.iter().enumerate().find_map(|(channel, images)| {
+        let ends = images.iter().map(|image| image.ends);
+        ends.reduce(Ends::merge)?.suspect(channel)
+    });
     found.duplicates = by_digest
         .into_values()
         .filter(|images| images.len() > 1)

@@ -125,7 +125,7 @@ fn open_files(
     Cifar::check_unpacked(path)?;
     ensure!(
         nodata == Nodata::Auto || may_declare_nodata(source),
-        "{}: only TIFF files and arrays, in a folder or tar files, can be told what stands for a missing value, found \
+        "{}: only image files and arrays, in a folder or tar files, can be told what stands for a missing value, found \
          nodata {nodata}; leave it out, or give it to mae-train pack, whose files keep what is missing",
         path.display()
     );
@@ -139,13 +139,17 @@ fn open_files(
         }
         DataSource::Tar => {
             let shards = TarDataset::open(&[path], channels)?.with_nodata(nodata);
-            let values = values.unwrap_or(shards.kind());
-            Arc::new(shards.read_as(values))
+            match values {
+                Some(values) => Arc::new(shards.read_as(values)),
+                None => Arc::new(shards),
+            }
         }
         DataSource::Folder | DataSource::Synthetic => {
             let folder = FolderDataset::open(path, channels)?.with_nodata(nodata);
-            let values = values.unwrap_or(folder.kind());
-            Arc::new(folder.read_as(values))
+            match values {
+                Some(values) => Arc::new(folder.read_as(values)),
+                None => Arc::new(folder),
+            }
         }
     })
 }
@@ -196,8 +200,9 @@ pub fn settle_normalization(
     Ok(Normalization::new(stats.mean, stats.std))
 }
 
-/// Says what lies beside the images of `datasets` and is none of them; of two parts of one data set once.
-pub fn tell_left_out(datasets: &[&dyn Dataset], progress: &Progress) {
+/// Says what lies beside the images of `datasets` and is none of them, and what to know of how these are read; of two
+/// parts of one data set once.
+pub fn tell_of_images(datasets: &[&dyn Dataset], progress: &Progress) {
     let mut told: Vec<&[LeftOut]> = Vec::new();
     for kinds in datasets.iter().map(|dataset| dataset.left_out()) {
         if !told.contains(&kinds) {
@@ -205,6 +210,26 @@ pub fn tell_left_out(datasets: &[&dyn Dataset], progress: &Progress) {
                 .iter()
                 .for_each(|line| progress.line(line));
             told.push(kinds);
+        }
+    }
+    tell_once(
+        datasets.iter().flat_map(|dataset| dataset.notes()),
+        progress,
+    );
+}
+
+/// Says what to know of the labels of `datasets`, likewise.
+pub fn tell_of_labels(datasets: &[&dyn Dataset], progress: &Progress) {
+    let notes = datasets.iter().filter_map(|dataset| dataset.label_note());
+    tell_once(notes, progress);
+}
+
+fn tell_once<'a>(notes: impl Iterator<Item = &'a str>, progress: &Progress) {
+    let mut told = Vec::new();
+    for note in notes {
+        if !told.contains(&note) {
+            progress.line(note);
+            told.push(note);
         }
     }
 }

@@ -159,6 +159,7 @@ pub fn examine(
         (found.findings).extend(advice::of_plan(&config, &plan));
         (found.findings).extend(advice::of_images(&config, &sample));
         (found.findings).extend(advice::of_parts(&config, dataset.as_ref()));
+        (found.findings).extend(advice::of_notes(&config, dataset.as_ref()));
         if config.run.eval_every > 0 {
             found.keep("run.eval_every", check_labels(dataset, config.seed));
         }

@@ -194,7 +194,9 @@ fn judge(eval: &Evaluation, protocols: &[Protocol], starts: &[Start]) -> Result<
         classes,
         rows: Vec::new(),
     };
-    data::tell_left_out(&[eval.train.as_ref(), eval.val.as_ref()], eval.progress);
+    let both = [eval.train.as_ref(), eval.val.as_ref()];
+    data::tell_of_images(&both, eval.progress);
+    data::tell_of_labels(&both, eval.progress);
     if let Some(out) = eval.out {
         report.rows = report.rows_so_far(&out.join("eval.json"))?;
         std::fs::create_dir_all(out).with_context(|| format!("creating {}", out.display()))?;

@@ -4,9 +4,11 @@
 mod allocator;
 mod command;
 
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use anyhow::Result;
+use clap::error::ErrorKind;
 use clap::{CommandFactory, Parser, Subcommand};
 use mae_train::distributed::refuse_others;
 
@@ -76,12 +78,49 @@ enum Command {
 }
 
 fn main() -> ExitCode {
-    let cli = Cli::parse();
+    let cli = Cli::try_parse().unwrap_or_else(|error| refuse(&error));
     let command = cli.command.unwrap_or(Command::Pretrain(cli.pretrain));
     command.run().unwrap_or_else(|error| {
         eprintln!("error: {error:#}");
         ExitCode::FAILURE
     })
+}
+
+/// Ends the program with what is wrong with its arguments, or with the help that was asked for.
+fn refuse(error: &clap::Error) -> ! {
+    let _ = error.print();
+    let is_of_words = matches!(
+        error.kind(),
+        ErrorKind::UnknownArgument | ErrorKind::InvalidSubcommand | ErrorKind::ArgumentConflict
+    );
+    let words: Vec<PathBuf> = std::env::args_os().map(PathBuf::from).collect();
+    if is_of_words && let Some(hint) = pattern_hint(&words) {
+        eprintln!("\n{hint}");
+    }
+    std::process::exit(error.exit_code())
+}
+
+/// What to say where a shell may have replaced a pattern, as two files one after the other show.
+fn pattern_hint(words: &[PathBuf]) -> Option<String> {
+    let are_files = |pair: &&[PathBuf]| {
+        pair[0].extension() == pair[1].extension() && pair.iter().all(|word| word.is_file())
+    };
+    let file = &words.windows(2).find(are_files)?[0];
+    let folder = file.parent().filter(|folder| *folder != Path::new(""));
+    let folder = folder.unwrap_or(Path::new("."));
+    Some(
+        match file.extension().is_some_and(|ending| ending == "tar") {
+            true => format!(
+                "if a pattern was meant, put it in quotes, as '{}', for the shell replaces it by the names of files",
+                folder.join("*.tar").display()
+            ),
+            false => format!(
+                "if the shell put these names in the place of a pattern: images are read from their folder, {}, and only tar \
+             files by a pattern, in quotes",
+                folder.display()
+            ),
+        },
+    )
 }
 
 impl Command {

@@ -57,7 +57,10 @@ pub fn pretrain(
         );
         progress.line(&parts.notice());
     }
-    data::tell_left_out(&[dataset.as_ref()], progress);
+    data::tell_of_images(&[dataset.as_ref()], progress);
+    if config.run.eval_every > 0 {
+        data::tell_of_labels(&[dataset.as_ref()], progress);
+    }
     let is_new = match run_dir {
         Some(run_dir) => checkpoint::latest(&run_dir.checkpoints())?.is_none(),
         None => true,

@@ -2,12 +2,12 @@
 
 use std::path::Path;
 
-use super::left_out::Weight;
+use super::left_out::{Tally, Weight};
 
 /// Extensions that [`FolderDataset`](crate::FolderDataset) takes for images, in any case.
 ///
 /// Files of other endings, or of none, are images if they begin like one, unless the ending is known to be of something
-/// else.
+/// else than a picture.
 /// The content decides how a file is decoded.
 pub const SUPPORTED_EXTENSIONS: [&str; 14] = [
     "jpg", "jpeg", "png", "webp", "bmp", "tif", "tiff", "gif", "ppm", "pgm", "pbm", "pnm", "npy",
@@ -24,6 +24,8 @@ const TIFF_EXTENSIONS: [&str; 6] = ["gtif", "gtiff", "geotiff", "btf", "tf8", "p
 pub(super) enum Ending {
     /// An image.
     Image,
+    /// A picture of a format that is not read, unless the content is of one that is.
+    Picture(&'static Kind),
     /// Something that is left out, and known to be.
     Other(&'static Kind),
     /// The content decides.
@@ -45,9 +47,16 @@ impl Kind {
         // In the case that it has, for shells tell one from the other.
         self.reason.replace("ENDING", ending)
     }
+
+    /// Counts the file at `path` as left out, for it is of this kind.
+    pub(super) fn leave_out(&self, path: &Path, left_out: &mut Tally) {
+        let ending = path.extension().unwrap_or_default().to_string_lossy();
+        left_out.add(self.weight, &name(path), &self.reason(&ending), path);
+    }
 }
 
-const KINDS: &[Kind] = &[
+/// Pictures of formats that are not read; programs and people give their endings to others, too.
+const PICTURES: &[Kind] = &[
     Kind {
         weight: Weight::Missed,
         endings: &["heic", "heif", "hif", "avif", "avifs", "jxl", "jxr", "wdp"],
@@ -79,6 +88,9 @@ const KINDS: &[Kind] = &[
         ],
         reason: "ENDING is not read; export each as PNG, as `magick FILE.ENDING FILE.png` does",
     },
+];
+
+const KINDS: &[Kind] = &[
     Kind {
         weight: Weight::Missed,
         endings: &[
@@ -361,6 +373,9 @@ pub(super) fn of(path: &Path) -> Ending {
     if is(&"gz") && inner.is_some_and(|inner| inner.eq_ignore_ascii_case("nii")) {
         return kind("nii").map_or(Ending::Unknown, Ending::Other);
     }
+    if let Some(kind) = find(PICTURES, ending) {
+        return Ending::Picture(kind);
+    }
     match ending.ends_with('~') {
         true => kind("bak").map_or(Ending::Unknown, Ending::Other),
         false => kind(ending).map_or(Ending::Unknown, Ending::Other),
@@ -378,8 +393,17 @@ pub(super) fn advice(path: &Path) -> Option<String> {
 
 /// What is known of an ending that is not one of images.
 pub(super) fn kind(ending: &str) -> Option<&'static Kind> {
+    find(PICTURES, ending).or_else(|| find(KINDS, ending))
+}
+
+fn find(kinds: &'static [Kind], ending: &str) -> Option<&'static Kind> {
     let is = |own: &&str| ending.eq_ignore_ascii_case(own);
-    KINDS.iter().find(|kind| kind.endings.iter().any(&is))
+    kinds.iter().find(|kind| kind.endings.iter().any(&is))
+}
+
+/// Whether files of this ending, in lower case, should hold what it says.
+pub(crate) fn is_promise(ending: &str) -> bool {
+    SUPPORTED_EXTENSIONS.contains(&ending) || find(PICTURES, ending).is_some()
 }
 
 /// Whether a file of this name that begins as TIFF files do is an image.
@@ -411,7 +435,7 @@ mod tests {
 
     fn reason(name: &str) -> String {
         match of(name.as_ref()) {
-            Ending::Other(kind) => {
+            Ending::Other(kind) | Ending::Picture(kind) => {
                 let ending = Path::new(name).extension().unwrap_or_default();
                 kind.reason(&ending.to_string_lossy())
             }
@@ -446,11 +470,8 @@ mod tests {
 
     #[test]
     fn an_ending_is_known_once() {
-        let mut all: Vec<&str> = KINDS
-            .iter()
-            .flat_map(|kind| kind.endings)
-            .copied()
-            .collect();
+        let kinds = PICTURES.iter().chain(KINDS);
+        let mut all: Vec<&str> = kinds.flat_map(|kind| kind.endings).copied().collect();
         all.extend(SUPPORTED_EXTENSIONS.iter().chain(&TIFF_EXTENSIONS));
         assert!(all.iter().all(|ending| *ending == ending.to_lowercase()));
         let count = all.len();

@@ -1,4 +1,5 @@
 mod list;
+mod walk;
 
 use std::borrow::Cow;
 use std::ffi::OsStr;
@@ -16,10 +17,10 @@ use crate::pixels::PixelKind;
 
 /// All images under a folder.
 ///
-/// A file is an image if its name ends in one of [`SUPPORTED_EXTENSIONS`](crate::SUPPORTED_EXTENSIONS), or if its name
-/// ends in something that is not known, or in nothing, and it begins like an image.
-/// Sub-folders are searched to any depth, links included; hidden files and folders, whose names begin with a dot, and
-/// those that file servers, systems and programs keep for themselves, as `@eaDir` and `__MACOSX`, are not.
+/// A file is an image if its name ends in one of [`SUPPORTED_EXTENSIONS`](crate::SUPPORTED_EXTENSIONS), or if it begins
+/// like one and its name ends in something that is not known, in a picture format that is not read, or in nothing.
+/// Sub-folders are searched to any depth, links included, each once; hidden files and folders, whose names begin with
+/// a dot, and those that file servers, systems and programs keep for themselves, as `@eaDir` and `__MACOSX`, are not.
 /// [`left_out`](Dataset::left_out) tells what is none of its images.
 /// If every image is in a sub-folder, the names of the first-level sub-folders are the classes;
 /// otherwise the images have no labels.
@@ -31,9 +32,10 @@ pub struct FolderDataset {
     labels: Vec<u32>,
     classes: Vec<String>,
     channels: usize,
-    kind: PixelKind,
+    found: kind::Found,
     nodata: Nodata,
     left_out: Vec<LeftOut>,
+    label_note: Option<String>,
 }
 
 impl FolderDataset {
@@ -51,20 +53,27 @@ impl FolderDataset {
         let root = path.as_ref();
         check_channels(channels)?;
         check_folder(root)?;
-        let list::Listing { images, left_out } = list::list(root)?;
+        let list::Listing {
+            images,
+            folders,
+            left_out,
+            ..
+        } = list::list(root)?;
         if images.is_empty() {
             return Err(cifar::incomplete(root).unwrap_or_else(|| list::no_images(root, left_out)));
         }
         let (classes, labels) = label_by_sub_folder(&images);
+        let label_note = empty_classes(&classes, folders);
         let dataset = FolderDataset {
             root: root.to_owned(),
             images,
             labels,
             classes,
             channels,
-            kind: PixelKind::U8,
+            found: kind::Found::default(),
             nodata: Nodata::Auto,
             left_out: left_out.into_list(),
+            label_note,
         };
         Ok(dataset.with_nodata(Nodata::Auto))
     }
@@ -73,20 +82,28 @@ impl FolderDataset {
     ///
     /// As bytes, images of more than 8 bits a value are broken ones; as numbers, bytes are widened.
     pub fn read_as(self, kind: PixelKind) -> FolderDataset {
-        FolderDataset { kind, ..self }
+        FolderDataset {
+            found: self.found.read_as(kind),
+            ..self
+        }
     }
 
     /// The same images, where values that `nodata` names are missing; [`kind`](Dataset::kind) is found anew, so
     /// this comes before [`read_as`](FolderDataset::read_as).
     pub fn with_nodata(self, nodata: Nodata) -> FolderDataset {
-        let kind = kind::find(
-            self.images.len(),
+        let open = |index| Some(BufReader::new(File::open(self.path(index)).ok()?));
+        let found = kind::find(
             nodata,
-            |index| Some(self.images[index].extension()?.to_str()?.to_owned()),
-            |index| Some(BufReader::new(File::open(self.path(index)).ok()?)),
+            &kind::Files {
+                len: self.images.len(),
+                name: &|index| self.name(index),
+                extension: &|index| Some(self.images[index].extension()?.to_str()?.to_owned()),
+                open: &open,
+                is_whole: &|index| self.decode(index, nodata).is_ok(),
+            },
         );
         FolderDataset {
-            kind,
+            found,
             nodata,
             ..self
         }
@@ -105,9 +122,10 @@ impl FolderDataset {
             labels: Vec::new(),
             classes: Vec::new(),
             channels,
-            kind: PixelKind::U8,
+            found: kind::Found::default(),
             nodata: Nodata::Auto,
             left_out: Vec::new(),
+            label_note: None,
         };
         Ok(dataset.with_nodata(Nodata::Auto))
     }
@@ -118,6 +136,10 @@ impl FolderDataset {
             name: self.name(index),
             reason: error.to_string(),
         })
+    }
+
+    fn decode(&self, index: usize, nodata: Nodata) -> Result<Image, DataError> {
+        Image::decode_with(&self.read(index)?, self.channels, nodata, &self.name(index))
     }
 
     fn path(&self, index: usize) -> PathBuf {
@@ -137,7 +159,7 @@ impl Dataset for FolderDataset {
     }
 
     fn kind(&self) -> PixelKind {
-        self.kind
+        self.found.kind
     }
 
     fn nodata(&self) -> Nodata {
@@ -145,9 +167,7 @@ impl Dataset for FolderDataset {
     }
 
     fn image(&self, index: usize) -> Result<Image, DataError> {
-        let name = self.name(index);
-        Image::decode_with(&self.read(index)?, self.channels, self.nodata, &name)?
-            .into_kind(self.kind, &name)
+        (self.decode(index, self.nodata)?).into_kind(self.found.kind, &self.name(index))
     }
 
     fn content(&self, index: usize) -> Result<Content<'_>, DataError> {
@@ -189,6 +209,14 @@ impl Dataset for FolderDataset {
         &self.left_out
     }
 
+    fn notes(&self) -> Vec<&str> {
+        self.found.notes()
+    }
+
+    fn label_note(&self) -> Option<&str> {
+        self.label_note.as_deref()
+    }
+
     /// The size, and no date, which copies change.
     fn fingerprint(&self, index: usize) -> Fingerprint {
         let name = self.images.get(index).map(|image| image.to_string_lossy());
@@ -206,7 +234,7 @@ impl Dataset for FolderDataset {
     /// Path below the root, label, size and date of each file.
     fn identify(&self, hasher: &mut dyn Hasher) {
         hasher.write(&self.channels.to_le_bytes());
-        kind::identify(self.kind, self.nodata, hasher);
+        kind::identify(self.found.kind, self.nodata, hasher);
         for (index, image) in self.images.iter().enumerate() {
             hasher.write(image.as_os_str().as_encoded_bytes());
             let metadata = std::fs::metadata(self.path(index)).ok();
@@ -238,6 +266,24 @@ fn check_folder(path: &Path) -> Result<(), DataError> {
         found: "a file".to_owned(),
         remedy: "give the folder that holds it, or unpack it first".to_owned(),
     })
+}
+
+/// What to say of `folders` that would be classes if they had images.
+fn empty_classes(classes: &[String], folders: Vec<String>) -> Option<String> {
+    const SHOWN: usize = 5;
+    let is_empty = |folder: &String| !classes.contains(folder);
+    let empty: Vec<String> = folders.into_iter().filter(is_empty).collect();
+    let shown = empty[..empty.len().min(SHOWN)].join(", ");
+    match (classes.len(), empty.len()) {
+        (0, _) | (_, 0) => None,
+        (_, 1) => Some(format!(
+            "the sub-folder {shown} has no images and is no class"
+        )),
+        (_, count) => Some(format!(
+            "{count} sub-folders have no images and are no classes: {shown}{}",
+            if count > SHOWN { ", ..." } else { "" }
+        )),
+    }
 }
 
 /// Classes, and a label for each image; both empty if an image lies beside the sub-folders.

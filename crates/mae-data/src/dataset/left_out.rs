@@ -25,8 +25,8 @@ impl LeftOut {
         let files: usize = more.iter().map(|kind| kind.count).sum();
         match more.len() {
             0 => {}
-            1 => lines.push(format!("and 1 more kind, of {files}")),
-            kinds => lines.push(format!("and {kinds} more kinds, of {files}")),
+            1 => lines.push(format!("and 1 more kind, {files} in all")),
+            kinds => lines.push(format!("and {kinds} more kinds, {files} in all")),
         }
         lines
     }
@@ -40,8 +40,31 @@ impl fmt::Display for LeftOut {
             example,
             reason,
         } = self;
-        write!(f, "left out {count} {what}, the first {example}: {reason}")
+        match count {
+            1 => write!(f, "left out 1 {}, {example}: {reason}", singular(what)),
+            _ => write!(f, "left out {count} {what}, the first {example}: {reason}"),
+        }
     }
+}
+
+/// "file that holds heic" of "files that hold heic": the nouns before any preposition, and the verb after them.
+fn singular(what: &str) -> String {
+    const STOPS: [&str; 8] = [
+        "after", "among", "beside", "of", "that", "to", "with", "without",
+    ];
+    const NOUNS: [&str; 5] = ["files", "folders", "images", "links", "bytes"];
+    let mut is_subject = true;
+    let words = what.split(' ').map(|word| {
+        is_subject &= !STOPS.contains(&word);
+        match word {
+            "begin" => "begins",
+            "hold" => "holds",
+            "lead" => "leads",
+            _ if is_subject && NOUNS.contains(&word) => &word[..word.len() - 1],
+            _ => word,
+        }
+    });
+    words.collect::<Vec<_>>().join(" ")
 }
 
 /// How much it matters that a file is left out: what matters most is told first.
@@ -166,6 +189,29 @@ mod tests {
     }
 
     #[test]
+    fn one_is_told_as_one() {
+        for (of_many, of_one) in [
+            (".heic files", ".heic file"),
+            (
+                "files without an ending that hold heic",
+                "file without an ending that holds heic",
+            ),
+            (
+                "images with the key of another (.jpg: 1)",
+                "image with the key of another (.jpg: 1)",
+            ),
+            (
+                "links or sparse files (.jpg: 1)",
+                "link or sparse file (.jpg: 1)",
+            ),
+            ("folders @eaDir", "folder @eaDir"),
+            ("files beside the tar files", "file beside the tar files"),
+        ] {
+            assert_eq!(singular(of_many), of_one);
+        }
+    }
+
+    #[test]
     fn of_many_kinds_the_first_are_told() {
         let kinds: Vec<LeftOut> = (1..=11)
             .map(|count| LeftOut {
@@ -177,9 +223,10 @@ mod tests {
             .collect();
         let lines = LeftOut::lines(&kinds);
         assert_eq!(lines.len(), 9);
-        assert_eq!(lines[0], "left out 1 .1 files, the first a.1: not read");
-        assert_eq!(lines[8], "and 3 more kinds, of 30");
-        assert_eq!(LeftOut::lines(&kinds[..9])[8], "and 1 more kind, of 9");
+        assert_eq!(lines[0], "left out 1 .1 file, a.1: not read");
+        assert_eq!(lines[8], "and 3 more kinds, 30 in all");
+        let all_but_two = LeftOut::lines(&kinds[..9]);
+        assert_eq!(all_but_two[8], "and 1 more kind, 9 in all");
         assert_eq!(LeftOut::lines(&kinds[..8]).len(), 8);
         assert!(LeftOut::lines(&[]).is_empty());
     }

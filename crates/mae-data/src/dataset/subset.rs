@@ -79,6 +79,14 @@ impl Dataset for Subset {
         self.inner.left_out()
     }
 
+    fn notes(&self) -> Vec<&str> {
+        self.inner.notes()
+    }
+
+    fn label_note(&self) -> Option<&str> {
+        self.inner.label_note()
+    }
+
     fn image(&self, index: usize) -> Result<Image, DataError> {
         check_index(index, self.len())?;
         self.inner.image(self.indices[index])

@@ -16,7 +16,7 @@ use std::time::SystemTime;
 use rayon::prelude::*;
 
 use self::index::{Member, list_members};
-use self::labels::{BadLabel, Label};
+use self::labels::{BadLabel, Conflicts, Label};
 use super::mapped::MappedFile;
 use super::{Content, Dataset, LeftOut, check_index, kind};
 use crate::error::DataError;
@@ -35,7 +35,8 @@ use crate::pixels::PixelKind;
 /// [`left_out`](Dataset::left_out) counts what is passed over, by ending.
 ///
 /// A label is in the file with the key of the image, in the same shard, that ends in `.cls`, a class number or name
-/// in text, or in `.json`, an object whose `label` or `cls` is one; `.cls` goes first.
+/// in text, or in `.json`, an object whose `label` or `cls` is one; `.cls` goes first, and
+/// [`label_notes`](Dataset::label_notes) counts where the two differ.
 /// `3`, `3.0` and `"3"` are the same class, and -1 and NaN are none.
 /// The classes are those that occur: first numbers, as they are written and in their order, then names.
 /// Images without a label, or with one that cannot be read, have none;
@@ -59,8 +60,9 @@ pub struct TarDataset {
     /// The first image whose label is a name, where others are numbers, or the other way round.
     mixed: Option<usize>,
     left_out: Vec<LeftOut>,
+    label_note: Option<String>,
     channels: usize,
-    kind: PixelKind,
+    found: kind::Found,
     nodata: Nodata,
 }
 
@@ -97,10 +99,12 @@ impl TarDataset {
             .collect::<Result<Vec<_>, DataError>>()?;
 
         let (mut files, mut passed, mut bad_label) = (0, beside, None);
+        let mut conflicts = Conflicts::default();
         let (mut shards, mut images, mut labels) = (Vec::new(), Vec::new(), Vec::new());
         for (number, (shard, content)) in listed.into_iter().enumerate() {
             files += content.files;
             passed.append(content.passed);
+            conflicts.append(content.conflicts);
             bad_label = bad_label.or(content.bad_label.map(|bad| (number, bad)));
             for (member, label) in content.images {
                 images.push(Member {
@@ -138,8 +142,9 @@ impl TarDataset {
             bad_label,
             mixed,
             left_out,
+            label_note: conflicts.note(),
             channels,
-            kind: PixelKind::U8,
+            found: kind::Found::default(),
             nodata: Nodata::Auto,
         };
         Ok(dataset.with_nodata(Nodata::Auto))
@@ -148,14 +153,18 @@ impl TarDataset {
     /// The same images, where values that `nodata` names are missing: see
     /// [`FolderDataset::with_nodata`](crate::FolderDataset::with_nodata).
     pub fn with_nodata(self, nodata: Nodata) -> TarDataset {
-        let kind = kind::find(
-            self.len(),
+        let found = kind::find(
             nodata,
-            |index| self.extension(index),
-            |index| self.encoded(index).ok().map(Cursor::new),
+            &kind::Files {
+                len: self.len(),
+                name: &|index| self.name(index),
+                extension: &|index| self.extension(index),
+                open: &|index| self.encoded(index).ok().map(Cursor::new),
+                is_whole: &|index| self.decode(index, nodata).is_ok(),
+            },
         );
         TarDataset {
-            kind,
+            found,
             nodata,
             ..self
         }
@@ -170,12 +179,20 @@ impl TarDataset {
     /// The same images as values of `kind`: see
     /// [`FolderDataset::read_as`](crate::FolderDataset::read_as).
     pub fn read_as(self, kind: PixelKind) -> TarDataset {
-        TarDataset { kind, ..self }
+        TarDataset {
+            found: self.found.read_as(kind),
+            ..self
+        }
     }
 
     fn extension(&self, index: usize) -> Option<String> {
         let extension = Path::new(&self.images[index].name).extension()?;
         Some(extension.to_str()?.to_owned())
+    }
+
+    fn decode(&self, index: usize, nodata: Nodata) -> Result<Image, DataError> {
+        let content = self.encoded(index)?;
+        Image::decode_with(content, self.channels, nodata, &self.name(index))
     }
 
     /// The content of an image file.
@@ -201,7 +218,7 @@ impl Dataset for TarDataset {
     }
 
     fn kind(&self) -> PixelKind {
-        self.kind
+        self.found.kind
     }
 
     fn nodata(&self) -> Nodata {
@@ -209,9 +226,7 @@ impl Dataset for TarDataset {
     }
 
     fn image(&self, index: usize) -> Result<Image, DataError> {
-        let name = self.name(index);
-        Image::decode_with(self.encoded(index)?, self.channels, self.nodata, &name)?
-            .into_kind(self.kind, &name)
+        (self.decode(index, self.nodata)?).into_kind(self.found.kind, &self.name(index))
     }
 
     fn content(&self, index: usize) -> Result<Content<'_>, DataError> {
@@ -283,6 +298,14 @@ impl Dataset for TarDataset {
         &self.left_out
     }
 
+    fn notes(&self) -> Vec<&str> {
+        self.found.notes()
+    }
+
+    fn label_note(&self) -> Option<&str> {
+        self.label_note.as_deref()
+    }
+
     /// The path of the shard and, in it, of the image.
     fn name(&self, index: usize) -> String {
         match self.images.get(index) {
@@ -312,7 +335,7 @@ impl Dataset for TarDataset {
     /// Size and date of each shard; name, place and label of each image.
     fn identify(&self, hasher: &mut dyn Hasher) {
         hasher.write(&self.channels.to_le_bytes());
-        kind::identify(self.kind, self.nodata, hasher);
+        kind::identify(self.found.kind, self.nodata, hasher);
         for shard in &self.shards {
             let since_1970 = (shard.modified)
                 .and_then(|date| date.duration_since(SystemTime::UNIX_EPOCH).ok())

@@ -4,11 +4,13 @@ use std::io::{BufRead, Cursor, Seek};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
 use image::codecs::pnm::PnmDecoder;
-use image::{DynamicImage, ImageDecoder, ImageFormat, ImageReader, Limits};
+use image::{DynamicImage, ImageDecoder, ImageError, ImageFormat, ImageReader, Limits};
 
+use super::nodata::Missing;
+use super::number::{Number, Stored};
 use super::{Choose, MAX_DECODED, MAX_SIDE, Nodata, npy, npz, tiff};
 use crate::jpeg;
-use crate::pixels::{PixelKind, Pixels, from_u16, recolour};
+use crate::pixels::{PixelKind, Pixels, from_u8, from_u16, recolour};
 
 /// What a file holds, or the part of it that was chosen.
 pub(super) struct Decoded {
@@ -71,23 +73,22 @@ pub(crate) fn kind_of(mut reader: impl BufRead + Seek, nodata: Nodata) -> Option
         if npy::is_npy(start) {
             npy::kind_of(&mut reader, nodata)
         } else if npz::is_npz(start) {
-            npy::kind_of(&mut npz::array(reader).ok()?.as_slice(), nodata)
+            npy::kind_of(&mut npz::header(reader)?.as_slice(), nodata)
         } else if tiff::is_tiff(start) {
             tiff::kind_of(reader, nodata)
         } else if start.starts_with(PNG) {
             Some(match start.get(PNG_DEPTH_AT)? {
                 16 => PixelKind::F32,
-                _ => PixelKind::U8,
+                _ => Number::BYTE.kind(nodata.missing(None).ok()?),
             })
         } else {
             match image::guess_format(start).ok()? {
                 ImageFormat::Pnm => {
                     let colour = PnmDecoder::new(reader).ok()?.color_type();
                     let is_deep = colour.bytes_per_pixel() > colour.channel_count();
-                    Some(if is_deep {
-                        PixelKind::F32
-                    } else {
-                        PixelKind::U8
+                    Some(match is_deep {
+                        true => PixelKind::F32,
+                        false => Number::BYTE.kind(nodata.missing(None).ok()?),
                     })
                 }
                 _ => Some(PixelKind::U8),
@@ -134,7 +135,7 @@ pub(super) fn bands(content: &[u8]) -> Option<usize> {
     if npy::is_npy(content) {
         npy::channels(content)
     } else if npz::is_npz(content) {
-        npy::channels(&npz::array_of(content).ok()?)
+        npy::channels(&npz::header(Cursor::new(content))?)
     } else if tiff::is_tiff(content) {
         tiff::bands(content)
     } else {
@@ -152,12 +153,20 @@ fn decode_any(
         return npy::read(content, channels, nodata, choose);
     }
     if npz::is_npz(content) {
-        return npy::read(&npz::array_of(content)?, channels, nodata, choose);
+        let (name, array) = npz::array(content)?;
+        let decoded = npy::read(&array, channels, nodata, choose)
+            .and_then(|decoded| decoded.check_finite().map(|()| decoded));
+        return decoded.map_err(|reason| format!("{name} in it: {reason}"));
     }
     if tiff::is_tiff(content) {
         return tiff::read(content, channels, nodata, choose);
     }
-    decode_picture(content).and_then(Decoded::of_picture)
+    let missing = match image::guess_format(content) {
+        Ok(ImageFormat::Png | ImageFormat::Pnm) => nodata.missing(None)?,
+        // Compression may have changed any value.
+        _ => None,
+    };
+    Decoded::of_picture(decode_picture(content)?, missing)
 }
 
 fn decode_picture(content: &[u8]) -> Result<DynamicImage, String> {
@@ -181,7 +190,9 @@ fn decode_as_it_is(content: &[u8]) -> Result<DynamicImage, String> {
         .with_guessed_format()
         .map_err(|error| error.to_string())?;
     match reader.format() {
-        _ if content.is_empty() => return Err("the file is empty".to_owned()),
+        _ if content.is_empty() => {
+            return Err("the file is empty; fetch it again or remove it".to_owned());
+        }
         None => {
             return Err(
                 "the content is no image: expected jpeg, png, webp, bmp, tiff, gif, ppm, npy or npz; \
@@ -197,7 +208,7 @@ fn decode_as_it_is(content: &[u8]) -> Result<DynamicImage, String> {
     limits.max_image_height = Some(MAX_SIDE);
     limits.max_alloc = Some(MAX_DECODED);
     reader.limits(limits);
-    let mut decoder = reader.into_decoder().map_err(|error| error.to_string())?;
+    let mut decoder = reader.into_decoder().map_err(with_remedy)?;
     let (width, height) = decoder.dimensions();
     if decoder.total_bytes() > MAX_DECODED {
         return Err(format!(
@@ -205,22 +216,49 @@ fn decode_as_it_is(content: &[u8]) -> Result<DynamicImage, String> {
             MAX_DECODED >> 20
         ));
     }
-    let orientation = decoder.orientation().map_err(|error| error.to_string())?;
-    let mut image = DynamicImage::from_decoder(decoder).map_err(|error| error.to_string())?;
+    let orientation = decoder.orientation().map_err(with_remedy)?;
+    let mut image = DynamicImage::from_decoder(decoder).map_err(with_remedy)?;
     image.apply_orientation(orientation);
     Ok(image)
 }
 
+/// What the library says, and what can be done.
+fn with_remedy(error: ImageError) -> String {
+    let remedy = match error {
+        ImageError::Unsupported(_) => "convert or remove it",
+        ImageError::Limits(_) => "shrink it",
+        _ => "fetch it again or remove it",
+    };
+    format!("{error}; {remedy}")
+}
+
+/// The values of a picture as numbers, NaN where nothing was measured.
+fn numbers<T: Copy + PartialEq>(
+    values: Vec<T>,
+    missing: Option<T>,
+    value: impl Fn(T) -> f32,
+) -> Pixels {
+    let number = |stored: T| match missing == Some(stored) {
+        true => f32::NAN,
+        false => value(stored),
+    };
+    Pixels::F32(values.into_iter().map(number).collect())
+}
+
 impl Decoded {
-    fn of_picture(image: DynamicImage) -> Result<Decoded, String> {
-        let deep = |values: Vec<u16>| Pixels::F32(values.into_iter().map(from_u16).collect());
+    fn of_picture(image: DynamicImage, missing: Option<Missing>) -> Result<Decoded, String> {
+        let bytes = |values| match missing.and_then(<u8 as Stored>::of) {
+            None => Pixels::U8(values),
+            missing => numbers(values, missing, from_u8),
+        };
+        let deep = |values| numbers(values, missing.and_then(<u16 as Stored>::of), from_u16);
         let (height, width) = (image.height() as usize, image.width() as usize);
         let channels = usize::from(image.color().channel_count());
         let pixels = match image {
-            DynamicImage::ImageLuma8(image) => Pixels::U8(image.into_raw()),
-            DynamicImage::ImageLumaA8(image) => Pixels::U8(image.into_raw()),
-            DynamicImage::ImageRgb8(image) => Pixels::U8(image.into_raw()),
-            DynamicImage::ImageRgba8(image) => Pixels::U8(image.into_raw()),
+            DynamicImage::ImageLuma8(image) => bytes(image.into_raw()),
+            DynamicImage::ImageLumaA8(image) => bytes(image.into_raw()),
+            DynamicImage::ImageRgb8(image) => bytes(image.into_raw()),
+            DynamicImage::ImageRgba8(image) => bytes(image.into_raw()),
             DynamicImage::ImageLuma16(image) => deep(image.into_raw()),
             DynamicImage::ImageLumaA16(image) => deep(image.into_raw()),
             DynamicImage::ImageRgb16(image) => deep(image.into_raw()),
@@ -235,7 +273,7 @@ impl Decoded {
             channels,
             meaning: Meaning::Picture,
             pixels,
-            may_miss: false,
+            may_miss: missing.is_some(),
             left_pages: 0,
             first: [0, 0],
         })
@@ -319,7 +357,10 @@ impl Decoded {
             true => {
                 "set data.nodata = nan if it means that nothing was measured, else replace or remove it"
             }
-            false => "replace or remove it",
+            false => {
+                "set data.nodata to what the file has there if it means that nothing was measured, else replace or \
+                 remove it"
+            }
         };
         Err(format!(
             "the value at row {}, column {}, channel {} is {}, expected finite numbers; {remedy}",

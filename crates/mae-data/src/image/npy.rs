@@ -12,7 +12,7 @@ use crate::pixels::{PixelKind, Pixels};
 
 const MAGIC: &[u8] = b"\x93NUMPY";
 /// The header of a plain array takes 128 bytes; no sensible one is longer than this.
-const MAX_HEADER: usize = 64 << 10;
+pub(super) const MAX_HEADER: usize = 64 << 10;
 
 /// Whether a file begins as NumPy's do.
 pub(super) fn is_npy(content: &[u8]) -> bool {
@@ -48,7 +48,7 @@ pub(super) fn read(
     let bytes = layout.height * layout.width * channels * size;
     let data = data.get(..bytes).ok_or_else(|| {
         format!(
-            "the array ends early: {} bytes of {bytes}; fetch it again",
+            "the array ends early: {} bytes of {bytes}; fetch it again or remove it",
             data.len()
         )
     })?;
@@ -194,7 +194,8 @@ struct Header {
 impl Header {
     /// Reads it, and leaves `reader` where the numbers begin.
     fn read(reader: &mut impl Read) -> Result<Header, String> {
-        let short = |_| "the header of the array ends early; fetch it again".to_owned();
+        let short =
+            |_| "the header of the array ends early; fetch it again or remove it".to_owned();
         let mut start = [0; 8];
         reader.read_exact(&mut start).map_err(short)?;
         if !is_npy(&start) {

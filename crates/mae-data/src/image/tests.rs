@@ -1,6 +1,6 @@
 use std::io::Cursor;
 
-use image::{DynamicImage, ImageBuffer, ImageFormat, Rgb, RgbImage, Rgba};
+use image::{DynamicImage, GrayImage, ImageBuffer, ImageFormat, Luma, Rgb, RgbImage, Rgba};
 
 use super::*;
 
@@ -61,7 +61,10 @@ fn alpha_is_dropped_and_depth_kept() {
 
 #[test]
 fn broken_files_say_why() {
-    assert_eq!(reason(b""), "the file is empty");
+    assert_eq!(
+        reason(b""),
+        "the file is empty; fetch it again or remove it"
+    );
     assert!(reason(b"no picture at all").contains("the content is no image"));
     for format in [
         ImageFormat::Png,
@@ -72,10 +75,10 @@ fn broken_files_say_why() {
         ImageFormat::Tiff,
     ] {
         let content = encode(ramp(), format);
-        assert!(
-            !reason(&content[..content.len() / 2]).is_empty(),
-            "{format:?}"
-        );
+        for len in [content.len() / 2, content.len() / 4, 12] {
+            let reason = reason(&content[..len]);
+            assert!(reason.contains("fetch it again"), "{format:?}: {reason}");
+        }
     }
 }
 
@@ -375,4 +378,28 @@ fn netpbm_is_read_at_any_depth() {
     );
     assert_eq!(numbers(b"P2\n2 1\n1023\n0 1023\n"), [black, white].concat());
     assert!(Image::decode(b"P6\n2 1\n255\n\x01\x02\x03\x04", 3, "a.ppm").is_err());
+}
+
+/// A PNG keeps every value, so one of them can stand for nothing measured; a JPEG does not.
+#[test]
+fn pngs_have_missing_values_and_jpegs_none() {
+    let nodata = Nodata::Value(0.0);
+    let decode = |content: &[u8], channels| {
+        let image = Image::decode_with(content, channels, nodata, "a").unwrap();
+        assert_eq!(kind_of(Cursor::new(content), nodata), Some(image.kind()));
+        image
+    };
+    let grey = GrayImage::from_raw(2, 1, vec![0, 51]).unwrap();
+    let png = decode(&encode(grey.clone(), ImageFormat::Png), 1);
+    let values = png.pixels().as_f32().unwrap();
+    assert!(values[0].is_nan() && values[1] == 0.2, "{values:?}");
+    let deep = ImageBuffer::<Luma<u16>, _>::from_raw(2, 1, vec![0, 65_535]).unwrap();
+    let png = decode(
+        &encode(DynamicImage::ImageLuma16(deep), ImageFormat::Png),
+        3,
+    );
+    let values = png.pixels().as_f32().unwrap();
+    assert!(values[..3].iter().all(|value| value.is_nan()) && values[3..] == [1.0; 3]);
+    let jpeg = decode(&encode(grey, ImageFormat::Jpeg), 1);
+    assert_eq!(jpeg.kind(), PixelKind::U8);
 }

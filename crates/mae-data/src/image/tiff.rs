@@ -14,6 +14,7 @@ mod plain;
 
 use std::io::{Read, Seek};
 
+use tiff::TiffError;
 use tiff::decoder::{Decoder, Limits};
 use tiff::tags::Tag;
 
@@ -111,7 +112,7 @@ impl<'a> File<'a> {
         let meanings = plain.meanings();
         let mut decoder = Decoder::new(plain)
             .map(|decoder| decoder.with_limits(limits))
-            .map_err(|error| error.to_string())?;
+            .map_err(with_remedy)?;
         let page = Page::of(&mut decoder, meanings.first().copied().flatten())?;
         Ok(File {
             content,
@@ -125,7 +126,7 @@ impl<'a> File<'a> {
     fn colour(&mut self) -> Result<Colour, String> {
         let mut numbers = |tag| {
             let values = self.decoder.find_tag_unsigned_vec::<u16>(tag);
-            values.map_err(|error| error.to_string())
+            values.map_err(with_remedy)
         };
         let map = numbers(Tag::ColorMap)?;
         let subsampling = numbers(Tag::ChromaSubsampling)?.unwrap_or_else(|| vec![2, 2]);
@@ -235,7 +236,7 @@ impl<'a> File<'a> {
     /// The rows and columns that are decoded, and how the image lies.
     fn part(&mut self, choose: &mut Choose) -> Result<(Part, u16), String> {
         let orientation = self.decoder.find_tag_unsigned::<u16>(Tag::Orientation);
-        let orientation = orientation.map_err(|error| error.to_string())?.unwrap_or(1);
+        let orientation = orientation.map_err(with_remedy)?.unwrap_or(1);
         let Page { height, width, .. } = self.page;
         Ok(match orientation {
             2..=8 => ([0..height, 0..width], orientation),
@@ -320,11 +321,16 @@ impl<'a> File<'a> {
         };
         // Those of all pages decide, before any is read, whether the image is of numbers.
         let mut tags = Vec::with_capacity(indices.len());
+        // The first page may speak for all.
+        let mut of_first = None;
         for &index in &indices {
             self.seek(index)?;
             let page = Page::of(&mut self.decoder, self.meanings[index])?;
             page.check_compression()?;
-            let tag = page::nodata_tag(&mut self.decoder)?;
+            let tag = page::nodata_tag(&mut self.decoder)?.or_else(|| of_first.clone());
+            if index == 0 {
+                of_first.clone_from(&tag);
+            }
             tags.push((page, nodata.missing(tag.as_deref())?));
         }
         let number = self.page.number()?;
@@ -386,8 +392,20 @@ impl<'a> File<'a> {
     }
 
     fn seek(&mut self, index: usize) -> Result<(), String> {
-        (self.decoder.seek_to_image(index)).map_err(|error| error.to_string())
+        (self.decoder.seek_to_image(index)).map_err(with_remedy)
     }
+}
+
+/// What the library says, and what can be done.
+fn with_remedy(error: TiffError) -> String {
+    let remedy = match error {
+        TiffError::UnsupportedError(_) => {
+            "convert it: gdal_translate -co COMPRESS=DEFLATE IN OUT, or remove it"
+        }
+        TiffError::LimitsExceeded => "cut it into tiles",
+        _ => "fetch it again or remove it",
+    };
+    format!("{error}; {remedy}")
 }
 
 fn decoded(

@@ -265,7 +265,7 @@ fn too_many_broken_images_end_the_epoch() {
         "{message}"
     );
     assert!(
-        message.contains("empty.png (the file is empty)"),
+        message.contains("empty.png (the file is empty;"),
         "{message}"
     );
     assert!(message.ends_with("and 10 more"), "{message}");

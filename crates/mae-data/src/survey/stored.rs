@@ -4,7 +4,7 @@ use std::io::Cursor;
 
 use image::{ExtendedColorType, ImageDecoder, ImageFormat, ImageReader};
 
-use crate::dataset::SUPPORTED_EXTENSIONS;
+use crate::dataset::is_promise;
 use crate::image::Image;
 use crate::pixels::PixelKind;
 
@@ -103,7 +103,7 @@ pub fn is_extension_of(extension: &str, format: &str) -> bool {
         "tif" => format == "tiff",
         "dib" => format == "bmp",
         // Any other ending, or none, promises nothing: such a file is there for its content.
-        _ => extension == format || !SUPPORTED_EXTENSIONS.contains(&extension),
+        _ => extension == format || !is_promise(extension),
     }
 }
 

@@ -164,7 +164,10 @@ impl EmbedArgs {
         if summary.broken.is_empty() {
             return;
         }
-        println!("left out {} broken images:", summary.broken.len());
+        match summary.broken.len() {
+            1 => println!("left out 1 broken image:"),
+            broken => println!("left out {broken} broken images:"),
+        }
         for (name, reason) in summary.broken.iter().take(SHOWN) {
             println!("  {name}: {reason}");
         }

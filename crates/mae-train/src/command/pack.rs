@@ -11,7 +11,7 @@ use mae_data::{
     DataError, Dataset, Nodata, PackConfig, PackEncoding, PackProgress, PackSummary, PackedDataset,
     Split, pack,
 };
-use mae_train::data::{open_path, tell_left_out};
+use mae_train::data::{open_path, tell_of_images};
 use mae_train::distributed::World;
 use mae_train::interrupt::Interrupt;
 use mae_train::progress::Progress;
@@ -80,7 +80,7 @@ impl PackArgs {
             dataset.len(),
             self.data.display()
         );
-        tell_left_out(&[dataset.as_ref()], &progress);
+        tell_of_images(&[dataset.as_ref()], &progress);
         match self.pack(dataset.as_ref(), &interrupt, &progress)? {
             Some(summary) => {
                 self.tell(&summary);
@@ -214,7 +214,10 @@ impl PackArgs {
         if summary.broken.is_empty() {
             return;
         }
-        println!("left out {} broken images:", summary.broken.len());
+        match summary.broken.len() {
+            1 => println!("left out 1 broken image:"),
+            broken => println!("left out {broken} broken images:"),
+        }
         for (name, reason) in summary.broken.iter().take(SHOWN) {
             println!("  {name}: {reason}");
         }

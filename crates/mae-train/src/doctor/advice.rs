@@ -58,6 +58,15 @@ impl Finding {
     }
 }
 
+/// What the images say of themselves, and of their labels where these are needed.
+pub(super) fn of_notes(config: &RunConfig, dataset: &dyn Dataset) -> Vec<Finding> {
+    let of_labels = dataset.label_note().filter(|_| config.run.eval_every > 0);
+    let notes = dataset.notes().into_iter().chain(of_labels);
+    notes
+        .map(|note| Finding::warning("data.path", note, ""))
+        .collect()
+}
+
 /// Whether the images are of all parts of a data set, which are taken for classes.
 pub(super) fn of_parts(config: &RunConfig, dataset: &dyn Dataset) -> Option<Finding> {
     let parts = Parts::of(dataset, config.data.path.as_deref()?)?;

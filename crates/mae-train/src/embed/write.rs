@@ -18,7 +18,7 @@ use tch::Device;
 use super::Embedding;
 use super::format::{Format, Layout};
 use super::partial::{Identity, Partial};
-use crate::data::tell_left_out;
+use crate::data::tell_of_images;
 use crate::eval::features::{BATCH, digest_of, hex};
 
 /// What [`embed`] wrote.
@@ -53,7 +53,7 @@ pub fn embed(
     out: &Path,
 ) -> Result<Option<Summary>> {
     let format = Format::of(out)?;
-    tell_left_out(&[dataset.as_ref()], &embedding.progress);
+    tell_of_images(&[dataset.as_ref()], &embedding.progress);
     let csv = out.with_extension("csv");
     let identity = embedding.identity(dataset.as_ref())?;
     let metadata = embedding.metadata(dataset.as_ref(), &identity);

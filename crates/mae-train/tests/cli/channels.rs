@@ -406,3 +406,62 @@ fn mistakes_name_the_file_and_the_remedy() {
         ],
     );
 }
+
+/// One deep file among bytes makes all of them numbers, and a value far from all others may mean nothing: both are said.
+#[test]
+fn what_decides_on_the_values_is_told() {
+    let folder = tempfile::tempdir().unwrap();
+    let photos = folder.path().join("photos");
+    std::fs::create_dir(&photos).unwrap();
+    for index in 0..16_u8 {
+        let shade = |x: u32, y: u32| image::Luma([(x * 5 + y * 3) as u8 ^ index]);
+        let photo = image::GrayImage::from_fn(20, 20, shade);
+        photo.save(photos.join(format!("{index:02}.jpg"))).unwrap();
+    }
+    let values: Vec<f32> = (0..HEIGHT * WIDTH)
+        .map(|at| if at < 40 { -9999.0 } else { at as f32 })
+        .collect();
+    let bytes: Vec<u8> = values
+        .iter()
+        .flat_map(|value| value.to_le_bytes())
+        .collect();
+    npy(&photos.join("stray.npy"), "<f4", 1, &bytes);
+    let words = "stray.npy has values of more than 8 bits";
+
+    let quick = [
+        "model.channels=1",
+        "optim.epochs=1",
+        "optim.warmup_epochs=0",
+    ];
+    let mut command = small(&folder.path().join("run"), &quick);
+    command.arg("--data").arg(&photos);
+    let said = text(&succeed(command).stderr);
+    assert!(said.contains(words), "{said}");
+    let as_bytes = ["data.values=u8", "data.max_broken_share=0.1"];
+    let mut command = small(
+        &folder.path().join("bytes"),
+        &[&quick[..], &as_bytes].concat(),
+    );
+    command.arg("--data").arg(&photos);
+    let said = text(&succeed(command).stderr);
+    assert!(!said.contains(words), "{said}");
+
+    let mut command = program();
+    command.arg("doctor").arg("--data").arg(&photos);
+    command.args(["--seconds", "0.1", "--set", "model.channels=1"]);
+    command.args(["--set", "run.device=cpu"]);
+    let said = text(&command.output().unwrap().stdout);
+    assert!(said.contains(words), "{said}");
+    let mut command = program();
+    command
+        .arg("inspect")
+        .arg(&photos)
+        .args(["--channels", "1"]);
+    let said = text(&succeed(command).stdout);
+    assert!(said.contains(words), "{said}");
+    assert!(
+        said.contains("of the values of channel 0 are -9999, far from all others"),
+        "{said}"
+    );
+    assert!(said.contains("set data.nodata=-9999"), "{said}");
+}

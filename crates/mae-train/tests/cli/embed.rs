@@ -400,9 +400,10 @@ fn mistakes_are_explained() {
     check_message(
         world.embed("photos", "b.npy", &[]),
         &[
-            "1 of 4 images are broken",
+            "1 of 4 images is broken",
             "1.png",
-            "raise max_broken_share",
+            "more than data.max_broken_share",
+            "--max-broken-share",
         ],
     );
     for i in 0..4 {

@@ -149,7 +149,7 @@ fn a_file_is_replaced_only_when_told_to() {
     std::fs::write(world.path("photos/ant/02.png"), "no image").unwrap();
     check_message(
         world.pack("photos", "a.mae", &["--overwrite"]),
-        &["error: packing", "1 of 24 images are broken", "02.png"],
+        &["error: packing", "1 of 24 images is broken", "02.png"],
     );
     assert_eq!(std::fs::read(world.path("a.mae")).unwrap(), precious);
     assert_eq!(world.files(), ["a.mae", "photos"]);
@@ -161,7 +161,7 @@ fn a_file_is_replaced_only_when_told_to() {
     ));
     let (said, printed) = (text(&output.stderr), text(&output.stdout));
     assert_eq!(said.matches("02.png").count(), 1, "{said}");
-    assert!(printed.contains("left out 1 broken images:"), "{printed}");
+    assert!(printed.contains("left out 1 broken image:"), "{printed}");
     assert!(
         printed.contains("02.png: the content is no image"),
         "{printed}"

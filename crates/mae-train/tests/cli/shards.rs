@@ -82,7 +82,7 @@ fn labels_stop_only_what_learns_from_them() {
     });
     let said = world.pretrain("shards");
     assert!(
-        said.contains("left out 4 files that are no images (.txt: 4)"),
+        said.contains("left out 4 files of other kinds (.txt: 4)"),
         "{said}"
     );
     succeed(world.command(&["pack", "shards/*.tar", "packed.mae"]));
@@ -146,4 +146,53 @@ fn a_run_begun_on_shards_goes_on_with_the_same() {
     assert!(message.contains("added"), "{message}");
     std::fs::remove_file(world.path("shards/c.tar")).unwrap();
     succeed(world.command(&["pretrain", "--resume", "--out", "run"]));
+}
+
+#[test]
+fn a_pattern_without_quotes_is_told() {
+    let world = World::new(|_| Vec::new());
+    let message = |before: &[&str], after: &[&str]| {
+        let mut command = program();
+        command.current_dir(world.path("."));
+        let shards = ["shards/a.tar", "shards/b.tar"];
+        command.args([before, &shards, after].concat());
+        fail(command)
+    };
+    for (before, after) in [
+        (&["pretrain", "--data"][..], &[][..]),
+        (&["--data"], &[]),
+        (&["inspect"], &[]),
+        (&["pack"], &["out.mae"]),
+    ] {
+        let message = message(before, after);
+        assert!(
+            message.contains("put it in quotes, as 'shards/*.tar'"),
+            "{message}"
+        );
+    }
+    let other = |words: [&str; 3]| {
+        let mut command = program();
+        command.current_dir(world.path(".")).args(words);
+        fail(command)
+    };
+    assert!(!other(["inspect", "a", "b"]).contains("pattern"));
+    std::fs::write(world.path("1.png"), "").unwrap();
+    std::fs::write(world.path("2.png"), "").unwrap();
+    let message = other(["inspect", "1.png", "2.png"]);
+    assert!(message.contains("read from their folder, .,"), "{message}");
+}
+
+#[test]
+fn labels_that_differ_are_told_where_they_are_used() {
+    let world = World::new(|number| match number {
+        0 => vec![("cls", "1"), ("json", "{\"label\": 2}")],
+        _ => vec![("cls", "1"), ("json", "{\"label\": 1}")],
+    });
+    let words = "1 image has a .cls and a .json file with different labels, ";
+    assert!(!world.pretrain("shards").contains(words));
+    let mut command = program();
+    command.arg("inspect").arg(world.path("shards"));
+    let said = text(&succeed(command).stdout);
+    assert!(said.contains(words), "{said}");
+    assert!(said.contains("000.png with \"1\" and \"2\""), "{said}");
 }

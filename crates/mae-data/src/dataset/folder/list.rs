@@ -3,8 +3,8 @@
 use std::path::{Path, PathBuf};
 
 use rayon::prelude::*;
-use walkdir::{DirEntry, WalkDir};
 
+use super::walk::{Found, walk};
 use crate::dataset::content::{self, Content};
 use crate::dataset::ending::{self, Ending};
 use crate::dataset::left_out::{Tally, Weight};
@@ -12,59 +12,81 @@ use crate::dataset::service;
 use crate::error::DataError;
 
 /// What is in a folder.
+#[derive(Default)]
 pub(super) struct Listing {
     /// Paths of the images, relative to the folder, sorted.
     pub(super) images: Vec<PathBuf>,
+    /// Names of the sub-folders that were searched.
+    pub(super) folders: Vec<String>,
     /// What else there is.
     pub(super) left_out: Tally,
+    /// Files whose content decides.
+    undecided: Vec<PathBuf>,
 }
 
 /// Searches `root` and its sub-folders.
 ///
-/// Only files whose names do not say what they are are opened.
+/// Only files whose names do not say that they are images, or nothing like them, are opened.
 pub(super) fn list(root: &Path) -> Result<Listing, DataError> {
-    let (mut images, mut unknown) = (Vec::new(), Vec::new());
-    let mut left_out = Tally::default();
-    let mut entries = WalkDir::new(root).follow_links(true).into_iter();
-    while let Some(entry) = entries.next() {
-        let entry = match entry {
-            Ok(entry) => entry,
-            Err(error) => {
-                left_out_link(error, root, &mut left_out)?;
-                continue;
+    let mut listing = Listing::default();
+    walk(root, &mut |path, found| listing.see(path, found))?;
+    listing.decide(root);
+    listing.images.sort();
+    listing.folders.sort();
+    Ok(listing)
+}
+
+impl Listing {
+    /// Notes a path; whether it is a folder that is to be searched.
+    fn see(&mut self, path: &Path, found: Found) -> bool {
+        let is_folder = found == Found::Folder;
+        if left_out_by_name(path, is_folder, &mut self.left_out) {
+            return false;
+        }
+        match found {
+            Found::File => self.see_file(path),
+            Found::Folder => {}
+            Found::Nowhere => {
+                let reason = "what they name is not there; mount or fetch it, or remove them";
+                let what = "links that lead nowhere";
+                self.left_out.add(Weight::Missed, what, reason, path);
             }
-        };
-        let is_folder = entry.file_type().is_dir();
-        let path = below(root, entry.path());
-        if entry.depth() > 0 && is_kept_apart(&entry, path, &mut left_out) {
-            if is_folder {
-                entries.skip_current_dir();
+            Found::Again => {
+                let what = "links to folders that are read already or hold them";
+                let reason = "nothing is read under two names, and no folder from within itself";
+                self.left_out.add(Weight::Beside, what, reason, path);
+                self.folders.retain(|folder| Path::new(folder) != path);
             }
-        } else if entry.file_type().is_file() {
-            match ending::of(path) {
-                Ending::Image => images.push(path.to_owned()),
-                Ending::Unknown => unknown.push(path.to_owned()),
-                Ending::Other(kind) => {
-                    let ending = path.extension().unwrap_or_default().to_string_lossy();
-                    let reason = kind.reason(&ending);
-                    left_out.add(kind.weight, &ending::name(path), &reason, path);
-                }
+        }
+        if is_folder && path.components().count() == 1 {
+            self.folders.push(path.to_string_lossy().into_owned());
+        }
+        is_folder
+    }
+
+    fn see_file(&mut self, path: &Path) {
+        match ending::of(path) {
+            Ending::Image => self.images.push(path.to_owned()),
+            Ending::Unknown | Ending::Picture(_) => self.undecided.push(path.to_owned()),
+            Ending::Other(kind) => kind.leave_out(path, &mut self.left_out),
+        }
+    }
+
+    /// Opens the files whose content decides.
+    fn decide(&mut self, root: &Path) {
+        let undecided = std::mem::take(&mut self.undecided);
+        let contents: Vec<Content> = (undecided.par_iter())
+            .map(|path| content::of(&root.join(path)))
+            .collect();
+        for (path, content) in undecided.into_iter().zip(contents) {
+            match (content, ending::of(&path)) {
+                (Content::Image, _) => self.images.push(path),
+                (_, Ending::Picture(kind)) => kind.leave_out(&path, &mut self.left_out),
+                (Content::Tiff, _) if ending::may_be_tiff(&path) => self.images.push(path),
+                _ => left_out_by_content(&path, content, &mut self.left_out),
             }
         }
     }
-    let contents: Vec<Content> = unknown
-        .par_iter()
-        .map(|path| content::of(&root.join(path)))
-        .collect();
-    for (path, content) in unknown.into_iter().zip(contents) {
-        match content {
-            Content::Image => images.push(path),
-            Content::Tiff if ending::may_be_tiff(&path) => images.push(path),
-            _ => left_out_by_content(&path, content, &mut left_out),
-        }
-    }
-    images.sort();
-    Ok(Listing { images, left_out })
 }
 
 /// What to say of a folder without images.
@@ -100,18 +122,13 @@ pub(super) fn no_images(root: &Path, left_out: Tally) -> DataError {
     }
 }
 
-fn below<'a>(root: &Path, path: &'a Path) -> &'a Path {
-    path.strip_prefix(root).unwrap_or(path)
-}
-
 /// Whether a file or folder is hidden or one that no person put there; such a one is counted.
-fn is_kept_apart(entry: &DirEntry, path: &Path, left_out: &mut Tally) -> bool {
-    let name = entry.file_name();
-    let is_folder = entry.file_type().is_dir();
+fn left_out_by_name(path: &Path, is_folder: bool, left_out: &mut Tally) -> bool {
+    let name = path.file_name().unwrap_or_default();
     if let Some(keeps) = service::keeps(name) {
         let what = match is_folder {
             true => format!("folders {}", name.to_string_lossy()),
-            false => format!("files that are {keeps}"),
+            false => format!("files among {keeps}"),
         };
         left_out.add(Weight::Beside, &what, keeps, path);
         return true;
@@ -157,30 +174,4 @@ fn left_out_by_content(path: &Path, content: Content, left_out: &mut Tally) {
             path,
         ),
     }
-}
-
-/// Counts a link that cannot be followed; any other error is one.
-///
-/// A link to a folder that holds it would be followed for ever; one to nothing leads nowhere.
-fn left_out_link(
-    error: walkdir::Error,
-    root: &Path,
-    left_out: &mut Tally,
-) -> Result<(), DataError> {
-    let path = error.path().unwrap_or(root).to_owned();
-    let shown = below(root, &path);
-    if error.loop_ancestor().is_some() {
-        let reason = "they lead to a folder that they are in";
-        left_out.add(Weight::Beside, "links in circles", reason, shown);
-        return Ok(());
-    }
-    if path.is_symlink() && !path.exists() {
-        let reason = "what they name is not there; mount or fetch it, or remove them";
-        left_out.add(Weight::Missed, "links that lead nowhere", reason, shown);
-        return Ok(());
-    }
-    Err(DataError::Io {
-        path,
-        source: error.into(),
-    })
 }

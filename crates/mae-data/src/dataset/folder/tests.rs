@@ -72,7 +72,9 @@ fn an_image_beside_the_sub_folders_means_no_labels() {
 #[test]
 fn an_unusable_path_says_what_was_found() {
     let folder = folder(&["a/b.heic", "LICENSE"]);
-    fs::write(folder.path().join("notes.txt"), "no image").unwrap();
+    for file in ["a/b.heic", "notes.txt"] {
+        fs::write(folder.path().join(file), "no image").unwrap();
+    }
     let open = |path: &Path| FolderDataset::open(path, 3).err().unwrap().to_string();
     let message = open(folder.path());
     assert!(
@@ -166,6 +168,7 @@ fn left_out(dataset: &FolderDataset) -> Vec<String> {
 fn content_decides_where_the_ending_says_nothing() {
     let folder = folder(&["a.jfif", "b", "c.jpg_large", "d.PNG", "e.heic", "f.thm"]);
     let write = |name: &str, content: &[u8]| fs::write(folder.path().join(name), content).unwrap();
+    write("e.heic", b"\0\0\0\x18ftypheic");
     write("g", b"\0\0\0\x18ftypheic");
     write("h.tif_", b"II*\0\x08\0\0\0");
     write("i", b"");
@@ -185,6 +188,104 @@ fn content_decides_where_the_ending_says_nothing() {
         ]
     );
     assert!(dataset.left_out()[2].reason.contains("mogrify"));
+}
+
+/// Programs call JPEGs `.heic`; a film that is called `.mp4` is none whatever it begins with.
+#[test]
+fn content_decides_where_the_ending_is_of_pictures_that_are_not_read() {
+    let folder = folder(&["1.png", "2.heic", "3.JXL", "4.mp4"]);
+    fs::write(folder.path().join("5.avif"), b"II*\0\x08\0\0\0").unwrap();
+    let dataset = FolderDataset::open(folder.path(), 3).unwrap();
+    assert_eq!(names(&dataset), ["1.png", "2.heic", "3.JXL"]);
+    assert!((0..3).all(|index| dataset.image(index).is_ok()));
+    assert_eq!(
+        left_out(&dataset),
+        ["1 .avif files: 5.avif", "1 .mp4 files: 4.mp4"]
+    );
+}
+
+#[test]
+fn a_folder_without_images_is_no_class_and_said_once() {
+    let note = |files: &[&str]| {
+        let folder = folder(files);
+        fs::create_dir(folder.path().join("zebra")).unwrap();
+        fs::create_dir(folder.path().join(".hidden")).unwrap();
+        let dataset = FolderDataset::open(folder.path(), 3).unwrap();
+        dataset.label_note().map(str::to_owned)
+    };
+    let expected = "the sub-folder zebra has no images and is no class";
+    assert_eq!(note(&["a/1.png", "b/2.png"]).as_deref(), Some(expected));
+    let expected = "2 sub-folders have no images and are no classes: b, zebra";
+    assert_eq!(note(&["a/1.png", "b/2.txt"]).as_deref(), Some(expected));
+    assert_eq!(note(&["a/1.png", "2.png"]), None, "there are no classes");
+}
+
+/// Among bytes, the file that makes all of them numbers is named, and is one that can be read.
+#[test]
+fn the_file_that_decides_on_the_kind_is_named() {
+    let folder = folder(&["1.jpg", "2.png"]);
+    let open = || FolderDataset::open(folder.path(), 3).unwrap();
+    let said = |dataset: &FolderDataset| dataset.notes().join("\n");
+    assert_eq!((open().kind(), said(&open())), (PixelKind::U8, "".into()));
+    let deep = image::ImageBuffer::<image::Rgb<u16>, _>::from_pixel(30, 20, image::Rgb([7_u16; 3]));
+    let path = folder.path().join("3.tif");
+    deep.save(&path).unwrap();
+    assert_eq!(open().kind(), PixelKind::F32);
+    let words = said(&open());
+    assert!(
+        words.contains("3.tif has values of more than 8 bits"),
+        "{words}"
+    );
+    assert!(words.contains("data.values=u8"), "{words}");
+    // What is asked for needs no words.
+    assert_eq!(said(&open().read_as(PixelKind::F32)), "");
+    assert_eq!(said(&open().read_as(PixelKind::U8)), "");
+    // Other channels than are asked for, and a file that ends early.
+    let bands = image::ImageBuffer::<image::Luma<u16>, _>::from_pixel(3, 2, image::Luma([7_u16]));
+    bands.save(folder.path().join("0.png")).unwrap();
+    let content = fs::read(&path).unwrap();
+    fs::write(&path, &content[..content.len() / 2]).unwrap();
+    assert!(
+        said(&open()).contains("0.png has values"),
+        "{:?}",
+        open().notes()
+    );
+    fs::remove_file(folder.path().join("0.png")).unwrap();
+    assert_eq!((open().kind(), said(&open())), (PixelKind::U8, "".into()));
+    // Of nothing but numbers there is nothing to say.
+    let other = self::folder(&[]);
+    fs::write(other.path().join("1.tif"), content).unwrap();
+    let dataset = FolderDataset::open(other.path(), 3).unwrap();
+    assert_eq!(
+        (dataset.kind(), said(&dataset)),
+        (PixelKind::F32, "".into())
+    );
+}
+
+#[test]
+fn files_that_cannot_miss_values_are_named_where_some_should() {
+    let folder = folder(&["1.jpg", "2.png"]);
+    let open = |nodata| {
+        let dataset = FolderDataset::open(folder.path(), 3).unwrap();
+        dataset.with_nodata(nodata)
+    };
+    assert!(open(Nodata::None).notes().is_empty());
+    let dataset = open(Nodata::Value(0.0));
+    let words = dataset.notes().join("\n");
+    assert!(
+        words.contains("1 image is a JPEG, WebP, BMP or GIF file, "),
+        "{words}"
+    );
+    assert!(words.contains("1.jpg: data.nodata=0 is for"), "{words}");
+    // Both are PNG in truth, and black.
+    assert_eq!(dataset.kind(), PixelKind::F32);
+    let image = dataset.image(1).unwrap();
+    assert!(image.pixels().as_f32().unwrap().iter().all(|v| v.is_nan()));
+    let bytes = open(Nodata::Value(-9999.0));
+    assert_eq!(bytes.kind(), PixelKind::U8);
+    assert_eq!(bytes.image(1).unwrap().kind(), PixelKind::U8);
+    let read = bytes.read_as(PixelKind::F32);
+    assert_eq!(read.notes().len(), 1, "{:?}", read.notes());
 }
 
 /// A file without an ending may hold more than 8 bits.
@@ -223,8 +324,8 @@ fn what_servers_and_systems_keep_is_no_class() {
             "1 hidden folders: .mine",
             "1 hidden images: .hidden.png",
             "2 folders @eaDir: @eaDir",
-            "1 files that are a Mac's notes on files: cat/._1.jpg",
-            "1 files that are thumbnails and notes of a file server: cat/SYNOPHOTO_THUMB_M.jpg",
+            "1 files among a Mac's notes on files: cat/._1.jpg",
+            "1 files among thumbnails and notes of a file server: cat/SYNOPHOTO_THUMB_M.jpg",
             "1 folders #recycle: #recycle",
             "1 folders $RECYCLE.BIN: $RECYCLE.BIN",
             "1 folders .Trash-1000: .Trash-1000",
@@ -267,7 +368,46 @@ fn links_are_followed_but_never_in_circles() {
         left_out(&dataset),
         [
             "1 links that lead nowhere: a/dangling.png",
-            "1 links in circles: a/loop"
+            "1 links to folders that are read already or hold them: a/loop"
         ]
     );
+}
+
+/// Of two names of a folder the one is read that is no link; of links the first.
+#[cfg(unix)]
+#[test]
+fn nothing_is_read_under_two_names() {
+    use std::os::unix::fs::symlink;
+
+    let around = folder(&["root/cats/1.png", "root/2.png", "3.png", "other/4.png"]);
+    let root = around.path().join("root");
+    fs::create_dir(root.join(".store")).unwrap();
+    fs::write(root.join(".store/5.png"), png()).unwrap();
+    for (target, link) in [
+        ("..", "cats/loop"),
+        ("../..", "cats/above"),
+        ("cats", "a-copy"),
+        ("../other", "b"),
+        ("../other", "c"),
+        (".store", "d"),
+        ("../other/4.png", "e.png"),
+        ("../root", "../other/back"),
+    ] {
+        symlink(target, root.join(link)).unwrap();
+    }
+    let dataset = FolderDataset::open(&root, 3).unwrap();
+    assert_eq!(
+        names(&dataset),
+        ["2.png", "b/4.png", "cats/1.png", "d/5.png", "e.png"]
+    );
+    assert_eq!(
+        left_out(&dataset),
+        [
+            "1 hidden folders: .store",
+            "5 links to folders that are read already or hold them: a-copy"
+        ]
+    );
+    // From below, the folder above it is another, but holds it.
+    let cats = FolderDataset::open(root.join("cats"), 3).unwrap();
+    assert_eq!(names(&cats), ["1.png"]);
 }

@@ -6,7 +6,7 @@ use std::path::Path;
 
 use ::tar::{Archive, Entry, Header};
 
-use super::labels::{BadLabel, Label};
+use super::labels::{BadLabel, Conflicts, Label};
 use super::passed::{Passed, Why};
 use super::samples::{LabelFile, Samples};
 use super::shards::refuse_compressed;
@@ -33,12 +33,14 @@ pub(super) struct Content {
     pub(super) images: Vec<(Member, Option<Label>)>,
     /// The first file that should give an image its label and does not.
     pub(super) bad_label: Option<BadLabel>,
+    pub(super) conflicts: Conflicts,
     pub(super) passed: Passed,
 }
 
 /// Lists the images in the tar file `bytes`, which may be several ones after each other, as `tar -i` reads them.
 pub(super) fn list_members(path: &Path, bytes: &[u8]) -> Result<Content, DataError> {
     check_uncompressed(path, bytes)?;
+    check_is_no_text(path, bytes)?;
     let mut shard = Content::default();
     let mut start = 0;
     loop {
@@ -168,9 +170,9 @@ fn rank(name: &str, ending: &str, bytes: &[u8]) -> Option<usize> {
         Ending::Image => {
             return (SUPPORTED_EXTENSIONS.iter()).position(|supported| *supported == ending);
         }
-        Ending::Unknown => match content::look(bytes) {
+        kind @ (Ending::Unknown | Ending::Picture(_)) => match content::look(bytes) {
             Looks::Image => true,
-            Looks::Tiff => ending::may_be_tiff(path),
+            Looks::Tiff => kind == Ending::Unknown && ending::may_be_tiff(path),
             _ => false,
         },
         Ending::Other(_) => false,
@@ -276,9 +278,66 @@ fn check_uncompressed(path: &Path, bytes: &[u8]) -> Result<(), DataError> {
     }
 }
 
+/// Refuses what came in the place of a tar file, whose headers hold zeros.
+fn check_is_no_text(path: &Path, bytes: &[u8]) -> Result<(), DataError> {
+    const SHOWN: usize = 40;
+    let start = &bytes[..bytes.len().min(BLOCK)];
+    let is_of_text = |byte: &u8| *byte >= b' ' || b"\t\r\n".contains(byte);
+    if start.is_empty() || !start.iter().all(is_of_text) {
+        return Ok(());
+    }
+    let text = String::from_utf8_lossy(start);
+    let text = text.trim_start_matches('\u{feff}').trim_start();
+    let begins = |words: &str| {
+        (text.get(..words.len())).is_some_and(|found| found.eq_ignore_ascii_case(words))
+    };
+    let (found, remedy) = if begins("<!doctype html") || begins("<html") {
+        let remedy =
+            "a server sent it in place of the file: open it to see why, and fetch the file again";
+        ("a web page".to_owned(), remedy)
+    } else if begins("version https://git-lfs") {
+        let found = "a pointer of Git LFS to the file".to_owned();
+        (found, "fetch the file by `git lfs pull`")
+    } else {
+        let start: String = text.chars().take(SHOWN).collect();
+        let found = format!("a text that begins with {start:?}");
+        (found, "fetch the file again or remove it")
+    };
+    Err(DataError::Dataset {
+        path: path.to_owned(),
+        expected: "a whole tar file".to_owned(),
+        found,
+        remedy: remedy.to_owned(),
+    })
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn what_came_in_the_place_of_a_tar_file_is_named() {
+        for (content, expected) in [
+            (
+                "\u{feff}\n<!DOCTYPE html><title>Sign in</title>",
+                "a web page; a server sent",
+            ),
+            ("<HTML>", "a web page"),
+            (
+                "version https://git-lfs.github.com/spec/v1\n",
+                "a pointer of Git LFS",
+            ),
+            (
+                "Not Found",
+                "a text that begins with \"Not Found\"; fetch the file again",
+            ),
+        ] {
+            let error = list_members("a.tar".as_ref(), content.as_bytes()).err();
+            let message = error.unwrap().to_string();
+            let start = format!("a.tar: expected a whole tar file, found {expected}");
+            assert!(message.starts_with(&start), "{message}");
+        }
+    }
 
     #[test]
     fn keys_end_at_the_first_dot_of_the_name() {

@@ -21,6 +21,52 @@ pub(super) struct BadLabel {
     pub(super) found: String,
 }
 
+/// Images whose `.cls` and `.json` files give different labels of one kind: numbers, or names.
+#[derive(Debug, Default)]
+pub(super) struct Conflicts {
+    count: usize,
+    /// The first of them, with both labels.
+    first: Option<String>,
+}
+
+impl Conflicts {
+    /// Compares the labels of one image; a number and a name may mean the same class.
+    pub(super) fn see(&mut self, cls: &Label, json: &Label, name: impl FnOnce() -> String) {
+        let is_of_one_kind = matches!(
+            (cls, json),
+            (Label::Number(_), Label::Number(_)) | (Label::Name(_), Label::Name(_))
+        );
+        if !is_of_one_kind || cls == json {
+            return;
+        }
+        self.count += 1;
+        self.first.get_or_insert_with(|| {
+            let [cls, json] = [cls.name(), json.name()];
+            format!("{} with {cls:?} and {json:?}", name())
+        });
+    }
+
+    /// Counts those of a later shard, too.
+    pub(super) fn append(&mut self, later: Conflicts) {
+        self.count += later.count;
+        self.first = self.first.take().or(later.first);
+    }
+
+    /// What to say of them.
+    pub(super) fn note(&self) -> Option<String> {
+        let first = self.first.as_ref()?;
+        let what = match self.count {
+            1 => format!("1 image has a .cls and a .json file with different labels, {first}"),
+            count => format!(
+                "{count} images have .cls and .json files with different labels, the first {first}"
+            ),
+        };
+        Some(format!(
+            "{what}: the .cls files are believed; correct or remove what is wrong"
+        ))
+    }
+}
+
 /// The classes that occur, in order, and the place of each label among them; both empty if there are no labels.
 pub(super) fn number(labels: &[Option<Label>]) -> (Vec<String>, Vec<Option<u32>>) {
     let classes: Vec<&Label> = BTreeSet::from_iter(labels.iter().flatten())
@@ -252,6 +298,28 @@ mod tests {
         assert_eq!(Label::of_json(&latin_1), Ok(Some(Label::Number(3))));
         latin_1.splice(0..0, *b"\xef\xbb\xbf");
         assert_eq!(Label::of_json(&latin_1), Ok(Some(Label::Number(3))));
+    }
+
+    #[test]
+    fn labels_that_differ_are_counted() {
+        let label = |text: &str| Label::of_cls(text.as_bytes()).unwrap();
+        let mut conflicts = Conflicts::default();
+        for (cls, json) in [("3", "3.0"), ("3", "cat"), ("cat", "cat")] {
+            conflicts.see(&label(cls), &label(json), || unreachable!());
+        }
+        assert_eq!(conflicts.note(), None);
+        conflicts.see(&label("3"), &label("4"), || "a.tar:1.jpg".to_owned());
+        let note = conflicts.note().unwrap();
+        assert!(
+            note.starts_with("1 image has a .cls and a .json file"),
+            "{note}"
+        );
+        let mut later = Conflicts::default();
+        later.see(&label("cat"), &label("dog"), || "b.tar:1.jpg".to_owned());
+        conflicts.append(later);
+        let note = conflicts.note().unwrap();
+        let first = "2 images have .cls and .json files with different labels, the first a.tar:1.jpg with \"3\" and \"4\"";
+        assert!(note.starts_with(first), "{note}");
     }
 
     #[test]

@@ -123,7 +123,7 @@ impl Why {
             Why::Link => "links or sparse files",
             Why::Hidden => "hidden files",
             Why::Orphan => "label files without an image",
-            Why::Other => "files that are no images",
+            Why::Other => "files of other kinds",
             Why::Tail => "bytes after the end of a tar file",
             Why::Compressed => "compressed tar files",
             Why::NoShard => "files beside the tar files",
@@ -180,7 +180,7 @@ mod tests {
         assert_eq!(
             lines,
             [
-                "left out 5 files that are no images (.txt: 3, no ending: 1, .pth: 1), the first a/LICENSE: they have \
+                "left out 5 files of other kinds (.txt: 3, no ending: 1, .pth: 1), the first a/LICENSE: they have \
                  neither the ending nor the content of an image",
                 "left out 7 bytes after the end of a tar file, the first b.tar: they are no tar file; write it again \
                  if it should hold more images",

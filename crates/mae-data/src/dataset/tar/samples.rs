@@ -94,6 +94,10 @@ impl<'a> Samples<'a> {
             for other in images {
                 shard.pass(Why::SameKey, self.path, &other.name);
             }
+            if let [Some(Ok(Some(cls))), Some(Ok(Some(json)))] = &sample.labels {
+                let name = || format!("{}:{}", self.path.display(), image.name);
+                shard.conflicts.see(cls, json, name);
+            }
             let (mut label, mut bad) = (None, None);
             for said in sample.labels.into_iter().flatten() {
                 match said {

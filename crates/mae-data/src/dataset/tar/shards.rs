@@ -217,7 +217,9 @@ fn are_in(folder: &Path) -> bool {
     {
         match ending::of(entry.path()) {
             Ending::Image => return false,
-            Ending::Unknown if content::of(entry.path()) == Content::Image => return false,
+            Ending::Unknown | Ending::Picture(_) if content::of(entry.path()) == Content::Image => {
+                return false;
+            }
             _ => {}
         }
         found |= is_tar(entry.path()) || is_compressed(entry.path());

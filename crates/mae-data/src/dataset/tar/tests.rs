@@ -140,6 +140,28 @@ fn labels_come_from_json_too() {
 }
 
 #[test]
+fn labels_that_differ_are_told_and_the_first_kind_believed() {
+    let json = |label: &str| text(&format!("{{\"label\": {label}}}"));
+    let world = World::of(&[
+        ("1.cls", text("3")),
+        ("1.png", png(1)),
+        ("1.json", json("4")),
+        ("2.png", png(2)),
+        ("2.json", json("\"cat\"")),
+        ("2.cls", text("5")),
+        ("3.png", png(3)),
+        ("3.json", json("5.0")),
+        ("3.cls", text("5")),
+    ]);
+    let dataset = world.open("a.tar").unwrap();
+    assert_eq!(dataset.classes(), ["3", "5"]);
+    let note = dataset.label_note().unwrap();
+    assert!(note.starts_with("1 image has a .cls"), "{note}");
+    assert!(note.contains("a.tar:1.png with \"3\" and \"4\""), "{note}");
+    assert!(dataset.check_labels().is_ok());
+}
+
+#[test]
 fn images_without_labels_are_a_data_set_without_classes() {
     let world = World::of(&[
         ("photos/1.png", png(1)),
@@ -315,7 +337,7 @@ fn what_is_passed_over_is_told_by_ending() {
             "1 images of other formats (.heic: 1)",
             "1 hidden files (.png: 1)",
             "1 label files without an image (.cls: 1)",
-            "1 files that are no images (.txt: 1)",
+            "1 files of other kinds (.txt: 1)",
         ]
     );
 }

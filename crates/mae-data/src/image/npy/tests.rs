@@ -196,3 +196,57 @@ proptest! {
         let _ = crate::image::kind_of(std::io::Cursor::new(&content[..end]), Nodata::Auto);
     }
 }
+
+#[test]
+fn the_array_of_an_archive_is_named() {
+    use std::io::Write;
+
+    let archive = |array: &[u8]| {
+        let mut archive = zip::ZipWriter::new(std::io::Cursor::new(Vec::new()));
+        for (name, content) in [("labels.npy", &b"no array"[..]), ("image.npy", array)] {
+            let options = zip::write::SimpleFileOptions::default()
+                .compression_method(zip::CompressionMethod::Stored);
+            archive.start_file(name, options).unwrap();
+            archive.write_all(content).unwrap();
+        }
+        archive.finish().unwrap().into_inner()
+    };
+    let reason = |content: &[u8], channels| {
+        let error = Image::decode(content, channels, "a.npz").unwrap_err();
+        error.to_string()
+    };
+    let values = [f32::NAN; 180].map(f32::to_le_bytes).concat();
+    let array = array("<f4", "(6, 6, 5)", &values);
+    let whole = archive(&array);
+    let kind = crate::image::kind_of(std::io::Cursor::new(&whole), Nodata::Auto);
+    assert_eq!(
+        (kind, Image::bands(&whole)),
+        (Some(PixelKind::F32), Some(5))
+    );
+    let other = reason(&whole, 3);
+    assert!(
+        other.contains("a.npz: image.npy in it: the array has shape"),
+        "{other}"
+    );
+    let missing = reason(&whole, 5);
+    assert!(
+        missing.contains("image.npy in it: the value at"),
+        "{missing}"
+    );
+    let short = reason(&archive(&array[..array.len() - 1]), 5);
+    assert!(short.ends_with("fetch it again or remove it"), "{short}");
+    let cut = reason(&whole[..whole.len() - 9], 5);
+    assert!(cut.ends_with("fetch it again or remove it"), "{cut}");
+    let mut flipped = whole.clone();
+    let at = memchr::memmem::find(&whole, b"NUMPY").unwrap() + 100;
+    flipped[at] ^= 1;
+    let flipped = reason(&flipped, 5);
+    assert!(
+        flipped.contains("image.npy in it cannot be read"),
+        "{flipped}"
+    );
+    assert!(
+        flipped.ends_with("fetch it again or remove it"),
+        "{flipped}"
+    );
+}

@@ -8,6 +8,7 @@ use tiff::decoder::{ChunkType, Decoder};
 use tiff::tags::Tag;
 
 use super::plain::Plain;
+use super::with_remedy;
 use crate::image::nodata::Missing;
 use crate::image::number::{Dtype, Number, Strides};
 use crate::pixels::Pixels;
@@ -41,15 +42,15 @@ pub(super) struct Page {
 impl Page {
     /// The page that the decoder is at, whose values mean `meaning`.
     pub(super) fn of(decoder: &mut Decoder<Plain>, meaning: Option<u16>) -> Result<Page, String> {
-        let (width, height) = decoder.dimensions().map_err(|error| error.to_string())?;
+        let (width, height) = decoder.dimensions().map_err(with_remedy)?;
         let one = |decoder: &mut Decoder<Plain>, tag, default| -> Result<u16, String> {
             let found = decoder.find_tag_unsigned_vec::<u16>(tag);
-            let found = found.map_err(|error| error.to_string())?;
+            let found = found.map_err(with_remedy)?;
             Ok((found.and_then(|values| values.first().copied())).unwrap_or(default))
         };
         let extra = decoder
             .find_tag_unsigned_vec::<u16>(Tag::ExtraSamples)
-            .map_err(|error| error.to_string())?;
+            .map_err(with_remedy)?;
         Ok(Page {
             height: height as usize,
             width: width as usize,
@@ -210,8 +211,7 @@ impl Page {
             if self.compression == JPEG {
                 check_jpeg(content, offset.zip(len))?;
             }
-            let mut chunk =
-                (decoder.read_chunk(index as u32)).map_err(|error| error.to_string())?;
+            let mut chunk = (decoder.read_chunk(index as u32)).map_err(with_remedy)?;
             let buffer = chunk.as_buffer(0);
             let unpacked;
             let bytes = match self.bits {
@@ -224,7 +224,7 @@ impl Page {
             let needed = height * width * samples * number.size();
             if bytes.len() < needed {
                 return Err(format!(
-                    "a part of it has {} bytes, expected {needed}; fetch it again",
+                    "a part of it has {} bytes, expected {needed}; fetch it again or remove it",
                     bytes.len()
                 ));
             }
@@ -266,7 +266,7 @@ pub(super) fn nodata_tag<R: std::io::Read + std::io::Seek>(
 ) -> Result<Option<String>, String> {
     let tag = decoder.find_tag(Tag::GdalNodata);
     let tag = tag.and_then(|tag| tag.map(Value::into_string).transpose());
-    tag.map_err(|error| error.to_string())
+    tag.map_err(with_remedy)
 }
 
 /// A decoder of JPEG fills what is not there with grey.
@@ -284,7 +284,10 @@ fn check_jpeg(content: &[u8], place: Option<(u64, u64)>) -> Result<(), String> {
     });
     match is_whole {
         true => Ok(()),
-        false => Err("a jpeg in it ends early: no end-of-image marker; fetch it again".to_owned()),
+        false => Err(
+            "a jpeg in it ends early: no end-of-image marker; fetch it again or remove it"
+                .to_owned(),
+        ),
     }
 }
 
@@ -312,6 +315,6 @@ pub(super) fn check_plain(decoder: &mut Decoder<Plain>, samples: usize) -> Resul
         Ok(other) => Err(format!(
             "its values are {other:?}, expected {samples} samples"
         )),
-        Err(error) => Err(error.to_string()),
+        Err(error) => Err(with_remedy(error)),
     }
 }

@@ -384,3 +384,44 @@ proptest! {
         let _ = crate::image::kind_of(Cursor::new(&content[..end]), Nodata::Auto);
     }
 }
+
+/// GDAL and others write the tag to the first page only.
+#[test]
+fn what_the_first_page_says_is_missing_is_missing_in_all() {
+    let file = |tags: [Option<&str>; 2]| {
+        let mut content = Cursor::new(Vec::new());
+        let mut encoder = TiffEncoder::new(&mut content).unwrap();
+        for (tag, values) in tags.into_iter().zip([[7.0_f32, 1.0], [7.0, 9.0]]) {
+            let mut page = encoder.new_image::<colortype::Gray32Float>(2, 1).unwrap();
+            if let Some(tag) = tag {
+                page.encoder().write_tag(Tag::GdalNodata, tag).unwrap();
+            }
+            page.write_data(&values).unwrap();
+        }
+        content.into_inner()
+    };
+    let missing = |tags| {
+        let image = Image::decode(&file(tags), 2, "a.tif").unwrap();
+        let values = image.pixels().as_f32().unwrap();
+        values
+            .iter()
+            .map(|value| value.is_nan())
+            .collect::<Vec<_>>()
+    };
+    assert_eq!(missing([Some("7"), None]), [true, true, false, false]);
+    assert_eq!(missing([Some("7"), Some("9")]), [true, false, false, true]);
+    assert_eq!(missing([None, Some("7")]), [false, true, false, false]);
+    assert_eq!(missing([None, None]), [false; 4]);
+}
+
+#[test]
+fn a_file_that_was_cut_says_what_to_do() {
+    let content = SHEET.file([19, 21, 1], scrambled);
+    for len in [5, 9, content.len() / 2, content.len() - 3] {
+        let reason = reason(&content[..len], 1);
+        assert!(
+            reason.ends_with("; fetch it again or remove it"),
+            "{reason}"
+        );
+    }
+}
