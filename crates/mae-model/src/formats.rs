@@ -46,7 +46,7 @@ use crate::{FileKind, MaeConfig, ModelError, Normalization, Result};
 
 pub use crate::checkpoint::Part;
 pub use channels::Adapt;
-pub use folder::is_of_others;
+pub use folder::{has_weights, is_of_others};
 use torch_file::TorchFile;
 
 /// A layout of weights.

@@ -14,7 +14,7 @@ use std::path::Path;
 
 use anyhow::{Context, Result, bail, ensure};
 use mae_data::{Nodata, PackedDataset};
-use mae_model::formats::is_of_others;
+use mae_model::formats::has_weights;
 use serde::Serialize;
 
 use crate::checkpoint::find_model;
@@ -80,7 +80,7 @@ pub fn inspect(
             let weights = Weights::read(&find_model(path)?)?;
             return Ok(Inspection::Weights(Box::new(weights)));
         }
-        if is_of_others(path) {
+        if has_weights(path) {
             let weights = Weights::of_others(path)?;
             return Ok(Inspection::Weights(Box::new(weights)));
         }

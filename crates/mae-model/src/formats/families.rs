@@ -229,6 +229,15 @@ mod tests {
             ],
             "a DINOv2 with 4 register tokens",
         );
+        // As published, in chunks of blocks.
+        check(
+            &[
+                ("cls_token", &[1]),
+                ("register_tokens", &[1, 4, 8]),
+                ("blocks.0.0.ls1.gamma", &[8]),
+            ],
+            "a DINOv2 with 4 register tokens",
+        );
         check(
             &[
                 ("cls_token", &[1]),

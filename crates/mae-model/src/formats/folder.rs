@@ -14,18 +14,16 @@ use crate::{ModelError, Result};
 
 /// Whether a folder is of a model of other programs: it has a description, or weights under the names that they give.
 pub fn is_of_others(folder: &Path) -> bool {
-    let is_there = |name: &str| folder.join(name).exists();
-    folder.is_dir()
-        && (is_there("config.json")
-            || is_there("pytorch_model.bin")
-            || !indices(folder).is_empty()
-            || !shards_in(folder).is_empty())
+    folder.join("config.json").exists() || has_parts(folder)
 }
 
 /// Whether there are weights in a folder, whole or in shards.
 pub fn has_weights(folder: &Path) -> bool {
-    let names = ["model.safetensors", "pytorch_model.bin"];
-    names.iter().any(|name| folder.join(name).exists())
+    folder.join("model.safetensors").exists() || has_parts(folder)
+}
+
+fn has_parts(folder: &Path) -> bool {
+    folder.join("pytorch_model.bin").exists()
         || !indices(folder).is_empty()
         || !shards_in(folder).is_empty()
 }
@@ -49,7 +47,7 @@ pub fn shards_of(path: &Path) -> Result<Option<Shards>> {
     if name.ends_with(INDEX) {
         return Ok(Some(Shards::Listed(path.into())));
     }
-    let Some(shard) = Shard::of(name).filter(|_| path.is_file()) else {
+    let Some((shard, _)) = Shard::of(name).filter(|_| path.is_file()) else {
         return Ok(None);
     };
     for index in indices(of(path)) {
@@ -87,27 +85,32 @@ impl Shards {
     }
 }
 
-/// A file's name as that of a part: `model-00001-of-00002.safetensors`.
+/// A file's name as that of a part, without its number: `model-00001-of-00002.safetensors`.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 struct Shard {
     /// Before the number.
     stem: String,
-    /// How many parts there are, in so many digits.
+    /// How many parts there are, in digits.
     count: String,
     ending: String,
 }
 
 impl Shard {
-    fn of(name: &str) -> Option<Self> {
-        let is_number = |text: &str| !text.is_empty() && text.bytes().all(|b| b.is_ascii_digit());
+    /// The part, and its number.
+    fn of(name: &str) -> Option<(Self, usize)> {
         let (stem, ending) = name.rsplit_once('.')?;
         let (first, count) = stem.rsplit_once("-of-")?;
         let (stem, number) = first.rsplit_once('-')?;
-        (is_number(number) && is_number(count) && number.len() == count.len()).then(|| Self {
+        let is_number = |text: &str| text.bytes().all(|byte| byte.is_ascii_digit());
+        let (number, true) = (number.parse().ok()?, is_number(count) && is_number(number)) else {
+            return None;
+        };
+        let shard = Self {
             stem: stem.into(),
             count: count.into(),
             ending: ending.into(),
-        })
+        };
+        Some((shard, number))
     }
 
     /// All parts of the same model.
@@ -118,50 +121,42 @@ impl Shard {
             count,
             ending,
         } = self;
-        let parts = (count.parse().ok())
-            .filter(|parts| (1..=MANY).contains(parts))
-            .ok_or_else(|| {
-                foreign(
-                    folder,
-                    format!("`{stem}` is in {count} parts; expected 1 to {MANY}"),
-                )
-            })?;
-        let name = |i: usize| {
-            format!(
-                "{stem}-{i:0width$}-of-{count}.{ending}",
-                width = count.len()
+        let parts = count
+            .parse()
+            .ok()
+            .filter(|parts| (1..=MANY).contains(parts));
+        let parts = parts.ok_or_else(|| {
+            foreign(
+                folder,
+                format!("`{stem}` is in {count} parts; expected 1 to {MANY}"),
             )
-        };
-        let missing: Vec<String> = (1..=parts)
-            .map(name)
-            .filter(|name| !folder.join(name).is_file())
+        })?;
+        let files: BTreeMap<usize, PathBuf> = (names(folder).into_iter())
+            .filter_map(|name| match Shard::of(&name)? {
+                (shard, number) if shard == *self => Some((number, folder.join(name))),
+                _ => None,
+            })
             .collect();
-        if !missing.is_empty() {
-            return Err(foreign(
+        let missing: Vec<String> = (1..=parts)
+            .filter(|number| !files.contains_key(number))
+            .map(|number| {
+                format!(
+                    "{stem}-{number:0width$}-of-{count}.{ending}",
+                    width = count.len()
+                )
+            })
+            .collect();
+        match missing.is_empty() {
+            true => Ok(Shards::Numbered(files.into_values().collect())),
+            false => Err(foreign(
                 folder,
                 format!(
                     "not all parts of a model are there: fetch {}, too",
                     missing.join(", ")
                 ),
-            ));
+            )),
         }
-        Ok(Shards::Numbered(
-            (1..=parts).map(|i| folder.join(name(i))).collect(),
-        ))
     }
-}
-
-/// The models in parts that lie in a folder.
-fn shards_in(folder: &Path) -> Vec<Shard> {
-    let entries = std::fs::read_dir(folder).into_iter().flatten().flatten();
-    let mut shards: Vec<Shard> = entries
-        .filter_map(|entry| Shard::of(entry.file_name().to_str()?))
-        .filter(|shard| ["safetensors", "bin", "pt", "pth"].contains(&shard.ending.as_str()))
-        .collect();
-    // Those of safetensors first.
-    shards.sort_by_key(|shard| (shard.ending != "safetensors", shard.clone()));
-    shards.dedup();
-    shards
 }
 
 /// What the name of an index ends in.
@@ -169,17 +164,28 @@ const INDEX: &str = ".index.json";
 
 /// The indices of shards in a folder: of safetensors files first, and of `torch.save`.
 fn indices(folder: &Path) -> Vec<PathBuf> {
+    let mut indices = names(folder);
+    indices.retain(|name| name.ends_with(INDEX));
+    indices.sort_by_key(|name| (!name.contains(".safetensors."), name.clone()));
+    indices.iter().map(|name| folder.join(name)).collect()
+}
+
+/// The names in a folder.
+fn names(folder: &Path) -> Vec<String> {
     let entries = std::fs::read_dir(folder).into_iter().flatten().flatten();
-    let mut indices: Vec<PathBuf> = (entries.map(|entry| entry.path()))
-        .filter(|path| path.to_string_lossy().ends_with(INDEX))
+    (entries.filter_map(|entry| entry.file_name().into_string().ok())).collect()
+}
+
+/// The models in parts that lie in a folder.
+fn shards_in(folder: &Path) -> Vec<Shard> {
+    let mut shards: Vec<Shard> = (names(folder).iter())
+        .filter_map(|name| Some(Shard::of(name)?.0))
+        .filter(|shard| ["safetensors", "bin", "pt", "pth"].contains(&shard.ending.as_str()))
         .collect();
-    indices.sort_by_key(|path| {
-        (
-            !path.to_string_lossy().contains(".safetensors."),
-            path.clone(),
-        )
-    });
-    indices
+    // Those of safetensors first.
+    shards.sort_by_key(|shard| (shard.ending != "safetensors", shard.clone()));
+    shards.dedup();
+    shards
 }
 
 /// Reads `model.safetensors` or `pytorch_model.bin`, or the files that an index lists or their names number.

@@ -254,6 +254,11 @@ fn shards_without_an_index_are_read_if_all_are_there() {
     for from in ["", &name(1), &name(3)] {
         same(&read(&path(from), &said).unwrap().tensors, &expected);
     }
+    // With numbers that are not padded.
+    let rename = |from: &str, to: &str| std::fs::rename(path(from), path(to)).unwrap();
+    rename(&name(1), "model-1-of-00003.safetensors");
+    same(&read(folder.path(), &said).unwrap().tensors, &expected);
+    rename("model-1-of-00003.safetensors", &name(1));
     // Of two models whose names are alike.
     write(3, &[2, 3], 2.0);
     fails("", "with other numbers than another part of the model");

@@ -275,6 +275,10 @@ fn weights_of_other_programs_are_listed_by_where_they_are() {
         );
         std::fs::write(folder.path().join(description), "{}").unwrap();
     }
+    // A folder of images is one, whatever describes it.
+    images(&folder.path().join("images"));
+    std::fs::write(folder.path().join("images/config.json"), "{}").unwrap();
+    check(&facts(&folder.path().join("images")).0, &["cat", "dog"]);
     let damaged = folder.path().join("damaged.pth");
     std::fs::write(&damaged, b"PK\x03\x04....patch_embed.proj.weight").unwrap();
     let mut command = program();
