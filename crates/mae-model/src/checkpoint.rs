@@ -338,9 +338,9 @@ fn read_bytes(path: &Path) -> Result<Vec<u8>> {
 }
 
 fn format_error(path: &Path) -> impl Fn(SafeTensorError) -> ModelError {
-    |source| ModelError::Format {
+    |error| ModelError::Format {
         path: path.into(),
-        source,
+        error,
     }
 }
 

@@ -1,5 +1,7 @@
 //! What a file is by its first bytes, whatever its name ends in.
 
+use std::fs::File;
+use std::io::Read;
 use std::path::Path;
 
 use crate::ModelError;
@@ -60,7 +62,9 @@ impl Content {
     pub fn of(start: &[u8]) -> Self {
         let other = |what: &str| Self::Other(what.into());
         // Before 1.6 a file began with a pickle, of the number 0x1950a86a20f9469cfc6c.
-        if start.starts_with(&[0x80, 2, 0x8a, 10, 0x6c, 0xfc, 0x9c, 0x46]) {
+        if start.starts_with(&[0x80, 2, 0x8a, 10, 0x6c, 0xfc, 0x9c, 0x46])
+            || start.starts_with(b"L119547037146038801333356L")
+        {
             return Self::LegacyTorch;
         }
         if start.starts_with(b"PK\x03\x04") || start.starts_with(b"PK\x05\x06") {
@@ -112,6 +116,18 @@ impl Content {
             true => other("empty: the download or copy did not finish"),
             false => Self::Unknown,
         }
+    }
+
+    /// By the first bytes of the file at `path`.
+    pub fn at(path: &Path) -> Result<Self, ModelError> {
+        let io = |source| ModelError::Io {
+            path: path.into(),
+            source,
+        };
+        let mut start = Vec::new();
+        let file = File::open(path).map_err(io)?;
+        file.take(Self::START).read_to_end(&mut start).map_err(io)?;
+        Ok(Self::of(&start))
     }
 
     /// Whether it is of `torch.save`.

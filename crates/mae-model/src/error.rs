@@ -45,12 +45,12 @@ pub enum ModelError {
         error: std::io::Error,
     },
     /// A file that is no whole safetensors file.
-    #[error("{}: not a complete safetensors file ({source}); it may be cut short or of another format", path.display())]
+    #[error("{}: not a complete safetensors file ({error}); it may be cut short or of another format", path.display())]
     Format {
         /// The file.
         path: PathBuf,
-        /// The reader's reason.
-        source: safetensors::SafeTensorError,
+        /// The reader's reason, which is in the message.
+        error: safetensors::SafeTensorError,
     },
     /// A file whose content is not what was written into it.
     #[error("{}: damaged, for the checksums of {} differ; copy it again, or give another checkpoint (a run goes on from the one before with --resume)", path.display(), few(parts))]

@@ -21,19 +21,20 @@
 mod authors;
 mod channels;
 mod dimensions;
+mod families;
+mod fold;
 mod folder;
 mod huggingface;
 mod keys;
 mod layouts;
 mod names;
 mod native;
+mod parts;
 mod pickle;
 mod timm;
 mod torch_file;
 
 use std::collections::{BTreeMap, HashMap};
-use std::fs::File;
-use std::io::Read;
 use std::path::{Path, PathBuf};
 
 use serde_json::Value;
@@ -45,6 +46,8 @@ use crate::{FileKind, MaeConfig, ModelError, Normalization, Result};
 
 pub use crate::checkpoint::Part;
 pub use channels::Adapt;
+pub use folder::{has_weights, is_of_others};
+use torch_file::TorchFile;
 
 /// A layout of weights.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -128,6 +131,17 @@ pub fn read(path: &Path, options: &ReadOptions) -> Result<Weights> {
     Ok(weights)
 }
 
+/// All tensors of a file or folder of other programs, by their whole names, and where the models among them are:
+/// `model`, `model_ema`, or an empty text where nothing is in front of the names.
+///
+/// # Errors
+/// [`ModelError::Foreign`] or [`ModelError::Io`] if it cannot be read.
+pub fn contents(path: &Path) -> Result<(BTreeMap<String, Tensor>, Vec<String>)> {
+    let tensors = folder::read_any(path)?;
+    let places = names::places(&tensors);
+    Ok((tensors, places))
+}
+
 impl Weights {
     /// The encoder alone.
     pub fn into_encoder(mut self) -> Self {
@@ -203,22 +217,13 @@ impl Source {
         if path.is_dir() {
             return Self::in_folder(path, key);
         }
-        if let Some(index) = folder::index_for(path)? {
-            let folder = folder::of(&index);
+        let folder = folder::of(path);
+        if let Some(shards) = folder::shards_of(path)? {
             let config = config_in(folder)?;
-            let tensors = folder::read_shards(folder, &index)?;
-            return Self::described(path, folder, tensors, config.as_ref(), key);
+            return Self::described(path, folder, shards.read()?, config.as_ref(), key);
         }
-        let folder = path.parent().unwrap_or(Path::new("."));
-        let mut first = Vec::new();
-        File::open(path)
-            .and_then(|file| file.take(Content::START).read_to_end(&mut first))
-            .map_err(|source| ModelError::Io {
-                path: path.into(),
-                source,
-            })?;
-        if Content::of(&first).is_torch() {
-            return Ok(Self::other(authors::read(path, key)?));
+        if Content::at(path)?.is_torch() {
+            return Self::in_torch_file(path, key);
         }
         let (tensors, metadata) = read_tensors(path)?;
         if FileKind::of(&metadata) != FileKind::Foreign {
@@ -226,6 +231,21 @@ impl Source {
         }
         let config = config_in(folder)?;
         Self::described(path, folder, tensors, config.as_ref(), key)
+    }
+
+    /// A file of `torch.save`; one that Hugging Face or timm wrote has a config.json beside it.
+    fn in_torch_file(path: &Path, key: Option<&str>) -> Result<Self> {
+        let mut file = TorchFile::open(path)?;
+        let folder = folder::of(path);
+        let is_hugging_faces = huggingface::has_its_name(file.names()?.iter());
+        let config = match is_hugging_faces || path.extension().is_some_and(|end| end == "bin") {
+            true => config_in(folder)?,
+            false => None,
+        };
+        if is_hugging_faces || config.is_some() {
+            return Self::described(path, folder, file.all()?, config.as_ref(), key);
+        }
+        Ok(Self::other(authors::found(path, file, key)?))
     }
 
     fn in_folder(folder: &Path, key: Option<&str>) -> Result<Self> {
@@ -265,7 +285,7 @@ impl Source {
         let mut found = if huggingface::is_it(&tensors) {
             let config = config.filter(|config| config.get("model_type").is_some());
             let config = config.ok_or_else(|| {
-                let problem = "weights of Hugging Face's layout without their config.json: give the folder that has both";
+                let problem = "weights of Hugging Face's layout without their config.json: put it beside them, or save them with save_pretrained()";
                 foreign(path, problem.into())
             })?;
             huggingface::found(path, folder, tensors, config)?

@@ -2,6 +2,7 @@
 
 mod images;
 mod lines;
+mod model;
 mod run;
 mod sheet;
 mod tensors;
@@ -13,6 +14,7 @@ use std::path::Path;
 
 use anyhow::{Context, Result, bail, ensure};
 use mae_data::{Nodata, PackedDataset};
+use mae_model::formats::has_weights;
 use serde::Serialize;
 
 use crate::checkpoint::find_model;
@@ -23,10 +25,11 @@ use crate::progress::Progress;
 use crate::run_dir::RunDir;
 
 pub use images::{Broken, Class, Images, Sizes};
+pub use model::{Embeddings, Model};
 pub use run::{Accuracy, Checkpoint, History, Run};
 pub use sheet::contact_sheet;
 pub use tensors::Group;
-pub use weights::{Embeddings, Model, Parameters, Weights};
+pub use weights::{Parameters, Weights};
 
 /// What something is, and what is in it.
 #[derive(Clone, Debug, Serialize)]
@@ -75,6 +78,10 @@ pub fn inspect(
         }
         if path.join("model.safetensors").exists() {
             let weights = Weights::read(&find_model(path)?)?;
+            return Ok(Inspection::Weights(Box::new(weights)));
+        }
+        if has_weights(path) {
+            let weights = Weights::of_others(path)?;
             return Ok(Inspection::Weights(Box::new(weights)));
         }
     } else if is_weights(path)? {

@@ -1,10 +1,11 @@
-//! Files of `torch.save`: of the MAE authors' code, whose keys are the native ones, and of others.
+//! Files of `torch.save`: of the MAE authors' code, whose keys are the native ones, and of others without a description
+//! beside them.
 
 use std::collections::BTreeMap;
 use std::path::Path;
 
 use super::layouts::to_native;
-use super::torch_file::{Scalar, TorchFile};
+use super::torch_file::{Scalar, TorchFile, Weights};
 use super::{Facts, Format, Found, foreign};
 use crate::{Normalization, Result};
 
@@ -18,19 +19,17 @@ const MODELS: [(&str, [usize; 4]); 3] = [
     ("vit_huge_patch14", [32, 1280, 16, 14]),
 ];
 
-/// Reads the weights of a file of `torch.save`, those under `key` if it is given.
-pub fn read(path: &Path, key: Option<&str>) -> Result<Found> {
-    let mut file = TorchFile::open(path)?;
+/// The weights of a file of `torch.save`, those under `key` if it is given.
+pub fn found(path: &Path, mut file: TorchFile, key: Option<&str>) -> Result<Found> {
     let arguments = file.arguments();
-    let (tensors, note) = file.weights(key)?;
-    if super::huggingface::is_it(&tensors) {
-        return Err(foreign(
-            path,
-            "weights of Hugging Face's layout: give the folder with their config.json".into(),
-        ));
-    }
+    let Weights {
+        tensors,
+        prefix,
+        note,
+    } = file.weights(key)?;
     let tensors = to_native(path, tensors)?;
     let mut facts = facts(&arguments);
+    heads_of_modules(path, &file, &prefix, &mut facts)?;
     let mut notes = Vec::from_iter(note);
     let channels = tensors
         .get("patch_embed.proj.weight")
@@ -53,6 +52,39 @@ pub fn read(path: &Path, key: Option<&str>) -> Result<Found> {
 fn are_of_imagenet(arguments: &BTreeMap<String, Scalar>) -> bool {
     let has = |key: &str| arguments.contains_key(key);
     (has("norm_pix_loss") || has("model")) && !has("dataset_type")
+}
+
+/// The heads that modules know, if these were saved whole.
+///
+/// Source: the names of timm's `Attention` and of torchvision's `EncoderBlock`.
+fn heads_of_modules(path: &Path, file: &TorchFile, prefix: &str, facts: &mut Facts) -> Result<()> {
+    let heads = |names: &[&str]| {
+        (names.iter())
+            .find_map(|name| file.module_number(&format!("{prefix}{name}.num_heads")))
+            .and_then(|heads| usize::try_from(heads).ok())
+    };
+    let encoder = heads(&[
+        "blocks.0.attn",
+        "encoder.layers.encoder_layer_0.self_attention",
+    ]);
+    let decoder = heads(&["decoder_blocks.0.attn"]);
+    for (whose, said, found) in [
+        ("encoder", &mut facts.num_heads, encoder),
+        ("decoder", &mut facts.decoder_num_heads, decoder),
+    ] {
+        match (*said, found) {
+            (Some(said), Some(found)) if said != found => {
+                return Err(foreign(
+                    path,
+                    format!(
+                        "its `args` are of a model of {said} heads in the {whose}, its modules have {found}: save the state_dict() alone, and say --num-heads"
+                    ),
+                ));
+            }
+            (_, found) => *said = said.or(found),
+        }
+    }
+    Ok(())
 }
 
 fn facts(arguments: &BTreeMap<String, Scalar>) -> Facts {

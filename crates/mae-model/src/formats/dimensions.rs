@@ -5,8 +5,9 @@ use std::path::Path;
 
 use tch::{Kind, Tensor};
 
+use super::fold::fold;
 use super::keys::layout;
-use super::{Found, Part, ReadOptions, Weights, foreign};
+use super::{Found, Part, ReadOptions, Weights, foreign, parts};
 use crate::pos_embed::sincos_2d;
 use crate::{LossRegion, MaeConfig, ModelError, Result, Target};
 
@@ -14,7 +15,7 @@ use crate::{LossRegion, MaeConfig, ModelError, Result, Target};
 const SAME_POSITION: f64 = 1e-3;
 
 /// What comes after an encoder, and is of no use to another.
-const HEADS: [&str; 8] = [
+const HEADS: [&str; 15] = [
     "head.",
     "heads.",
     "pre_logits.",
@@ -23,27 +24,20 @@ const HEADS: [&str; 8] = [
     "predictor.",
     "projector.",
     "data_preprocessor.",
+    // Of segmentation and detection.
+    "decode_head.",
+    "auxiliary_head.",
+    "rpn_head.",
+    "roi_head.",
+    "bbox_head.",
+    "neck.lateral_convs.",
+    "neck.convs.",
 ];
 
-/// What other models have and this project's has not; with it the numbers would be others.
-const FOREIGN_PARTS: [(&str, &str); 16] = [
-    ("register_tokens", "register tokens"),
-    ("reg_token", "register tokens"),
-    (".ls1.", "layer scale"),
-    (".gamma_1", "layer scale"),
-    (".q_norm.", "norms of queries and keys"),
-    (".k_norm.", "norms of queries and keys"),
-    ("dist_token", "a distillation token"),
-    ("norm_pre.", "a norm before the blocks"),
-    ("pre_norm.", "a norm before the blocks"),
-    ("attn_pool.", "attention pooling"),
-    ("relative_position", "relative positions"),
-    (".attn.norm.", "a norm within attention"),
-    (".mlp.w12.", "gated MLPs"),
-    (".mlp.w1.", "gated MLPs"),
-    ("rope", "rotary positions"),
-    ("temporal_embed", "embeddings of time"),
-];
+/// Whether a tensor is of what comes after an encoder.
+pub fn is_head(key: &str) -> bool {
+    HEADS.iter().any(|prefix| key.starts_with(prefix))
+}
 
 /// Checks a file's tensors, completes what is known of their model, and makes it the model.
 pub fn settle(found: Found, options: &ReadOptions) -> Result<Weights> {
@@ -54,7 +48,7 @@ pub fn settle(found: Found, options: &ReadOptions) -> Result<Weights> {
         (found.tensors).retain(|key, _| !key.starts_with("decoder") && key != "mask_token");
         (options.decoder_num_heads, options.norm_pix_loss) = (None, None);
     }
-    check_foreign_parts(&path, &found.tensors)?;
+    parts::check(&path, &found.tensors)?;
     let part = match found.tensors.contains_key("decoder_embed.weight") {
         true => Part::Whole,
         false => Part::Encoder,
@@ -68,6 +62,7 @@ pub fn settle(found: Found, options: &ReadOptions) -> Result<Weights> {
     } = found;
     drop_heads(&path, &mut tensors, &mut notes)?;
     check_kinds(&path, &tensors)?;
+    fold(&path, &mut tensors, &mut notes)?;
 
     let [embed_dim, channels, patch_size, width] =
         sizes(&path, &tensors, "patch_embed.proj.weight")?;
@@ -78,6 +73,12 @@ pub fn settle(found: Found, options: &ReadOptions) -> Result<Weights> {
         ));
     }
     let [hidden, _] = sizes(&path, &tensors, "blocks.0.mlp.fc1.weight")?;
+    if !tensors.contains_key("norm.weight") {
+        return Err(foreign(
+            &path,
+            "no `norm`: its encoder has no norm after the last block, as InternViT's and mmsegmentation's with final_norm=False, and this project's always has".into(),
+        ));
+    }
     let depth = blocks(&tensors, "blocks");
     let mlp_ratio = hidden as f64 / embed_dim as f64;
     // An encoder alone has the numbers of some decoder that can be built.
@@ -259,54 +260,16 @@ pub fn check_layout(weights: &Weights) -> Result<()> {
     })
 }
 
-fn check_foreign_parts(path: &Path, tensors: &BTreeMap<String, Tensor>) -> Result<()> {
-    if tensors.contains_key("patch_embed.proj.weight")
-        && tensors.contains_key("pos_embed")
-        && !tensors.contains_key("cls_token")
-    {
-        return Err(foreign(
-            path,
-            "no `cls_token`: it is a Vision Transformer without a class token, which this project's always has".into(),
-        ));
-    }
-    let mut found: Vec<String> = Vec::new();
-    let mut first = None;
-    for (part, what) in FOREIGN_PARTS {
-        let Some((key, tensor)) = tensors.iter().find(|(key, _)| key.contains(part)) else {
-            continue;
-        };
-        let what = match (what, tensor.size().get(1)) {
-            ("register tokens", Some(count)) => format!("{count} {what}"),
-            _ => what.to_string(),
-        };
-        if !found.contains(&what) {
-            found.push(what);
-        }
-        first.get_or_insert(key);
-    }
-    let Some(first) = first else {
-        return Ok(());
-    };
-    let is_dino = found.iter().any(|what| what.ends_with("register tokens"))
-        || found.iter().any(|what| what == "layer scale") && tensors.contains_key("mask_token");
-    Err(foreign(
-        path,
-        format!(
-            "`{first}`: it has {}{}, which this project's Vision Transformer has not, so it would compute something else",
-            found.join(" and "),
-            if is_dino { ", as DINOv2" } else { "" }
-        ),
-    ))
-}
-
-/// Leaves out the classifier; a norm after pooling becomes the norm where there is no other.
+/// Leaves out the classifier, and the mask token of an encoder alone; a norm after pooling becomes the norm where there is no other.
 fn drop_heads(
     path: &Path,
     tensors: &mut BTreeMap<String, Tensor>,
     notes: &mut Vec<String>,
 ) -> Result<()> {
-    let classifier: Vec<String> = (tensors.keys())
-        .filter(|key| HEADS.iter().any(|prefix| key.starts_with(prefix)))
+    if !tensors.contains_key("decoder_embed.weight") && tensors.remove("mask_token").is_some() {
+        notes.push("its mask token, which its pre-training alone used, is left out".into());
+    }
+    let classifier: Vec<String> = (tensors.keys().filter(|key| is_head(key)))
         .cloned()
         .collect();
     if !classifier.is_empty() {

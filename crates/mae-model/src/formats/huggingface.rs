@@ -1,4 +1,4 @@
-//! Hugging Face's ViTMAE.
+//! Hugging Face's ViTMAE, ViT and DINOv2.
 //!
 //! The keys written are those of `facebook/vit-mae-base`, which every version of transformers reads; those that
 //! version 5 writes are read as well.
@@ -10,7 +10,7 @@ use serde_json::{Value, json};
 use tch::{Kind, Tensor};
 
 use super::keys::Renaming;
-use super::{Facts, Format, Found, Weights, folder, foreign, read_json};
+use super::{Facts, Format, Found, Weights, folder, foreign, names, read_json};
 use crate::checkpoint::Part;
 use crate::{LossRegion, Normalization, Result, Target};
 
@@ -47,11 +47,14 @@ const RENAMING: Renaming = Renaming {
         ("norm2", &["layernorm_after"]),
         ("mlp.fc1", &["intermediate.dense"]),
         ("mlp.fc2", &["output.dense"]),
+        // DINOv2's alone.
+        ("ls1.gamma", &["layer_scale1.lambda1"]),
+        ("ls2.gamma", &["layer_scale2.lambda1"]),
     ],
 };
 
 /// What other versions of transformers write, and its name here.
-const VARIANTS: [(&str, &str); 8] = [
+const VARIANTS: [(&str, &str); 10] = [
     ("decoder.decoder_encoder.layer.", "decoder.decoder_layers."),
     ("vit.layers.", "vit.encoder.layer."),
     (".attention.q_proj.", ".attention.attention.query."),
@@ -60,6 +63,9 @@ const VARIANTS: [(&str, &str); 8] = [
     (".attention.o_proj.", ".attention.output.dense."),
     (".mlp.fc1.", ".intermediate.dense."),
     (".mlp.fc2.", ".output.dense."),
+    // DINOv2's.
+    (".norm1.", ".layernorm_before."),
+    (".norm2.", ".layernorm_after."),
 ];
 
 /// What an encoder alone has in front of all its keys when it is part of a whole model.
@@ -72,6 +78,11 @@ pub fn is_it(tensors: &BTreeMap<String, Tensor>) -> bool {
         .any(|prefix| tensors.contains_key(&format!("{prefix}embeddings.cls_token")))
 }
 
+/// Whether one of the whole names is of this layout.
+pub fn has_its_name<'a>(mut names: impl Iterator<Item = &'a String>) -> bool {
+    names.any(|name| name.ends_with("embeddings.patch_embeddings.projection.weight"))
+}
+
 /// The weights of `tensors`, described by `config` and what else is in `folder`.
 pub fn found(
     path: &Path,
@@ -81,10 +92,12 @@ pub fn found(
 ) -> Result<Found> {
     let mut notes = Vec::new();
     let facts = facts(path, folder, config, &mut notes)?;
+    let tensors = to_native(path, tensors)?;
+    check_biases(path, config, &tensors)?;
     Ok(Found {
         path: path.into(),
         format: Format::HuggingFace,
-        tensors: to_native(path, tensors)?,
+        tensors,
         facts,
         notes,
     })
@@ -97,10 +110,10 @@ fn to_native(path: &Path, tensors: BTreeMap<String, Tensor>) -> Result<BTreeMap<
             .iter()
             .any(|head| key.contains(head))
     };
-    let mut theirs: BTreeMap<String, Tensor> = (tensors.into_iter())
-        .filter(|(key, _)| !is_head(key))
-        .map(|(key, tensor)| (usual_key(&key), tensor))
-        .collect();
+    let tensors = tensors.into_iter().filter(|(key, _)| !is_head(key));
+    let mut theirs = names::renamed(path, tensors.collect(), usual_key)?;
+    // DINOv2's pre-training alone used it.
+    theirs.remove("vit.embeddings.mask_token");
     let mut natives: Vec<String> = theirs
         .keys()
         .filter_map(|key| RENAMING.native(key))
@@ -143,15 +156,19 @@ fn usual_key(key: &str) -> String {
 
 fn facts(path: &Path, folder: &Path, config: &Value, notes: &mut Vec<String>) -> Result<Facts> {
     let model_type = config["model_type"].as_str().unwrap_or_default();
-    if !["vit_mae", "vit"].contains(&model_type) {
+    if !["vit_mae", "vit", "dinov2"].contains(&model_type) {
         return Err(foreign(
             path,
             format!(
-                "config.json says `model_type` {model_type:?}, expected \"vit_mae\" or \"vit\""
+                "config.json says `model_type` {model_type:?}, expected \"vit_mae\", \"vit\" or \"dinov2\", which are plain Vision Transformers"
             ),
         ));
     }
-    for (key, expected) in [("hidden_act", json!("gelu")), ("qkv_bias", json!(true))] {
+    let is_dino = model_type == "dinov2";
+    for (key, expected) in [
+        ("hidden_act", json!("gelu")),
+        ("use_swiglu_ffn", json!(false)),
+    ] {
         let found = config.get(key).unwrap_or(&expected);
         if *found != expected {
             return Err(foreign(
@@ -204,7 +221,7 @@ fn facts(path: &Path, folder: &Path, config: &Value, notes: &mut Vec<String>) ->
         decoder_embed_dim: number("decoder_hidden_size", 512)?,
         decoder_depth: number("decoder_num_hidden_layers", 8)?,
         decoder_num_heads: number("decoder_num_attention_heads", 16)?,
-        patch_size: number("patch_size", 16)?,
+        patch_size: number("patch_size", if is_dino { 14 } else { 16 })?,
         channels: number("num_channels", 3)?,
         image_size,
         norm_pix_loss: Some(
@@ -217,10 +234,28 @@ fn facts(path: &Path, folder: &Path, config: &Value, notes: &mut Vec<String>) ->
             config
                 .get("layer_norm_eps")
                 .and_then(Value::as_f64)
-                .unwrap_or(1e-12),
+                .unwrap_or(if is_dino { 1e-6 } else { 1e-12 }),
         ),
         normalization: normalization(folder),
     })
+}
+
+/// Checks that there are the biases that the description says, for transformers takes its word.
+fn check_biases(path: &Path, config: &Value, tensors: &BTreeMap<String, Tensor>) -> Result<()> {
+    let said = config
+        .get("qkv_bias")
+        .and_then(Value::as_bool)
+        .unwrap_or(true);
+    let found = tensors.contains_key("blocks.0.attn.qkv.bias");
+    match said == found || tensors.is_empty() {
+        true => Ok(()),
+        false => Err(foreign(
+            path,
+            format!(
+                "config.json says `qkv_bias` {said}, and its weights say otherwise: one of the two is another model's"
+            ),
+        )),
+    }
 }
 
 /// What the images' preprocessing says, if it is there.

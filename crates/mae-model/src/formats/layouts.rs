@@ -5,8 +5,8 @@ use std::path::Path;
 
 use tch::{Kind, Tensor};
 
-use super::foreign;
 use super::keys::Renaming;
+use super::{families, foreign, names};
 use crate::Result;
 
 /// mmpretrain's and mmselfsup's Vision Transformers and Masked Autoencoders.
@@ -67,42 +67,53 @@ pub fn to_native(
     path: &Path,
     tensors: BTreeMap<String, Tensor>,
 ) -> Result<BTreeMap<String, Tensor>> {
-    if let Some(what) = other_model(&tensors) {
-        return Err(foreign(
-            path,
-            format!("it is {what}, and no plain Vision Transformer"),
-        ));
-    }
+    families::check(path, &tensors)?;
     let has = |key: &str| tensors.contains_key(key);
     let tensors =
         if has("patch_embed.projection.weight") || has("backbone.patch_embed.projection.weight") {
-            // The encoder's names are those of a model alone, too.
-            let tensors = tensors.into_iter().map(|(key, tensor)| {
-                let name = key.strip_prefix("backbone.").unwrap_or(&key).to_string();
-                (name, tensor)
-            });
-            renamed(&MMPRETRAIN, tensors.collect())
+            // The encoder's names are those of a model alone, too; mmsegmentation's attention is PyTorch's.
+            renamed(path, &MMPRETRAIN, tensors, |key| {
+                (key.strip_prefix("backbone.").unwrap_or(key))
+                    .replace(".attn.attn.in_proj_", ".attn.qkv.")
+                    .replace(".attn.attn.out_proj.", ".attn.proj.")
+            })?
         } else if has("conv_proj.weight") {
-            let tensors = tensors.into_iter().map(|(key, tensor)| {
-                let name = key
-                    .replace("encoder_layer_", "")
+            renamed(path, &TORCHVISION, tensors, |key| {
+                key.replace("encoder_layer_", "")
                     .replace("in_proj_", "in_proj.")
                     .replace("linear_1", "0")
                     .replace("linear_2", "3")
-                    .replace("heads.", "head.");
-                (name, tensor)
-            });
-            renamed(&TORCHVISION, tensors.collect())
+                    .replace("heads.", "head.")
+            })?
         } else {
-            tensors
+            names::renamed(path, tensors, without_chunk)?
         };
     one_frame(path, tensors)
 }
 
-fn renamed(renaming: &Renaming, tensors: BTreeMap<String, Tensor>) -> BTreeMap<String, Tensor> {
-    (tensors.into_iter())
-        .map(|(key, tensor)| (renaming.native(&key).unwrap_or(key), tensor))
-        .collect()
+fn renamed(
+    path: &Path,
+    renaming: &Renaming,
+    tensors: BTreeMap<String, Tensor>,
+    usual: impl Fn(&str) -> String,
+) -> Result<BTreeMap<String, Tensor>> {
+    names::renamed(path, tensors, |key| {
+        let key = usual(key);
+        renaming.native(&key).unwrap_or(key)
+    })
+}
+
+/// `blocks.1.12.norm1.weight`, the twelfth block of all and in the second chunk, as `blocks.12.norm1.weight`.
+///
+/// Source: <https://github.com/facebookresearch/dinov2>, `BlockChunk`, which has empty places for the blocks before.
+fn without_chunk(key: &str) -> String {
+    let is_number = |text: &str| text.bytes().all(|byte| byte.is_ascii_digit());
+    match key.splitn(4, '.').collect::<Vec<_>>()[..] {
+        ["blocks", chunk, block, rest] if is_number(chunk) && is_number(block) => {
+            format!("blocks.{block}.{rest}")
+        }
+        _ => key.into(),
+    }
 }
 
 /// A patch embedding over one frame of a film, as one over an image: Prithvi's has a dimension for time.
@@ -168,56 +179,16 @@ fn repeat(pos_embed: &Tensor, frames: i64) -> bool {
     spread.max().double_value(&[]) < SAME
 }
 
-/// What tensors are of, if it is known by their names and none of what can be read.
-fn other_model(tensors: &BTreeMap<String, Tensor>) -> Option<String> {
-    let has = |part: &str| tensors.keys().any(|key| key.contains(part));
-    let ends = |part: &str| tensors.keys().any(|key| key.ends_with(part));
-    let known: [(bool, &str); 13] = [
-        (
-            has("relative_position_bias_table") && (has("layers.") || has("features.")),
-            "a Swin Transformer",
-        ),
-        (
-            has("visual.transformer.resblocks.")
-                || has("vision_model.embeddings.")
-                || has("pre_layrnorm."),
-            "a CLIP or SigLIP model",
-        ),
-        (
-            has("patch_embed.0.proj."),
-            "a SatMAE of several groups of channels",
-        ),
-        (
-            has("channel_embed"),
-            "a model with embeddings of channels, as SatMAE's of groups",
-        ),
-        (
-            has("rel_pos_h") || has("image_encoder.neck."),
-            "a Segment Anything encoder",
-        ),
-        (
-            has("_bn0.") || has("blocks.0.0.conv_pw.") || has("blocks.0.0.bn1."),
-            "an EfficientNet or MobileNet",
-        ),
-        (
-            has("downsample_layers.") || ends("conv_dw.weight"),
-            "a ConvNeXt",
-        ),
-        (has("layer1.0.conv1."), "a ResNet"),
-        (
-            has("features.0.0.weight") || has("features.denseblock1"),
-            "a convolutional network of torchvision",
-        ),
-        (has("transformer.h.") || has("lm_head."), "a language model"),
-        (
-            has("text_model.") || has("text_encoder."),
-            "a model of images and texts",
-        ),
-        (
-            has("down_blocks.") || has("diffusion_model."),
-            "a diffusion model",
-        ),
-        (ends("num_batches_tracked"), "a convolutional network"),
-    ];
-    (known.into_iter()).find_map(|(is_it, what)| is_it.then(|| what.to_string()))
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn chunks_of_blocks_have_no_name() {
+        let check = |key: &str, expected: &str| assert_eq!(without_chunk(key), expected);
+        check("blocks.1.12.norm1.weight", "blocks.12.norm1.weight");
+        check("blocks.12.norm1.weight", "blocks.12.norm1.weight");
+        check("blocks.0.mlp.0.weight", "blocks.0.mlp.0.weight");
+        check("cls_token", "cls_token");
+    }
 }

@@ -51,18 +51,15 @@ pub struct Chosen<T> {
 /// Names of no model that is known come back as they are.
 ///
 /// # Errors
-/// [`ModelError::Foreign`](crate::ModelError::Foreign) if there is none under `key`, with those that there are.
-pub fn choose<T>(
+/// [`ModelError::Foreign`](crate::ModelError::Foreign) if there is none under `key`, with those that there are; or as
+/// [`renamed`], if only a wrapper tells two tensors from each other.
+pub fn choose<T: PartialEq>(
     path: &Path,
     tensors: BTreeMap<String, T>,
     key: Option<&str>,
 ) -> Result<Chosen<T>> {
-    let tensors: BTreeMap<String, T> = (tensors.into_iter())
-        .map(|(name, tensor)| (without_wrappers(&name), tensor))
-        .collect();
-    let mut prefixes: Vec<String> = tensors.keys().filter_map(|name| prefix_of(name)).collect();
-    prefixes.sort_by_key(|prefix| (rank(prefix), prefix.len(), prefix.clone()));
-    prefixes.dedup();
+    let tensors = renamed(path, tensors, without_wrappers)?;
+    let mut prefixes = prefixes(tensors.keys());
     if let Some(key) = key {
         let key = key.trim_end_matches('.');
         let is_under = |prefix: &String| {
@@ -135,11 +132,57 @@ impl<T> Chosen<T> {
     }
 }
 
+/// The tensors under other names.
+///
+/// # Errors
+/// [`ModelError::Foreign`](crate::ModelError::Foreign) if two that differ get one name.
+pub fn renamed<T: PartialEq>(
+    path: &Path,
+    tensors: BTreeMap<String, T>,
+    rename: impl Fn(&str) -> String,
+) -> Result<BTreeMap<String, T>> {
+    let mut before: BTreeMap<String, String> = BTreeMap::new();
+    let mut after: BTreeMap<String, T> = BTreeMap::new();
+    for (name, tensor) in tensors {
+        let new = rename(&name);
+        if let (Some(other), Some(first)) = (before.get(&new), after.get(&new))
+            && *first != tensor
+        {
+            return Err(foreign(
+                path,
+                format!(
+                    "`{other}` and `{name}` are two tensors that differ, and both are the model's `{new}`: \
+                     save the one model of them alone, torch.save(model.state_dict(), \"weights.pth\")"
+                ),
+            ));
+        }
+        before.insert(new.clone(), name);
+        after.insert(new, tensor);
+    }
+    Ok(after)
+}
+
 fn without_wrappers(name: &str) -> String {
     let parts: Vec<&str> = (name.split('.'))
         .filter(|part| !WRAPPERS.contains(part))
         .collect();
     parts.join(".")
+}
+
+/// Where the models are, without the dot at the end, in the order in which they are taken.
+pub fn places<T>(tensors: &BTreeMap<String, T>) -> Vec<String> {
+    let names: Vec<String> = tensors.keys().map(|name| without_wrappers(name)).collect();
+    (prefixes(names.iter()).into_iter())
+        .map(|prefix| prefix.trim_end_matches('.').to_string())
+        .collect()
+}
+
+/// What is in front of the models' names, in the order in which they are taken.
+fn prefixes<'a>(names: impl Iterator<Item = &'a String>) -> Vec<String> {
+    let mut prefixes: Vec<String> = names.filter_map(|name| prefix_of(name)).collect();
+    prefixes.sort_by_key(|prefix| (rank(prefix), prefix.len(), prefix.clone()));
+    prefixes.dedup();
+    prefixes
 }
 
 /// What is in front of the name of a patch embedding.
@@ -248,7 +291,7 @@ mod tests {
         let (prefix, found, _) = chosen(&names, None);
         assert_eq!((prefix.as_str(), found.len()), ("", 2));
 
-        let tensors = BTreeMap::from([("model.patch_embed.proj.weight".to_string(), ())]);
+        let tensors = BTreeMap::from([("model.patch_embed.proj.weight".to_string(), 0)]);
         let refused = choose("a.pth".as_ref(), tensors, Some("ema"))
             .err()
             .unwrap();
@@ -258,5 +301,22 @@ mod tests {
                 .contains("no weights under \"ema\"; it has some under \"model\""),
             "{refused}"
         );
+    }
+
+    #[test]
+    fn two_tensors_of_one_name_are_refused() {
+        let names = [
+            "_orig_mod.patch_embed.proj.weight",
+            "patch_embed.proj.weight",
+        ];
+        let chosen = |second: u8| {
+            let tensors = names.map(str::to_string).into_iter().zip([1, second]);
+            choose("a.pth".as_ref(), tensors.collect(), None)
+        };
+        let message = chosen(2).err().unwrap().to_string();
+        for part in names.into_iter().chain(["a.pth", "torch.save("]) {
+            assert!(message.contains(part), "{message}");
+        }
+        assert_eq!(chosen(1).unwrap().tensors.len(), 1, "the same twice");
     }
 }

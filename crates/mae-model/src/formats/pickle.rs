@@ -208,6 +208,20 @@ impl Pickle {
         }
     }
 
+    /// The value under a name of keys, parts of modules and attributes: `model.blocks.0.attn.num_heads`.
+    pub fn attribute(&self, name: &str) -> Option<&Node> {
+        let mut node = self.root();
+        for part in name.split('.') {
+            let attributes = self.attributes(node);
+            let modules = attributes.and_then(|attributes| self.get(attributes, "_modules"));
+            node = [Some(node), modules, attributes]
+                .into_iter()
+                .flatten()
+                .find_map(|holder| self.get(holder, part))?;
+        }
+        Some(node)
+    }
+
     /// The names of classes and functions that mean nothing here, once each, in alphabetical order.
     pub fn unknown(&self) -> Vec<String> {
         let mut places: Vec<(Id, Id)> = (self.nodes.iter())

@@ -6,7 +6,6 @@ mod zipped;
 
 use std::collections::BTreeMap;
 use std::fs::File;
-use std::io::Read;
 use std::path::{Path, PathBuf};
 
 use tch::Tensor;
@@ -37,6 +36,16 @@ enum Storages {
     Legacy(Legacy),
 }
 
+/// The tensors of one model in a file.
+pub struct Weights {
+    /// By their names without what is in front of them.
+    pub tensors: BTreeMap<String, Tensor>,
+    /// What is in front of their names: `model.`, or nothing.
+    pub prefix: String,
+    /// What was chosen of what, if there was a choice.
+    pub note: Option<String>,
+}
+
 /// A value of the hyperparameters.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Scalar {
@@ -55,15 +64,10 @@ impl TorchFile {
             path: path.into(),
             source,
         };
-        let mut file = File::open(path).map_err(io)?;
-        let bytes = file.metadata().map_err(io)?.len();
-        let mut start = Vec::new();
-        (&mut file)
-            .take(Content::START)
-            .read_to_end(&mut start)
-            .map_err(io)?;
+        let content = Content::at(path)?;
         let file = File::open(path).map_err(io)?;
-        let (pickle, storages) = match Content::of(&start) {
+        let bytes = file.metadata().map_err(io)?.len();
+        let (pickle, storages) = match content {
             Content::Zip => {
                 let (pickle, zipped) = Zipped::open(path, file)?;
                 (pickle, Storages::Zipped(zipped))
@@ -80,6 +84,15 @@ impl TorchFile {
             storages,
             pickle,
         })
+    }
+
+    /// The whole names of its tensors.
+    ///
+    /// # Errors
+    /// [`ModelError::Foreign`] if there are more than any checkpoint has.
+    pub fn names(&self) -> Result<Vec<String>> {
+        let found = (self.pickle.tensors()).map_err(|problem| foreign(&self.path, problem))?;
+        Ok(found.into_keys().collect())
     }
 
     /// The hyperparameters beside the weights: `args`, be it a dictionary or an object with attributes.
@@ -101,21 +114,30 @@ impl TorchFile {
             .collect()
     }
 
-    /// The tensors of its model, of several the one under `key`, and what to say of the others; see [`names::choose`].
+    /// The tensors of its model, of several the one under `key`; see [`names::choose`].
     ///
     /// # Errors
     /// [`ModelError::Foreign`] if there are none, or one of them is not whole.
-    pub fn weights(
-        &mut self,
-        key: Option<&str>,
-    ) -> Result<(BTreeMap<String, Tensor>, Option<String>)> {
+    pub fn weights(&mut self, key: Option<&str>) -> Result<Weights> {
         let found = (self.pickle.tensors()).map_err(|problem| foreign(&self.path, problem))?;
         if found.is_empty() {
             return Err(foreign(&self.path, self.nothing()));
         }
         let chosen = names::choose(&self.path, found, key)?;
         let note = chosen.note();
-        Ok((self.read(chosen.tensors)?, note))
+        Ok(Weights {
+            tensors: self.read(chosen.tensors)?,
+            prefix: chosen.prefix,
+            note,
+        })
+    }
+
+    /// A whole number that a module knows of itself, if modules were saved whole: `blocks.0.attn.num_heads`.
+    pub fn module_number(&self, name: &str) -> Option<i64> {
+        match self.pickle.attribute(name)? {
+            Node::Int(number) => Some(*number),
+            _ => None,
+        }
     }
 
     /// All its tensors, by their whole names.
@@ -124,7 +146,10 @@ impl TorchFile {
     /// As [`weights`](Self::weights).
     pub fn all(&mut self) -> Result<BTreeMap<String, Tensor>> {
         let found = (self.pickle.tensors()).map_err(|problem| foreign(&self.path, problem))?;
-        self.read(found)
+        match found.is_empty() {
+            true => Err(foreign(&self.path, self.nothing())),
+            false => self.read(found),
+        }
     }
 
     /// What is there where no tensor is.

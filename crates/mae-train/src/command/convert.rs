@@ -7,8 +7,10 @@ use anyhow::{Context, Result, bail, ensure};
 use clap::{Args, ValueEnum};
 use mae_model::Normalization;
 use mae_model::checkpoint::Part;
-use mae_model::formats::{Adapt, Format, ReadOptions, Weights, read};
+use mae_model::formats::{Adapt, Format, ReadOptions, Weights, is_of_others, read};
 use mae_train::checkpoint::find_model;
+
+use super::write_stdout;
 
 /// What `--help` ends with.
 pub const EXAMPLES: &str = "Examples:
@@ -24,8 +26,8 @@ The format of FROM is recognised by its content. Files of torch.save are read wi
 /// What to convert, and what FROM does not say.
 #[derive(Args)]
 pub struct ConvertArgs {
-    /// A run, its model.safetensors, a .pth of any program, a folder of Hugging Face or timm, a safetensors file or the
-    /// index of its shards
+    /// A run, its model.safetensors, a .pth of any program, a folder of Hugging Face or timm, a safetensors file, one of
+    /// its shards or their index
     from: PathBuf,
     /// The file to write in the native format, or the folder in another
     to: PathBuf,
@@ -104,21 +106,18 @@ impl ConvertArgs {
         let format = self.format()?;
         self.check_to(format)?;
         let weights = read(&self.source()?, &self.options())?;
-        print_source(&weights);
-        weights.notes.iter().for_each(|note| println!("  {note}"));
+        say(source_text(&weights), &weights.notes)?;
         let notes = weights.write(&self.to, format)?;
         let is_encoder = weights.part == Part::Encoder || format == Format::Timm;
-        println!(
-            "wrote {} {}",
-            match is_encoder {
-                true => "the encoder to",
-                false => "encoder and decoder to",
-            },
-            self.to.display()
-        );
-        notes.iter().for_each(|note| println!("  {note}"));
-        println!("load it: {}", self.loading(format, weights.part));
-        Ok(ExitCode::SUCCESS)
+        let written = match is_encoder {
+            true => "the encoder",
+            false => "encoder and decoder",
+        };
+        say(format!("wrote {written} to {}", self.to.display()), &notes)?;
+        say(
+            format!("load it: {}", self.loading(format, weights.part)),
+            &[],
+        )
     }
 
     fn format(&self) -> Result<Format> {
@@ -180,15 +179,7 @@ impl ConvertArgs {
 
     /// The model in a run's folder; other folders say themselves what they are.
     fn source(&self) -> Result<PathBuf> {
-        let is_of_others = |name: &str| {
-            ["config.json", "pytorch_model.bin"].contains(&name) || name.ends_with(".index.json")
-        };
-        let mut names = (std::fs::read_dir(&self.from)
-            .into_iter()
-            .flatten()
-            .flatten())
-        .map(|entry| entry.file_name().to_string_lossy().into_owned());
-        match names.any(|name| is_of_others(&name)) {
+        match is_of_others(&self.from) {
             true => Ok(self.from.clone()),
             false => find_model(&self.from),
         }
@@ -236,7 +227,17 @@ impl ConvertArgs {
     }
 }
 
-fn print_source(weights: &Weights) {
+/// Prints a line, and notes below it.
+fn say(line: String, notes: &[String]) -> Result<ExitCode> {
+    write_stdout(|stdout| {
+        writeln!(stdout, "{line}")?;
+        notes
+            .iter()
+            .try_for_each(|note| writeln!(stdout, "  {note}"))
+    })
+}
+
+fn source_text(weights: &Weights) -> String {
     let config = &weights.config;
     let what = match weights.format {
         Format::Native => "this program's model",
@@ -254,7 +255,7 @@ fn print_source(weights: &Weights) {
         ),
         Part::Encoder => "no decoder".into(),
     };
-    println!(
+    format!(
         "read {}: {what}, {:.1} M parameters\n  encoder {} x {} of {} heads; {decoder}\n  images {} x {} of {} channels in patches of {}; mean {:?}, std {:?}",
         weights.path.display(),
         weights.parameters() as f64 / 1e6,
@@ -267,7 +268,7 @@ fn print_source(weights: &Weights) {
         config.patch_size,
         weights.normalization.mean,
         weights.normalization.std,
-    );
+    )
 }
 
 /// `224` or `192x256`.

@@ -7,15 +7,14 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, ensure};
 use mae_model::checkpoint::read_tensors;
-use mae_model::classifier::{ClassifierConfig, Pooling};
-use mae_model::{
-    CHECKSUMS, FileKind, LossRegion, MaeConfig, Normalization, Target, TokenizerConfig, guess,
-};
+use mae_model::formats::contents;
+use mae_model::{CHECKSUMS, FileKind, Normalization, guess};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 use tch::Tensor;
 
 use super::lines::{Lines, count, numbers, size};
+use super::model::{Embeddings, Model};
 use super::tensors::{Group, dtype, group, is_zero, not_finite};
 
 /// What is in a file of weights.
@@ -27,6 +26,8 @@ pub struct Weights {
     pub bytes: u64,
     /// The model that they are of.
     pub model: Model,
+    /// Where in a file of other programs models are, by what is in front of their tensors' names: `model_ema`.
+    pub models: Vec<String>,
     /// What the model normalises pixels with; none of a foreign file.
     pub normalization: Option<Normalization>,
     /// Whether it has checksums, with which its content was compared.
@@ -45,35 +46,6 @@ pub struct Weights {
     pub all_zero: Vec<String>,
 }
 
-/// A model, by what its file says.
-#[derive(Clone, Debug, Serialize)]
-#[serde(tag = "what", content = "config", rename_all = "kebab-case")]
-pub enum Model {
-    /// A whole Masked Autoencoder.
-    MaskedAutoencoder(Box<MaeConfig>),
-    /// The encoder of one; the decoder's dimensions mean nothing.
-    Encoder(Box<MaeConfig>),
-    /// An encoder with a head of classes.
-    Classifier(Box<ClassifierConfig>),
-    /// A discrete autoencoder.
-    Tokenizer(TokenizerConfig),
-    /// What an encoder made of images, and no weights.
-    Embeddings(Embeddings),
-    /// Something else; what it seems to be.
-    Foreign(String),
-}
-
-/// What `mae-train embed` wrote.
-#[derive(Clone, Debug, Serialize)]
-pub struct Embeddings {
-    /// `[images, embed_dim]`, or `[images, patches, embed_dim]`.
-    pub shape: Vec<i64>,
-    /// What was taken of an image's tokens: `cls`, `mean` or `patches`.
-    pub tokens: String,
-    /// The classes of the labels; none if the images have no labels.
-    pub classes: Vec<String>,
-}
-
 /// Numbers in tensors.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
 pub struct Parameters {
@@ -90,22 +62,15 @@ pub struct Parameters {
 }
 
 impl Weights {
-    /// Reads a file of weights; of PyTorch's own format only what it seems to be.
+    /// Reads a file of weights.
     ///
     /// # Errors
     /// If it cannot be read, is no whole file, or describes a model that this program does not know.
     pub fn read(file: &Path) -> Result<Self> {
-        let bytes = std::fs::metadata(file)
-            .with_context(|| format!("reading {}", file.display()))?
-            .len();
-        let start = start(file)?;
-        if is_pickle(&start) {
-            return Ok(Self::foreign(
-                file,
-                bytes,
-                guess(&|key| contains(&start, key)),
-            ));
+        if is_pickle(&start(file)?) {
+            return Self::of_others(file);
         }
+        let bytes = size_of(file)?;
         let (tensors, metadata) = read_tensors(file)?;
         let kind = FileKind::of(&metadata);
         let normalization = match kind {
@@ -160,6 +125,24 @@ impl Weights {
         Ok(weights)
     }
 
+    /// Reads weights of other programs: a file, or a folder with their names in it.
+    ///
+    /// # Errors
+    /// If it cannot be read, or is not whole.
+    pub fn of_others(path: &Path) -> Result<Self> {
+        let (tensors, models) = contents(path)?;
+        let seems = guess(&|key| tensors.keys().any(|found| found.contains(key)));
+        let mut weights = Self {
+            tensors: group(&tensors),
+            models,
+            ..Self::foreign(path, size_of(path)?, seems)
+        };
+        for (key, tensor) in &tensors {
+            weights.count(FileKind::Foreign, key, tensor);
+        }
+        Ok(weights)
+    }
+
     fn foreign(file: &Path, bytes: u64, seems: String) -> Self {
         Self {
             file: file.into(),
@@ -168,6 +151,7 @@ impl Weights {
             normalization: None,
             has_checksums: false,
             metadata: BTreeMap::new(),
+            models: Vec::new(),
             parameters: Parameters::default(),
             dtypes: BTreeMap::new(),
             tensors: Vec::new(),
@@ -215,6 +199,7 @@ impl Weights {
             size(self.bytes)
         ));
         self.model.describe(&self.parameters, &mut lines);
+        self.describe_models(&mut lines);
         if let Some(normalization) = &self.normalization {
             let values = |values: &[f32]| {
                 let values: Vec<f64> = values.iter().map(|&value| value.into()).collect();
@@ -236,6 +221,29 @@ impl Weights {
             self.describe_tensors(&mut lines);
         }
         lines.into_text()
+    }
+
+    /// Of several models in a file, those that there are.
+    fn describe_models(&self, lines: &mut Lines) {
+        let named = |model: &String| match model.is_empty() {
+            true => "no name".into(),
+            false => model.clone(),
+        };
+        match &self.models[..] {
+            [] => {}
+            [model] if model.is_empty() => {}
+            [first, others @ ..] => {
+                let mut words = format!("under {}", named(first));
+                if !others.is_empty() {
+                    let others: Vec<String> = others.iter().map(named).collect();
+                    words += &format!(
+                        ", which convert takes; with --weights-key also {}",
+                        others.join(", ")
+                    );
+                }
+                lines.fact("weights", words);
+            }
+        }
     }
 
     fn describe_tensors(&self, lines: &mut Lines) {
@@ -297,194 +305,8 @@ impl Weights {
     }
 }
 
-impl Model {
-    fn name(&self) -> String {
-        match self {
-            Self::MaskedAutoencoder(_) => "a Masked Autoencoder".into(),
-            Self::Encoder(_) => "the encoder of a Masked Autoencoder (part = encoder)".into(),
-            Self::Classifier(_) => "a classifier".into(),
-            Self::Tokenizer(_) => "a tokenizer".into(),
-            Self::Embeddings(_) => "embeddings of images (mae-train embed), no weights".into(),
-            Self::Foreign(seems) => format!("no file of this project; it seems to be {seems}"),
-        }
-    }
-
-    fn describe(&self, parameters: &Parameters, lines: &mut Lines) {
-        match self {
-            Self::MaskedAutoencoder(config) => {
-                describe_encoder(config, parameters.encoder, lines);
-                lines.fact(
-                    "decoder",
-                    shape(
-                        config.decoder_depth,
-                        config.decoder_embed_dim,
-                        config.decoder_num_heads,
-                        parameters.decoder,
-                    ),
-                );
-                lines.fact("target", target(config, parameters));
-            }
-            Self::Encoder(config) => {
-                describe_encoder(config, parameters.encoder, lines);
-                lines.fact(
-                    "decoder",
-                    "none: eval, embed and export take it, reconstruct does not",
-                );
-            }
-            Self::Classifier(config) => {
-                describe_encoder(&config.encoder, parameters.encoder, lines);
-                let pooling = match config.pooling {
-                    Pooling::MeanThenNorm => "the mean of the patches, then a norm",
-                    Pooling::NormThenMean => "a norm, then the mean of the patches",
-                    Pooling::ClassToken => "the class token",
-                };
-                let head = millions(parameters.head);
-                lines.fact(
-                    "head",
-                    format!(
-                        "{} classes, of {pooling}; {head} parameters",
-                        config.classes
-                    ),
-                );
-            }
-            Self::Tokenizer(config) => {
-                let (rows, columns) = (
-                    config.image_height / config.patch_size,
-                    config.image_width / config.patch_size,
-                );
-                lines.fact(
-                    "image",
-                    image(
-                        (config.image_height, config.image_width, config.channels),
-                        (rows, columns, config.patch_size),
-                    ),
-                );
-                lines.fact(
-                    "vocabulary",
-                    format!("{} tokens, one a patch", config.vocabulary),
-                );
-                lines.fact(
-                    "network",
-                    format!(
-                        "{} wide, {} a size; parameters: encoder {}, decoder {}",
-                        config.width,
-                        count(config.blocks, "residual block"),
-                        millions(parameters.encoder),
-                        millions(parameters.decoder)
-                    ),
-                );
-            }
-            Self::Embeddings(embeddings) => {
-                let sides: Vec<String> = embeddings.shape.iter().map(i64::to_string).collect();
-                lines.fact(
-                    "features",
-                    format!(
-                        "[{}], of each image {}",
-                        sides.join(", "),
-                        match embeddings.tokens.as_str() {
-                            "cls" => "the class token",
-                            "mean" => "the mean of its patch tokens",
-                            _ => "its patch tokens",
-                        }
-                    ),
-                );
-                lines.fact(
-                    "labels",
-                    match embeddings.classes.len() {
-                        0 => "none".into(),
-                        1 => "of 1 class".into(),
-                        classes => format!("of {classes} classes"),
-                    },
-                );
-            }
-            Self::Foreign(_) => {
-                lines.fact(
-                    "import",
-                    "mae-train convert, if it is a ViT or a Masked Autoencoder",
-                );
-            }
-        }
-    }
-}
-
-fn describe_encoder(config: &MaeConfig, parameters: u64, lines: &mut Lines) {
-    let patch = config.patch_size;
-    lines.fact(
-        "image",
-        image(
-            (config.image_height, config.image_width, config.channels),
-            (
-                config.image_height / patch,
-                config.image_width / patch,
-                patch,
-            ),
-        ),
-    );
-    let shape = shape(config.depth, config.embed_dim, config.num_heads, parameters);
-    let name = ["tiny", "small", "base", "large", "huge"]
-        .into_iter()
-        .find(|name| {
-            let preset = MaeConfig::preset(name, 224).expect("these are presets");
-            let dimensions = |config: &MaeConfig| {
-                (
-                    config.embed_dim,
-                    config.depth,
-                    config.num_heads,
-                    config.mlp_ratio,
-                )
-            };
-            dimensions(&preset) == dimensions(config)
-        });
-    let name = name.map_or(String::new(), |name| format!("ViT {name}: "));
-    let mask_tokens = match config.encoder_mask_tokens {
-        true => "; it sees mask tokens",
-        false => "",
-    };
-    lines.fact("encoder", format!("{name}{shape}{mask_tokens}"));
-}
-
-fn image(
-    (height, width, channels): (usize, usize, usize),
-    (rows, columns, patch): (usize, usize, usize),
-) -> String {
-    format!(
-        "{height} x {width} pixels of {channels} channels, in {rows} x {columns} patches of {patch} x {patch}"
-    )
-}
-
-fn shape(depth: usize, width: usize, heads: usize, parameters: u64) -> String {
-    format!(
-        "{}, {width} wide, {}, {} parameters",
-        count(depth, "block"),
-        count(heads, "head"),
-        millions(parameters)
-    )
-}
-
-fn target(config: &MaeConfig, parameters: &Parameters) -> String {
-    let target = match (config.target, &config.tokenizer) {
-        (Target::Pixels, _) if config.norm_pix_loss => {
-            "pixels, each patch normalised by its own mean and deviation (norm_pix_loss)".into()
-        }
-        (Target::Pixels, _) => {
-            "pixels, not normalised by their patch (norm_pix_loss = false)".into()
-        }
-        (Target::Pca, _) => format!("{} principal components of patches", config.target_dim()),
-        (Target::Tokens, _) => format!(
-            "tokens, of a vocabulary of {}, by a tokenizer of {} parameters",
-            config.target_dim(),
-            millions(parameters.target)
-        ),
-    };
-    let region = match config.loss_region {
-        LossRegion::Masked => "hidden",
-        LossRegion::All => "all",
-    };
-    format!("{target}; loss on {region} patches")
-}
-
 /// "86.42 M", and small numbers as they are.
-fn millions(parameters: u64) -> String {
+pub fn millions(parameters: u64) -> String {
     match parameters {
         0..100_000 => parameters.to_string(),
         _ => format!("{:.2} M", parameters as f64 / 1e6),
@@ -507,8 +329,23 @@ fn parse<T: DeserializeOwned>(
     })
 }
 
-/// How much of a file PyTorch's own format is recognised by: keys come before the numbers.
-const START: u64 = 4 << 20;
+/// How much of a file PyTorch's own format is recognised by.
+const START: u64 = 16;
+
+/// Bytes of a file, or of all files in a folder.
+fn size_of(path: &Path) -> Result<u64> {
+    let reading = || format!("reading {}", path.display());
+    let metadata = std::fs::metadata(path).with_context(reading)?;
+    if !metadata.is_dir() {
+        return Ok(metadata.len());
+    }
+    let entries = std::fs::read_dir(path).with_context(reading)?;
+    Ok((entries.flatten())
+        .filter_map(|entry| entry.metadata().ok())
+        .filter(|metadata| metadata.is_file())
+        .map(|metadata| metadata.len())
+        .sum())
+}
 
 fn start(file: &Path) -> Result<Vec<u8>> {
     let mut start = Vec::new();
@@ -523,11 +360,8 @@ fn start(file: &Path) -> Result<Vec<u8>> {
 
 /// Whether a file begins as those of `torch.save`: as a zip archive, or before PyTorch 1.6 as a pickle.
 pub fn is_pickle(start: &[u8]) -> bool {
-    start.starts_with(b"PK\x03\x04") || matches!(start, [0x80, 2..=5, ..])
-}
-
-fn contains(bytes: &[u8], key: &str) -> bool {
-    bytes
-        .windows(key.len())
-        .any(|window| window == key.as_bytes())
+    // Protocol 0 is text: the number that begins the older format.
+    start.starts_with(b"PK\x03\x04")
+        || start.starts_with(b"L119547")
+        || matches!(start, [0x80, 2..=5, ..])
 }

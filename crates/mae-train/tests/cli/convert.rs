@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
-use std::process::Command;
+use std::process::{Command, Stdio};
 
 use mae_model::checkpoint::{read_tensors, write_tensors};
 use mae_train::checkpoint::find_model;
@@ -256,7 +256,7 @@ fn mistakes_are_told_with_the_remedy() {
     .unwrap();
     check_message(
         world.convert("other", "out.safetensors"),
-        &["`model_type` \"swin\", expected \"vit_mae\" or \"vit\""],
+        &["`model_type` \"swin\", expected \"vit_mae\", \"vit\" or \"dinov2\""],
     );
     std::fs::write(world.path("other/config.json"), "{").unwrap();
     check_message(
@@ -507,4 +507,25 @@ fn files_of_weights_have_the_usual_permissions() {
     ] {
         assert_eq!(mode(&file), mode(&world.path("usual")), "{file:?}");
     }
+}
+
+#[test]
+fn a_reader_that_has_seen_enough_ends_nothing() {
+    let world = World::new();
+    let mut command = world.convert(fixture("huggingface"), "a.safetensors");
+    command.stdout(Stdio::piped()).stderr(Stdio::piped());
+    let mut child = command.spawn().unwrap();
+    drop(child.stdout.take());
+    let output = child.wait_with_output().unwrap();
+    assert!(output.status.success(), "{}", text(&output.stderr));
+    assert_eq!(text(&output.stderr), "");
+    assert!(world.path("a.safetensors").exists());
+}
+
+#[test]
+fn an_empty_file_says_its_reason_once() {
+    let world = World::new();
+    std::fs::write(world.path("empty.pth"), "").unwrap();
+    let message = fail(world.convert("empty.pth", "a.safetensors"));
+    assert_eq!(message.matches("header too small").count(), 1, "{message}");
 }

@@ -239,18 +239,51 @@ fn weights_of_every_kind_are_recognised() {
         "hf.safetensors",
         "a Masked Autoencoder in Hugging Face's layout",
     );
-    std::fs::write(
-        file("mae.pth"),
-        b"PK\x03\x04....patch_embed.proj.weight.decoder_blocks.0.x",
-    )
-    .unwrap();
+}
+
+#[test]
+fn weights_of_other_programs_are_listed_by_where_they_are() {
+    let fixture = |name: &str| {
+        Path::new(env!("CARGO_MANIFEST_DIR"))
+            .join("../mae-model/tests/fixtures/formats")
+            .join(name)
+    };
+    let (words, json) = facts(&fixture("authors.pth"));
     check(
-        &facts(&file("mae.pth")).0,
+        &words,
         &[
             "a Masked Autoencoder in the MAE authors' layout",
             "mae-train convert",
+            "weights       under model\n",
+            "model.blocks.0..1.norm1.weight",
         ],
     );
+    assert_eq!(json["models"], serde_json::json!(["model"]));
+    let (words, _) = facts(&fixture("beside.pth"));
+    let both =
+        "under state_dict.module, which convert takes; with --weights-key also state_dict_ema";
+    check(&words, &[both]);
+
+    // A folder of shards, with and without a description beside them.
+    let folder = tempfile::tempdir().unwrap();
+    let shard = folder.path().join("pytorch_model-00001-of-00001.bin");
+    std::fs::copy(fixture("authors.pth"), shard).unwrap();
+    for description in ["config.json", "preprocessor_config.json"] {
+        check(
+            &facts(folder.path()).0,
+            &["a Masked Autoencoder", "under model"],
+        );
+        std::fs::write(folder.path().join(description), "{}").unwrap();
+    }
+    // A folder of images is one, whatever describes it.
+    images(&folder.path().join("images"));
+    std::fs::write(folder.path().join("images/config.json"), "{}").unwrap();
+    check(&facts(&folder.path().join("images")).0, &["cat", "dog"]);
+    let damaged = folder.path().join("damaged.pth");
+    std::fs::write(&damaged, b"PK\x03\x04....patch_embed.proj.weight").unwrap();
+    let mut command = program();
+    command.arg("inspect").arg(damaged);
+    assert!(fail(command).contains("not a complete file of torch.save"));
 }
 
 /// Two classes, of which one has odd images.

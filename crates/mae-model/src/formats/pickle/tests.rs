@@ -359,3 +359,49 @@ proptest! {
         }
     }
 }
+
+#[test]
+fn numbers_are_found_by_text_as_protocol_0_has_it() {
+    let parts: [&[u8]; 4] = [
+        b"(dV",
+        b"weight\nctorch._utils\n_rebuild_tensor_v2\n(P('storage', <class 'torch.HalfStorage'>, '3', 'cuda:0', 6)\n",
+        b"I0\n(L2L\nI3\nt(I3\nI1\ntI00\nccollections\nOrderedDict\n(tRtRs",
+        b".",
+    ];
+    let found = Pickle::parse(&parts.concat()).unwrap();
+    let Some(Node::Tensor { storage, size, .. }) = found.get(found.root(), "weight") else {
+        panic!("{:?}", found.get(found.root(), "weight"));
+    };
+    assert_eq!(size[..], [2, 3]);
+    let Node::Storage(storage) = found.node(*storage) else {
+        panic!("no storage");
+    };
+    assert_eq!((storage.kind, storage.numel), (Kind::Half, 6));
+    assert_eq!(found.node(storage.key), &Node::Text("3".into()));
+    // What is no such text is none.
+    let other = Pickle::parse(b"P('storage', 7)\n.").unwrap();
+    assert_eq!(other.root(), &Node::Opaque);
+}
+
+#[test]
+fn what_modules_know_of_themselves_is_found() {
+    let module =
+        |attributes: &[u8]| [b"cm\nModule\n)\x81}(".as_slice(), attributes, b"ub"].concat();
+    let attention = module(&[&text("num_heads")[..], b"K\x0c"].concat());
+    let parts = [
+        &text("_modules")[..],
+        b"}(",
+        &text("attn"),
+        &attention,
+        b"u",
+    ]
+    .concat();
+    let root = [b"}(".as_slice(), &text("model"), &module(&parts), b"u"].concat();
+    let found = Pickle::parse(&pickle(&[&root])).unwrap();
+    assert_eq!(
+        found.attribute("model.attn.num_heads"),
+        Some(&Node::Int(12))
+    );
+    assert_eq!(found.attribute("model.mlp.num_heads"), None);
+    assert_eq!(found.attribute("attn.num_heads"), None);
+}
