@@ -36,7 +36,7 @@ use crate::pixels::PixelKind;
 ///
 /// A label is in the file with the key of the image, in the same shard, that ends in `.cls`, a class number or name
 /// in text, or in `.json`, an object whose `label` or `cls` is one; `.cls` goes first, and
-/// [`label_notes`](Dataset::label_notes) counts where the two differ.
+/// [`label_note`](Dataset::label_note) counts where the two differ.
 /// `3`, `3.0` and `"3"` are the same class, and -1 and NaN are none.
 /// The classes are those that occur: first numbers, as they are written and in their order, then names.
 /// Images without a label, or with one that cannot be read, have none;
