@@ -502,7 +502,7 @@ mod tests {
         let of = |keys: &[&str], images| of_plan(&config(keys), &plan(keys, images));
         check(
             of(&["mask.ratio=0.96"], 8192),
-            warns("mask.ratio", "3 of 64"),
+            warns("mask.ratio", "2 of 64"),
         );
         check(
             of(&["mask.ratio=0.04"], 8192),
