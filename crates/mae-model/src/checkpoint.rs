@@ -108,7 +108,7 @@ pub(crate) fn config_of(
         FileKind::Foreign => format!(
             "metadata key `{CONFIG}` is missing, so it is not in this program's format; it seems to be {}; \
              bring it in, if it is a ViT, with: {}",
-            guess(&|key| tensors.keys().any(|found| found.contains(key))),
+            guess(tensors),
             conversion(path)
         ),
     };

@@ -1,9 +1,12 @@
 //! What is in a file of weights.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
+
+use tch::Tensor;
 
 use crate::checkpoint::{CONFIG, ENCODER, PART};
 use crate::classifier::CLASSIFIER;
+use crate::formats::family;
 use crate::tokenizer::TOKENIZER;
 
 /// The metadata key that only embeddings have: the digest of the file that made them.
@@ -42,8 +45,12 @@ impl FileKind {
     }
 }
 
-/// What a foreign file seems to be, by the keys that it has.
-pub fn guess(has: &dyn Fn(&str) -> bool) -> String {
+/// What a foreign file seems to be, by its tensors: of what can be converted the end is `layout`.
+pub fn guess(tensors: &BTreeMap<String, Tensor>) -> String {
+    if let Some(family) = family(tensors) {
+        return family;
+    }
+    let has = |part: &str| tensors.keys().any(|key| key.contains(part));
     let hugging_face = has("embeddings.patch_embeddings");
     let (encoder, decoder) = (
         hugging_face || has("patch_embed.proj.weight"),

@@ -46,6 +46,7 @@ use crate::{FileKind, MaeConfig, ModelError, Normalization, Result};
 
 pub use crate::checkpoint::Part;
 pub use channels::Adapt;
+pub(crate) use families::family;
 pub use folder::{has_weights, is_of_others};
 use torch_file::TorchFile;
 

@@ -23,6 +23,7 @@ use crate::eval::SETTINGS;
 use crate::eval::report::Report;
 use crate::progress::Progress;
 use crate::run_dir::RunDir;
+use crate::shell;
 
 pub use images::{Broken, Class, Images, Sizes};
 pub use model::{Embeddings, Model};
@@ -70,8 +71,9 @@ pub fn inspect(
         }
         ensure!(
             !path.join(SETTINGS).exists(),
-            "{}: an evaluation that has no results yet; go on with: mae-train eval --resume --out {0}",
-            path.display()
+            "{}: an evaluation that has no results yet; go on with: mae-train eval --resume --out {}",
+            path.display(),
+            shell::word(path)
         );
         if path.join("config.toml").exists() && is_run(path) {
             return Ok(Inspection::Run(Box::new(Run::read(path)?)));

@@ -46,6 +46,7 @@ pub mod reconstruct;
 pub mod run_dir;
 pub mod scaling;
 pub mod schedule;
+pub mod shell;
 pub mod state;
 pub mod target;
 pub mod tokenizer;

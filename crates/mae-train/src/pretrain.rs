@@ -71,6 +71,9 @@ pub fn pretrain(
             run_dir.path().display()
         );
         manifest::check(&run_dir.images(), dataset.as_ref(), &remedy)?;
+        if let Some(path) = &config.data.path {
+            run_dir.note_data(path)?;
+        }
     }
     data::settle_values(&mut config.data, dataset.as_ref())?;
     let normalization =

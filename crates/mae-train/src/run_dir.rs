@@ -6,6 +6,8 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, bail};
 
+use crate::shell;
+
 /// The folder that one run writes into; locked against a second process while this value lives.
 #[derive(Debug)]
 pub struct RunDir {
@@ -24,10 +26,7 @@ impl RunDir {
     pub fn create(path: &Path) -> Result<Self> {
         let run_dir = Self::make(path)?;
         if let Some(reason) = Self::taken(path) {
-            bail!(
-                "{reason}: continue it with --resume --out {}, or give another --out",
-                path.display()
-            );
+            bail!("{reason}");
         }
         // What ended before its first update, by an image for example, is begun anew.
         match std::fs::remove_file(run_dir.config()) {
@@ -38,7 +37,8 @@ impl RunDir {
         }
     }
 
-    /// Why no new run can begin in `path`: there is one that has learned something, or another program's file.
+    /// Why no new run can begin in `path`, and what to do: there is one that has learned something, or another
+    /// program's file.
     pub fn taken(path: &Path) -> Option<String> {
         let config = std::fs::read(path.join("config.toml")).ok()?;
         let has_records = || {
@@ -47,7 +47,17 @@ impl RunDir {
         };
         let has_learned = Self::checkpoints_of(path).exists() || has_records();
         let is_own = config.starts_with(HEADER.as_bytes());
-        (has_learned || !is_own).then(|| format!("{} holds a run already", path.display()))
+        let name = path.display();
+        match (has_learned, is_own) {
+            (_, false) => Some(format!(
+                "{name}/config.toml is not of a run: give another --out"
+            )),
+            (true, true) => Some(format!(
+                "{name} holds a run already: continue it with --resume --out {}, or give another --out",
+                shell::word(path)
+            )),
+            (false, true) => None,
+        }
     }
 
     /// Opens the folder of a run.
@@ -173,9 +183,34 @@ impl RunDir {
             env!("CARGO_PKG_VERSION"),
             env!("MAE_REVISION"),
             LIBTORCH_VERSION,
-            self.config().display(),
+            shell::word(&self.config()),
         );
         mae_report::write_atomic(&self.config(), (header + config).as_bytes())?;
+        Ok(())
+    }
+}
+
+impl RunDir {
+    /// Notes in the configuration that the images lie in `path` now, if they did not before.
+    ///
+    /// # Errors
+    /// If the configuration cannot be read or written.
+    pub fn note_data(&self, path: &Path) -> Result<()> {
+        let file = self.config();
+        let text = std::fs::read_to_string(&file)
+            .with_context(|| format!("reading {}", file.display()))?;
+        let value = toml::Value::from(path.to_string_lossy().into_owned());
+        let (mut section, mut moved) = ("", String::new());
+        for line in text.lines() {
+            section = line.strip_prefix('[').unwrap_or(section);
+            match section == "data]" && line.starts_with("path = ") {
+                true => moved += &format!("path = {value}\n"),
+                false => moved += &format!("{line}\n"),
+            }
+        }
+        if moved != text {
+            mae_report::write_atomic(&file, moved.as_bytes())?;
+        }
         Ok(())
     }
 }

@@ -72,6 +72,9 @@ pub fn train_tokenizer(
     if let Some(run_dir) = run_dir.filter(|_| !is_new) {
         let remedy = "or begin a new run with another --out";
         manifest::check(&run_dir.images(), dataset.as_ref(), remedy)?;
+        if let Some(path) = &config.data.path {
+            run_dir.note_data(path)?;
+        }
     }
     data::settle_values(&mut config.data, dataset.as_ref())?;
     let normalization =

@@ -127,7 +127,7 @@ const FAMILIES: [(&[&str], &str); 61] = [
 /// # Errors
 /// [`ModelError::Foreign`](crate::ModelError::Foreign) with its name.
 pub fn check(path: &Path, tensors: &BTreeMap<String, Tensor>) -> Result<()> {
-    match name(tensors) {
+    match family(tensors) {
         None => Ok(()),
         Some(what) => Err(foreign(
             path,
@@ -138,7 +138,8 @@ pub fn check(path: &Path, tensors: &BTreeMap<String, Tensor>) -> Result<()> {
     }
 }
 
-fn name(tensors: &BTreeMap<String, Tensor>) -> Option<String> {
+/// The name of the model that they are of, if it is known to be another.
+pub fn family(tensors: &BTreeMap<String, Tensor>) -> Option<String> {
     let names: Vec<String> = (tensors.keys())
         .filter(|key| !is_head(key))
         .map(|key| format!("^{key}$"))
@@ -205,7 +206,7 @@ mod tests {
                     )
                 })
                 .collect();
-            assert_eq!(name(&tensors).unwrap_or_default(), expected);
+            assert_eq!(family(&tensors).unwrap_or_default(), expected);
         };
         check(
             &[

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, ensure};
-use mae_train::config::Source;
+use mae_train::config::{DataSource, Source};
 use mae_train::distributed::World;
 
 /// What the command line and the folder say of what has begun.
@@ -49,6 +49,17 @@ impl Begun {
             settings: (!text.is_empty()).then_some(Source::Text(text, file)),
         })
     }
+}
+
+/// Makes sure that the images of what has begun are where they were.
+pub fn check_there(path: &Path) -> Result<()> {
+    // Braces and stars may stand for several tar files.
+    ensure!(
+        path.exists() || DataSource::of(path) == DataSource::Tar,
+        "{}: the images that it began with are not there; if they moved, say where they are with --data",
+        path.display()
+    );
+    Ok(())
 }
 
 /// Makes sure that what is asked for, as TOML, is what began in `out`, a run or an evaluation, as `what` says.

@@ -23,8 +23,9 @@ use mae_train::interrupt::Interrupt;
 use mae_train::manifest;
 use mae_train::recipes;
 use mae_train::run_dir::RunDir;
+use mae_train::shell;
 
-use super::begun::Begun;
+use super::begun::{Begun, check_there};
 use super::processes::ProcessArgs;
 use super::{free_folder, start_progress};
 use settings::Settings;
@@ -161,7 +162,7 @@ impl EvalArgs {
                 if let Some(out) = &out {
                     println!(
                         "stopped; go on with: mae-train eval --resume --out {}",
-                        out.display()
+                        shell::word(out)
                     );
                 }
                 Ok(ExitCode::from(128 + interrupt.signal().unwrap_or(2) as u8))
@@ -211,7 +212,7 @@ impl EvalArgs {
         let weights = match (&self.from, &stored) {
             (Some(from), _) => checkpoint::find_model(from).context("--from")?,
             (None, Some(stored)) => checkpoint::find_model(&stored.weights)
-                .context("the weights that the evaluation began with")?,
+                .context("the weights that the evaluation began with (put them back, or begin anew with another --out)")?,
             (None, None) => bail!(
                 "--from is missing, and {} holds no evaluation to go on with: say what to judge",
                 begun
@@ -221,6 +222,9 @@ impl EvalArgs {
                     .display()
             ),
         };
+        if let (None, Some(Some(path))) = (&self.data, stored.as_ref().map(|stored| &stored.data)) {
+            check_there(path)?;
+        }
         let before = |asked: &Option<PathBuf>, stored: Option<&Option<PathBuf>>| {
             asked.clone().or_else(|| stored?.clone())
         };

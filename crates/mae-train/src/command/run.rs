@@ -9,10 +9,11 @@ use mae_train::config::{DataSection, NormalizationSource, ON_CPU, Source};
 use mae_train::distributed::World;
 use mae_train::precision::Precision;
 use mae_train::run_dir::RunDir;
+use mae_train::shell;
 use mae_train::train_loop::Outcome;
 use tch::Device;
 
-use super::begun::{Begun, check_same};
+use super::begun::{Begun, check_same, check_there};
 use super::free_folder;
 use super::processes::ProcessArgs;
 
@@ -151,6 +152,9 @@ impl RunArgs {
                 let source = training.source();
                 let mut config: C = training.resolve_from(source.as_ref().unwrap_or(&stored))?;
                 let out = out.as_deref().unwrap_or_else(|| Path::new("runs"));
+                if let (None, Some(path)) = (&training.data, &config.data().path) {
+                    check_there(path)?;
+                }
                 // Where it began does not matter.
                 let begun = C::read(&stored, None, &[ON_CPU.into()])?;
                 continue_exactly(&mut config, &begun, out)?;
@@ -203,7 +207,7 @@ pub fn report<C: RunConfiguration>(outcome: Outcome, run_dir: Option<&RunDir>) -
                     "stopped and saved as {}; go on with: mae-train {} --resume --out {}",
                     checkpoint.display(),
                     C::COMMAND,
-                    run_dir.path().display()
+                    shell::word(run_dir.path())
                 );
             }
             ExitCode::from(128 + signal as u8)

@@ -172,8 +172,8 @@ pub(super) fn of_machine(config: &RunConfig, cores: usize, has_gpu: bool) -> Vec
 /// From what is in the run's folder already.
 pub(super) fn of_folder(out: &Path) -> Vec<Finding> {
     let taken = RunDir::taken(out).map(|reason| {
-        let remedy = "continue it with pretrain --resume, or give another --out";
-        Finding::error("--out", reason, remedy)
+        let (found, remedy) = reason.split_once(": ").unwrap_or((&reason, ""));
+        Finding::error("--out", found.to_owned(), remedy.to_owned())
     });
     taken.into_iter().collect()
 }

@@ -138,12 +138,10 @@ impl Model {
                     },
                 );
             }
-            Self::Foreign(_) => {
-                lines.fact(
-                    "import",
-                    "mae-train convert, if it is a ViT or a Masked Autoencoder",
-                );
+            Self::Foreign(seems) if seems.ends_with("layout") => {
+                lines.fact("import", "mae-train convert");
             }
+            Self::Foreign(_) => {}
         }
     }
 }

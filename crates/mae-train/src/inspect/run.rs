@@ -14,6 +14,7 @@ use super::weights::Weights;
 use crate::checkpoint::{MODEL, STATE, list};
 use crate::eval::SETTINGS;
 use crate::run_dir::RunDir;
+use crate::shell;
 
 /// What a run's folder tells of it.
 #[derive(Clone, Debug, Serialize)]
@@ -393,13 +394,13 @@ impl Checkpoint {
 fn resume(command: &str, folder: &Path) -> String {
     match (command, folder.parent()) {
         ("eval", Some(parent)) if parent.join(SETTINGS).exists() => {
-            format!("mae-train eval --resume --out {}", parent.display())
+            format!("mae-train eval --resume --out {}", shell::word(parent))
         }
         ("eval", Some(parent)) => format!(
             "the command of mae-train eval that began it, with --resume --out {}",
-            parent.display()
+            shell::word(parent)
         ),
-        _ => format!("mae-train {command} --resume --out {}", folder.display()),
+        _ => format!("mae-train {command} --resume --out {}", shell::word(folder)),
     }
 }
 

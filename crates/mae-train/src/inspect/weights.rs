@@ -94,9 +94,7 @@ impl Weights {
                 tokens: metadata.get("tokens").cloned().unwrap_or_default(),
                 classes: parse(file, &metadata, "classes")?,
             }),
-            FileKind::Foreign => Model::Foreign(guess(&|key| {
-                tensors.keys().any(|found| found.contains(key))
-            })),
+            FileKind::Foreign => Model::Foreign(guess(&tensors)),
         };
         let known = [
             "config",
@@ -131,7 +129,7 @@ impl Weights {
     /// If it cannot be read, or is not whole.
     pub fn of_others(path: &Path) -> Result<Self> {
         let (tensors, models) = contents(path)?;
-        let seems = guess(&|key| tensors.keys().any(|found| found.contains(key)));
+        let seems = guess(&tensors);
         let mut weights = Self {
             tensors: group(&tensors),
             models,

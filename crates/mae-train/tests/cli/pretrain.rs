@@ -216,7 +216,8 @@ fn what_failed_before_its_first_update_is_begun_anew() {
     // A file of another program stays as it is.
     let config = out.path().join("config.toml");
     std::fs::write(&config, "title = \"mine\"").unwrap();
-    fail(on_folder(data.path(), out.path(), &[]));
+    let message = fail(on_folder(data.path(), out.path(), &[]));
+    assert!(message.contains("config.toml is not of a run"), "{message}");
     assert_eq!(std::fs::read(config).unwrap(), b"title = \"mine\"");
 }
 

@@ -166,6 +166,40 @@ fn another_packed_file_is_another_data_set() {
 }
 
 #[test]
+fn a_run_follows_images_that_moved() {
+    let world = World::new();
+    let (run, moved) = ("a run", "the moved");
+    world.begin("photos", run);
+    std::fs::rename(world.path("photos"), world.path(moved)).unwrap();
+    let message = fail(world.resume(run));
+    assert!(
+        message.contains("say where they are with --data"),
+        "{message}"
+    );
+    let mut follow = world.resume(run);
+    follow.arg("--data").arg(world.path(moved));
+    succeed(follow);
+    // What is written can be typed, spaces and all.
+    let config = std::fs::read_to_string(world.path(run).join("config.toml")).unwrap();
+    let quoted = format!(
+        "--config '{}'",
+        world.path(run).join("config.toml").display()
+    );
+    assert!(config.contains(&quoted), "{config}");
+    succeed(world.resume(run));
+    let mut embed = program();
+    embed
+        .arg("embed")
+        .arg("--from")
+        .arg(world.path(run))
+        .arg("--out");
+    succeed({
+        embed.arg(world.path("features.npy"));
+        embed
+    });
+}
+
+#[test]
 fn an_evaluation_follows_images_that_moved() {
     let world = World::new();
     world.begin("photos", "run");

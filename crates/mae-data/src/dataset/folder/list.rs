@@ -52,7 +52,7 @@ impl Listing {
                 self.left_out.add(Weight::Missed, what, reason, path);
             }
             Found::Again => {
-                let what = "links to folders that are read already or hold them";
+                let what = "links to a folder that is read already, or to one above";
                 let reason = "nothing is read under two names, and no folder from within itself";
                 self.left_out.add(Weight::Beside, what, reason, path);
                 self.folders.retain(|folder| Path::new(folder) != path);

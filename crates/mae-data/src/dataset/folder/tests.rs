@@ -368,7 +368,7 @@ fn links_are_followed_but_never_in_circles() {
         left_out(&dataset),
         [
             "1 links that lead nowhere: a/dangling.png",
-            "1 links to folders that are read already or hold them: a/loop"
+            "1 links to a folder that is read already, or to one above: a/loop"
         ]
     );
 }
@@ -404,7 +404,7 @@ fn nothing_is_read_under_two_names() {
         left_out(&dataset),
         [
             "1 hidden folders: .store",
-            "5 links to folders that are read already or hold them: a-copy"
+            "5 links to a folder that is read already, or to one above: a-copy"
         ]
     );
     // From below, the folder above it is another, but holds it.

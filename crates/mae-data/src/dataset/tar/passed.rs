@@ -117,7 +117,7 @@ impl Why {
     /// As it follows the number.
     fn what(self) -> &'static str {
         match self {
-            Why::Dots => "images with further dots in their names",
+            Why::Dots => "images with further dots in the name",
             Why::SameKey => "images with the key of another",
             Why::Format => "images of other formats",
             Why::Link => "links or sparse files",

@@ -332,7 +332,7 @@ fn what_is_passed_over_is_told_by_ending() {
     assert_eq!(
         told,
         [
-            "2 images with further dots in their names (.jpg.png: 1, .seg.png: 1)",
+            "2 images with further dots in the name (.jpg.png: 1, .seg.png: 1)",
             "1 images with the key of another (.bmp: 1)",
             "1 images of other formats (.heic: 1)",
             "1 hidden files (.png: 1)",

@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 use anyhow::{Context, Result, anyhow};
 use mae_train::eval::config::EvalConfig;
 use mae_train::eval::{Protocol, Start};
+use mae_train::shell;
 use serde::{Deserialize, Serialize};
 
 use crate::command::begun::check_same;
@@ -100,7 +101,7 @@ impl Settings {
         let header = format!(
             "# Written by mae-train {}. Go on with: mae-train eval --resume --out {}\n\n",
             env!("CARGO_PKG_VERSION"),
-            out.display(),
+            shell::word(out),
         );
         mae_report::write_atomic(path, (header + &self.to_toml()).as_bytes())?;
         Ok(())
