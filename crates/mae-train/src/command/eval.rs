@@ -28,6 +28,7 @@ use mae_train::shell;
 use super::begun::{Begun, check_there};
 use super::processes::ProcessArgs;
 use super::{free_folder, start_progress};
+use images::Images;
 use settings::Settings;
 
 /// What `--help` ends with.
@@ -116,12 +117,12 @@ impl EvalArgs {
         let settings = self.settings(stored, &protocols, &starts, config, &begun)?;
         let weights = settings.weights.clone();
         let (encoder, normalization) = read_config(&weights)?;
-        let (train, val) = images::open(&settings, encoder.channels, &progress)?;
+        let Images { train, val, listed } = images::open(&settings, encoder.channels, &progress)?;
         for images in [&train, &val] {
             data::agree(images.as_ref(), world)?;
         }
         let out = match world.is_first() {
-            true => Some(folder(begun, &settings, [&train, &val], world)?),
+            true => Some(folder(begun, &settings, &listed, world)?),
             false => None,
         };
         let interrupt = Interrupt::catch()?;
@@ -242,7 +243,7 @@ impl EvalArgs {
 fn folder(
     begun: Begun,
     settings: &Settings,
-    [train, val]: [&Arc<dyn Dataset>; 2],
+    images: &[(&str, Arc<dyn Dataset>)],
     world: &World,
 ) -> Result<PathBuf> {
     let out = begun.out.unwrap_or_else(|| free_folder("eval"));
@@ -254,13 +255,13 @@ fn folder(
         );
     }
     std::fs::create_dir_all(&out).with_context(|| format!("creating {}", out.display()))?;
-    for (name, images) in [("train", train), ("val", val)] {
-        let path = out.join(format!("{name}-images.csv.gz"));
+    for (name, images) in images {
+        let path = out.join(name);
         match has_begun {
             true => manifest::check(&path, images.as_ref(), "or give another --out"),
             false => manifest::write(&path, images.as_ref()),
         }
-        .context(name)?;
+        .with_context(|| format!("by {name}"))?;
     }
     settings.write(&out.join(SETTINGS), &out)?;
     world.remember("folder", &out.to_string_lossy())?;

@@ -142,6 +142,17 @@ impl Report {
                 );
             }
         }
+        let judged = self.rows.iter().map(|row| row.confusion.images()).min();
+        match judged.map_or(0, |judged| (self.val_images as u64).saturating_sub(judged)) {
+            0 => {}
+            1 => table += "\n\n1 validation image is broken and was not judged",
+            broken => {
+                let _ = write!(
+                    table,
+                    "\n\n{broken} validation images are broken and were not judged"
+                );
+            }
+        }
         table
     }
 

@@ -513,6 +513,22 @@ fn labels_go_by_name_and_missing_classes_are_told() {
 }
 
 #[test]
+fn broken_images_are_told_beside_the_results_each_time() {
+    let world = World::new();
+    let (train, val) = (images(&["ant", "bee"]), images(&["ant", "bee"]));
+    std::fs::write(val.path().join("ant/0.png"), "no image").unwrap();
+    for out in ["a", "b"] {
+        let mut command = world.eval(out, "knn");
+        command.arg("--data").arg(train.path());
+        command.arg("--val").arg(val.path());
+        command.args(["--set", "data.max_broken_share=0.5"]);
+        let said = text(&succeed(command).stdout);
+        let told = "1 validation image is broken and was not judged";
+        assert!(said.contains(told), "{said}");
+    }
+}
+
+#[test]
 fn parts_of_a_data_set_are_no_classes() {
     let world = World::new();
     let folder = images(&["train/ant", "train/bee", "val/ant", "val/bee"]);

@@ -227,6 +227,13 @@ fn an_evaluation_follows_images_that_moved() {
     let message = fail(resume(&["--data", &moved]));
     assert!(message.contains("1 replaced (bee/05.bmp);"), "{message}");
     succeed(resume(&[]));
+    // Of images that are held out, too, the one that is gone is named.
+    std::fs::remove_file(world.path("copy/ant/02.bmp")).unwrap();
+    let message = fail(resume(&[]));
+    assert!(
+        message.contains("of 24, 1 removed (ant/02.bmp);"),
+        "{message}"
+    );
 }
 
 #[test]
@@ -289,7 +296,7 @@ fn an_evaluation_goes_on_with_the_same_images_to_judge_by() {
     world.paint(&world.path("val/ant/00.bmp"), 20);
     let message = fail(eval());
     for part in [
-        "val: the images are not those",
+        "val-images.csv.gz: the images are not those",
         "1 replaced (ant/00.bmp)",
         "another --out",
     ] {

@@ -13,12 +13,18 @@ use mae_train::progress::Progress;
 
 use super::settings::Settings;
 
+/// The images of an evaluation.
+pub(super) struct Images {
+    /// Those to learn from.
+    pub(super) train: Arc<dyn Dataset>,
+    /// Those to judge by.
+    pub(super) val: Arc<dyn Dataset>,
+    /// What both are of, each with the name of the file that lists it.
+    pub(super) listed: Vec<(&'static str, Arc<dyn Dataset>)>,
+}
+
 /// Opens the images to learn from and those to judge by, with labels by the names of the first ones' classes.
-pub(super) fn open(
-    settings: &Settings,
-    channels: usize,
-    progress: &Progress,
-) -> Result<(Arc<dyn Dataset>, Arc<dyn Dataset>)> {
+pub(super) fn open(settings: &Settings, channels: usize, progress: &Progress) -> Result<Images> {
     let Some(data) = &settings.data else {
         ensure!(
             settings.val.is_none(),
@@ -53,7 +59,14 @@ pub(super) fn open(
             first_of(&missing)
         ));
     }
-    Ok((train, val))
+    Ok(Images {
+        listed: vec![
+            ("train-images.csv.gz", Arc::clone(&train)),
+            ("val-images.csv.gz", Arc::clone(&val)),
+        ],
+        train,
+        val,
+    })
 }
 
 /// The images of the run that `weights` belong to.
@@ -67,13 +80,15 @@ fn run_images(weights: &Path) -> Result<Arc<dyn Dataset>> {
     Ok(images)
 }
 
-fn held_out(
-    images: Arc<dyn Dataset>,
-    settings: &Settings,
-) -> Result<(Arc<dyn Dataset>, Arc<dyn Dataset>)> {
+fn held_out(images: Arc<dyn Dataset>, settings: &Settings) -> Result<Images> {
     let config = &settings.config;
-    let (train, val) = hold_out(images, config.data.val_share, config.seed)?;
-    Ok((Arc::new(train), Arc::new(val)))
+    let (train, val) = hold_out(Arc::clone(&images), config.data.val_share, config.seed)?;
+    Ok(Images {
+        train: Arc::new(train),
+        val: Arc::new(val),
+        // One image more or less draws other parts, of which nobody could tell which image it was.
+        listed: vec![("images.csv.gz", images)],
+    })
 }
 
 /// "ant, bee and 3 more".
