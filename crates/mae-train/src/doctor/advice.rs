@@ -508,7 +508,7 @@ mod tests {
             of(&["mask.ratio=0.04"], 8192),
             warns("mask.ratio", "3 of 64"),
         );
-        check(of(&["mask.ratio=0.94"], 8192), None);
+        check(of(&["mask.ratio=0.93"], 8192), None);
         check(
             of(&[], 31),
             errs("optim.batch_size", "31 images make no batch of 32"),
@@ -665,7 +665,15 @@ mod tests {
     fn a_folder_with_a_run_is_refused() {
         let folder = tempfile::tempdir().unwrap();
         check(of_folder(folder.path()), None);
-        std::fs::write(folder.path().join("config.toml"), "").unwrap();
+        let config = folder.path().join("config.toml");
+        std::fs::write(&config, "").unwrap();
+        check(of_folder(folder.path()), errs("--out", "not of a run"));
+        // One that has learned nothing yet is begun anew.
+        std::fs::remove_file(config).unwrap();
+        let run_dir = RunDir::create(folder.path()).unwrap();
+        run_dir.write_config("pretrain", "").unwrap();
+        check(of_folder(folder.path()), None);
+        std::fs::create_dir(run_dir.checkpoints()).unwrap();
         check(of_folder(folder.path()), errs("--out", "holds a run"));
     }
 }
