@@ -106,7 +106,7 @@ pub(super) fn other_channels(found: usize, expected: usize) -> String {
         count => format!("{count} channels"),
     };
     format!(
-        "it has {}, expected {}; {}, or convert or remove it",
+        "it has {}, expected {}; convert or remove it, or {}",
         channels(found),
         channels(expected),
         read_with(found),

@@ -248,7 +248,7 @@ fn alpha_is_kept_where_it_is_asked_for() {
     for (content, found) in [(grey, 2), (encode(ramp(), ImageFormat::Jpeg), 3)] {
         let message = Image::decode(&content, 4, "a.png").unwrap_err().to_string();
         let expected = format!(
-            "a.png: it has {found} channels, expected 4 channels; set model.channels={found}"
+            "a.png: it has {found} channels, expected 4 channels; convert or remove it, or set model.channels={found}"
         );
         assert!(message.starts_with(&expected), "{message}");
     }

@@ -240,7 +240,7 @@ fn colours_with_more_bands_are_read_whole() {
             assert_eq!(image.bytes(), expected, "{sheet:?}");
             let message = reason(&content, 3);
             let expected = format!(
-                "it has {samples} channels, expected 3 channels; set model.channels={samples}"
+                "it has {samples} channels, expected 3 channels; convert or remove it, or set model.channels={samples}"
             );
             assert!(message.contains(&expected), "{message}");
         }
