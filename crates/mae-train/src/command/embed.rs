@@ -43,8 +43,8 @@ pub struct EmbedArgs {
     /// after the encoder's last norm. eval judges the mean, unless told otherwise
     #[arg(long, value_name = "WHICH", default_value_t)]
     tokens: Tokens,
-    /// What stands for a value that was not measured, in TIFF, PNG and Netpbm files and arrays: a number, nan, auto for what each file
-    /// says, or none [default: as in the run's training, or auto]
+    /// What stands for a value that was not measured, in TIFF, PNG and Netpbm files and arrays: a number, nan, auto for
+    /// what each file says, or none [default: as in the run's training, or auto]
     #[arg(
         long,
         value_name = "VALUE",

@@ -32,8 +32,8 @@ pub struct InspectArgs {
     /// [default: that of the first image if it is one of these, else 3]
     #[arg(long, value_name = "NUMBER")]
     channels: Option<usize>,
-    /// Of images, what stands for a value that was not measured, in TIFF, PNG and Netpbm files and arrays: a number, nan, auto for what
-    /// each file says, or none
+    /// Of images, what stands for a value that was not measured, in TIFF, PNG and Netpbm files and arrays: a number,
+    /// nan, auto for what each file says, or none
     #[arg(
         long,
         value_name = "VALUE",

@@ -41,8 +41,8 @@ pub struct PackArgs {
     /// Channels: 3 for RGB, as which grey images are packed, too; 1 for grey; or what the files have
     #[arg(long, value_name = "NUMBER", default_value_t = 3)]
     channels: usize,
-    /// What stands for a value that was not measured, in TIFF, PNG and Netpbm files and arrays: a number, nan, auto for what each file
-    /// says, or none; it stays missing
+    /// What stands for a value that was not measured, in TIFF, PNG and Netpbm files and arrays: a number, nan, auto for
+    /// what each file says, or none; it stays missing
     #[arg(
         long,
         value_name = "VALUE",

@@ -47,8 +47,8 @@ pub struct ReconstructArgs {
     /// An image, or several: a folder, a packed file or tar shards [default: the run's own]
     #[arg(value_name = "IMAGE|PATH")]
     data: Option<PathBuf>,
-    /// What stands for a value that was not measured, in TIFF, PNG and Netpbm files and arrays: a number, nan, auto for what each file
-    /// says, or none [default: as in the run's training, or auto]
+    /// What stands for a value that was not measured, in TIFF, PNG and Netpbm files and arrays: a number, nan, auto for
+    /// what each file says, or none [default: as in the run's training, or auto]
     #[arg(
         long,
         value_name = "VALUE",

@@ -85,9 +85,9 @@ pub struct DataSection {
     /// bits. Default: `f32` if any of some files that are looked at has more than 8 bits, else `u8`.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub values: Option<PixelKind>,
-    /// What stands for a value that was not measured, in TIFF, PNG and Netpbm files and arrays: `auto`, the default, for what the file
-    /// says in GDAL's tag; a number, or `nan`, for all files; or `none`. Such values count in no statistics, and as
-    /// their channel's mean in an image; the loss leaves them out.
+    /// What stands for a value that was not measured, in TIFF, PNG and Netpbm files and arrays: `auto`, the default,
+    /// for what the file says in GDAL's tag; a number, or `nan`, for all files; or `none`. Such values count in no
+    /// statistics, and as their channel's mean in an image; the loss leaves them out.
     pub nodata: Nodata,
     /// How crops are taken: `none`, the default, `random-crop` or `random-resized-crop`.
     pub augmentation: AugmentationKind,
