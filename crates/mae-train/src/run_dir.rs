@@ -25,8 +25,8 @@ impl RunDir {
     /// If it is [taken](Self::taken), or cannot be written to.
     pub fn create(path: &Path) -> Result<Self> {
         let run_dir = Self::make(path)?;
-        if let Some(reason) = Self::taken(path) {
-            bail!("{reason}");
+        if let Some([reason, remedy]) = Self::taken(path) {
+            bail!("{reason}: {remedy}");
         }
         // What ended before its first update, by an image for example, is begun anew.
         match std::fs::remove_file(run_dir.config()) {
@@ -39,7 +39,7 @@ impl RunDir {
 
     /// Why no new run can begin in `path`, and what to do: there is one that has learned something, or another
     /// program's file.
-    pub fn taken(path: &Path) -> Option<String> {
+    pub fn taken(path: &Path) -> Option<[String; 2]> {
         let config = std::fs::read(path.join("config.toml")).ok()?;
         let has_records = || {
             let metrics = std::fs::metadata(path.join("metrics.jsonl"));
@@ -49,13 +49,17 @@ impl RunDir {
         let is_own = config.starts_with(HEADER.as_bytes());
         let name = path.display();
         match (has_learned, is_own) {
-            (_, false) => Some(format!(
-                "{name}/config.toml is not of a run: give another --out"
-            )),
-            (true, true) => Some(format!(
-                "{name} holds a run already: continue it with --resume --out {}, or give another --out",
-                shell::word(path)
-            )),
+            (_, false) => Some([
+                format!("{name}/config.toml is not of a run"),
+                "give another --out".into(),
+            ]),
+            (true, true) => Some([
+                format!("{name} holds a run already"),
+                format!(
+                    "continue it with --resume --out {}, or give another --out",
+                    shell::word(path)
+                ),
+            ]),
             (false, true) => None,
         }
     }

@@ -171,10 +171,7 @@ pub(super) fn of_machine(config: &RunConfig, cores: usize, has_gpu: bool) -> Vec
 
 /// From what is in the run's folder already.
 pub(super) fn of_folder(out: &Path) -> Vec<Finding> {
-    let taken = RunDir::taken(out).map(|reason| {
-        let (found, remedy) = reason.split_once(": ").unwrap_or((&reason, ""));
-        Finding::error("--out", found.to_owned(), remedy.to_owned())
-    });
+    let taken = RunDir::taken(out).map(|[reason, remedy]| Finding::error("--out", reason, remedy));
     taken.into_iter().collect()
 }
 

@@ -87,7 +87,7 @@ fn held_out(images: Arc<dyn Dataset>, settings: &Settings) -> Result<Images> {
         train: Arc::new(train),
         val: Arc::new(val),
         // One image more or less draws other parts, of which nobody could tell which image it was.
-        listed: vec![("images.csv.gz", images)],
+        listed: vec![("all-images.csv.gz", images)],
     })
 }
 
