@@ -197,6 +197,25 @@ fn a_run_follows_images_that_moved() {
         embed.arg(world.path("features.npy"));
         embed
     });
+    // An evaluation of other images in the run's own folder leaves its list alone.
+    world.make("others");
+    std::fs::remove_file(world.path("others/ant/00.bmp")).unwrap();
+    let mut eval = program();
+    eval.args([
+        "eval",
+        "--protocols",
+        "knn",
+        "--set",
+        "run.device=cpu",
+        "--from",
+    ]);
+    eval.arg(world.path(run)).arg("--out").arg(world.path(run));
+    eval.arg("--data").arg(world.path("others"));
+    succeed({
+        eval.env("MAE_CACHE_DIR", world.path("cache"));
+        eval
+    });
+    succeed(world.resume(run));
 }
 
 #[test]
