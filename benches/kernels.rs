@@ -1,7 +1,7 @@
 //! One transformer block on the CPU: forward, and backward with the gradients of all weights.
 
 use criterion::{Criterion, Throughput, criterion_group, criterion_main};
-use mae_kernels::{BlockShape, BlockWeights, backward, forward, matmul_flops};
+use mae_kernels::{BlockShape, BlockWeights, Gemm, backward, forward, matmul_flops};
 
 /// Name, images, tokens, width and heads: the encoders of ViT-B/16 at 224 and of ViT-Ti/2 at 32, three quarters masked.
 const BLOCKS: [(&str, usize, usize, usize, usize); 2] = [
@@ -39,12 +39,13 @@ fn blocks(criterion: &mut Criterion) {
         let mut group = criterion.benchmark_group(name);
         group.throughput(Throughput::Elements(images as u64));
         group.bench_function("forward", |b| {
-            b.iter(|| forward(&shape, &weights, None, &x, &mut saved, &mut y))
+            b.iter(|| forward(&Gemm, &shape, &weights, None, &x, &mut saved, &mut y))
         });
         group.bench_function("backward", |b| {
             b.iter(|| {
                 let grads = BlockWeights::from_array(grads.each_mut().map(Vec::as_mut_slice));
                 backward(
+                    &Gemm,
                     &shape,
                     &weights,
                     None,
@@ -63,9 +64,9 @@ fn blocks(criterion: &mut Criterion) {
 
 /// What `mfu` is a share of.
 fn peak(criterion: &mut Criterion) {
-    let gflops = matmul_flops() / 1e9;
+    let gflops = matmul_flops(&Gemm) / 1e9;
     println!("matrix products reach {gflops:.0} GFLOP/s on one thread");
-    criterion.bench_function("measuring the peak", |b| b.iter(matmul_flops));
+    criterion.bench_function("measuring the peak", |b| b.iter(|| matmul_flops(&Gemm)));
 }
 
 criterion_group!(benches, blocks, peak);

@@ -2,7 +2,7 @@
 
 use crate::block::BlockShape;
 use crate::math::{exp, max, sum, vectorized};
-use crate::matrix::{Matrix, MatrixMut};
+use crate::matrix::{Matrix, MatrixMut, MatrixProduct};
 
 /// Queries, keys and values of one image.
 #[derive(Clone, Copy)]
@@ -33,6 +33,7 @@ impl<'a> Qkv<'a> {
 /// - `out`: `[queries, dim]`, overwritten
 /// - `log_sums`: `[heads, queries]`, overwritten with the logarithm of each softmax's denominator
 pub fn forward(
+    product: &dyn MatrixProduct,
     shape: &BlockShape,
     qkv: Qkv,
     scores: &mut [f32],
@@ -42,10 +43,13 @@ pub fn forward(
     let (queries, tokens, d) = (shape.queries(), shape.tokens, shape.head_dim());
     for (head, log_sums) in log_sums.chunks_exact_mut(queries).enumerate() {
         let [q, k, v] = qkv.head(shape, head);
-        MatrixMut::new(scores, queries, tokens).set_product(q, k.t());
+        MatrixMut::new(scores, queries, tokens).set_product(product, q, k.t());
         softmax(scores, shape.scale(), log_sums);
-        MatrixMut::strided(&mut out[head * d..], queries, d, shape.dim)
-            .set_product(Matrix::new(scores, queries, tokens), v);
+        MatrixMut::strided(&mut out[head * d..], queries, d, shape.dim).set_product(
+            product,
+            Matrix::new(scores, queries, tokens),
+            v,
+        );
     }
 }
 
@@ -61,6 +65,7 @@ pub fn forward(
 /// Source: Dao et al. 2022, arXiv 2205.14135, algorithm 4.
 #[expect(clippy::too_many_arguments, reason = "all are arrays of one image")]
 pub fn backward(
+    product: &dyn MatrixProduct,
     shape: &BlockShape,
     qkv: Qkv,
     out: &[f32],
@@ -77,8 +82,8 @@ pub fn backward(
         let [q, k, v] = qkv.head(shape, head);
         let grad = Matrix::strided(&grad_out[first..], queries, d, dim);
 
-        MatrixMut::new(probabilities, queries, tokens).set_product(q, k.t());
-        MatrixMut::new(grad_scores, queries, tokens).set_product(grad, v.t());
+        MatrixMut::new(probabilities, queries, tokens).set_product(product, q, k.t());
+        MatrixMut::new(grad_scores, queries, tokens).set_product(product, grad, v.t());
         softmax_backward(
             [probabilities, grad_scores],
             shape.scale(),
@@ -91,11 +96,21 @@ pub fn backward(
 
         let probabilities = Matrix::new(probabilities, queries, tokens);
         let grad_scores = Matrix::new(grad_scores, queries, tokens);
-        MatrixMut::strided(&mut grad_kv[value..], tokens, d, 2 * dim)
-            .set_product(probabilities.t(), grad);
-        MatrixMut::strided(&mut grad_q[first..], queries, d, dim).set_product(grad_scores, k);
-        MatrixMut::strided(&mut grad_kv[first..], tokens, d, 2 * dim)
-            .set_product(grad_scores.t(), q);
+        MatrixMut::strided(&mut grad_kv[value..], tokens, d, 2 * dim).set_product(
+            product,
+            probabilities.t(),
+            grad,
+        );
+        MatrixMut::strided(&mut grad_q[first..], queries, d, dim).set_product(
+            product,
+            grad_scores,
+            k,
+        );
+        MatrixMut::strided(&mut grad_kv[first..], tokens, d, 2 * dim).set_product(
+            product,
+            grad_scores.t(),
+            q,
+        );
     }
 }
 

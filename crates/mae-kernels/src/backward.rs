@@ -6,10 +6,11 @@ use crate::attention::{self, Qkv};
 use crate::block::{BlockShape, BlockWeights, BranchScales};
 use crate::forward::gather_queries;
 use crate::math::{add, add_rows, gelu, vectorized};
-use crate::matrix::{Matrix, MatrixMut};
+use crate::matrix::{Matrix, MatrixMut, MatrixProduct};
 use crate::scratch::{split, split_mut, with_scratch};
 
-/// Computes the gradients of the block's input and parameters, on the threads of the current rayon pool.
+/// Computes the gradients of the block's input and parameters, on the threads of the current rayon pool, with matrix
+/// products by `product`.
 ///
 /// # Shapes
 /// - `scales`, `x`: as [`forward`](crate::forward) was given them; `saved`: what it kept
@@ -21,6 +22,7 @@ use crate::scratch::{split, split_mut, with_scratch};
 /// If a slice has another length.
 #[expect(clippy::too_many_arguments, reason = "arrays in and out")]
 pub fn backward(
+    product: &dyn MatrixProduct,
     shape: &BlockShape,
     weights: &BlockWeights<&[f32]>,
     scales: Option<BranchScales>,
@@ -57,17 +59,20 @@ pub fn backward(
         .with_max_len(1)
         .for_each(|(scales, [x], saved, [grad_y], work, [grad_x], sums)| {
             let sums = split_mut(sums, shape.sums_lens());
-            backward_chunk(shape, weights, scales, x, saved, grad_y, work, grad_x, sums);
+            backward_chunk(
+                product, shape, weights, scales, x, saved, grad_y, work, grad_x, sums,
+            );
         });
 
     let [_, _, attended, _, _, _] = split(saved, shape.saved_lens().map(|len| shape.images * len));
     let work = split(work, shape.work_lens().map(|len| shape.images * len));
-    weight_grads(shape, attended, work, &sums, grads);
+    weight_grads(product, shape, attended, work, &sums, grads);
 }
 
 /// What all but the gradients of the weight matrices need.
 #[expect(clippy::too_many_arguments, reason = "arrays in and out")]
 fn backward_chunk(
+    product: &dyn MatrixProduct,
     shape: &BlockShape,
     weights: &BlockWeights<&[f32]>,
     scales: Option<BranchScales>,
@@ -115,9 +120,15 @@ fn backward_chunk(
             // The MLP.
             let len = queries * dim;
             scale_images(grad_y, scales.map(|scales| scales.mlp), len, grad_mlp);
-            set_product(grad_mlp, weights.fc2_weight, dim, grad_hidden);
+            set_product(product, grad_mlp, weights.fc2_weight, dim, grad_hidden);
             gelu_backward(hidden, activated, grad_hidden);
-            set_product(grad_hidden, weights.fc1_weight, shape.hidden, grad_x1);
+            set_product(
+                product,
+                grad_hidden,
+                weights.fc1_weight,
+                shape.hidden,
+                grad_x1,
+            );
             let norm2 = weights.norm2(shape);
             norm2.forward(x1, normed2);
             norm2.backward(x1, grad_x1, norm2_weight, norm2_bias);
@@ -132,7 +143,13 @@ fn backward_chunk(
             let scale = scales.map(|scales| scales.attention);
             scale_images(grad_x1, scale, len, grad_attention);
             add_rows(proj_bias, grad_attention);
-            set_product(grad_attention, weights.proj_weight, dim, grad_attended);
+            set_product(
+                product,
+                grad_attention,
+                weights.proj_weight,
+                dim,
+                grad_attended,
+            );
             let images = (q.chunks_exact(queries * dim))
                 .zip(kv.chunks_exact(tokens * 2 * dim))
                 .zip(attended.chunks_exact(queries * dim))
@@ -142,6 +159,7 @@ fn backward_chunk(
                 .zip(grad_kv.chunks_exact_mut(tokens * 2 * dim));
             for ((((((q, kv), attended), log_sums), grad_attended), grad_q), grad_kv) in images {
                 attention::backward(
+                    product,
                     shape,
                     Qkv { q, kv },
                     attended,
@@ -157,9 +175,9 @@ fn backward_chunk(
 
             // What attention took of its input, and the input itself.
             let (q_weight, kv_weight) = weights.qkv_weight.split_at(dim * dim);
-            set_product(grad_kv, kv_weight, 2 * dim, grad_x);
+            set_product(product, grad_kv, kv_weight, 2 * dim, grad_x);
             let grad_queries = grad_attended;
-            set_product(grad_q, q_weight, dim, grad_queries);
+            set_product(product, grad_q, q_weight, dim, grad_queries);
             add_to_queries(shape, grad_x, grad_queries);
             let norm1 = weights.norm1(shape);
             norm1.forward(x, normed1);
@@ -172,6 +190,7 @@ fn backward_chunk(
 
 /// The gradients of the parameters: of matrices from `work`, of the others from the chunks' `sums`.
 fn weight_grads(
+    product: &dyn MatrixProduct,
     shape: &BlockShape,
     attended: &[f32],
     work: [&[f32]; 9],
@@ -226,7 +245,7 @@ fn weight_grads(
     tiles
         .into_par_iter()
         .with_max_len(1)
-        .for_each(|(weight, grad, x)| weight.set_product(grad.t(), x));
+        .for_each(|(weight, grad, x)| weight.set_product(product, grad.t(), x));
 
     let lens = shape.sums_lens();
     let (q_bias, kv_bias) = grads.qkv_bias.split_at_mut(dim);
@@ -293,9 +312,16 @@ fn add_to_queries(shape: &BlockShape, all: &mut [f32], queries: &[f32]) {
 }
 
 /// `grad_x = grad_y weight` for `grad_y`: `[rows, outputs]`, `weight`: `[outputs, inputs]`.
-fn set_product(grad_y: &[f32], weight: &[f32], outputs: usize, grad_x: &mut [f32]) {
+fn set_product(
+    product: &dyn MatrixProduct,
+    grad_y: &[f32],
+    weight: &[f32],
+    outputs: usize,
+    grad_x: &mut [f32],
+) {
     let (rows, inputs) = (grad_y.len() / outputs, weight.len() / outputs);
     MatrixMut::new(grad_x, rows, inputs).set_product(
+        product,
         Matrix::new(grad_y, rows, outputs),
         Matrix::new(weight, outputs, inputs),
     );

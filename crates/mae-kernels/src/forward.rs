@@ -5,10 +5,10 @@ use rayon::prelude::*;
 use crate::attention::{self, Qkv};
 use crate::block::{BlockShape, BlockWeights, BranchScales};
 use crate::math::{gelu, vectorized};
-use crate::matrix::{Matrix, MatrixMut};
+use crate::matrix::{Matrix, MatrixMut, MatrixProduct};
 use crate::scratch::with_scratch;
 
-/// Computes the block, on the threads of the current rayon pool.
+/// Computes the block, on the threads of the current rayon pool, with matrix products by `product`.
 ///
 /// # Shapes
 /// - `x`: `[images, tokens, dim]`
@@ -19,6 +19,7 @@ use crate::scratch::with_scratch;
 /// # Panics
 /// If a slice has another length, `heads` does not divide `dim`, or there is no image or no query.
 pub fn forward(
+    product: &dyn MatrixProduct,
     shape: &BlockShape,
     weights: &BlockWeights<&[f32]>,
     scales: Option<BranchScales>,
@@ -40,10 +41,13 @@ pub fn forward(
     (scales, inputs, saved, outputs)
         .into_par_iter()
         .with_max_len(1)
-        .for_each(|(scales, [x], saved, [y])| forward_chunk(shape, weights, scales, x, saved, y));
+        .for_each(|(scales, [x], saved, [y])| {
+            forward_chunk(product, shape, weights, scales, x, saved, y)
+        });
 }
 
 fn forward_chunk(
+    product: &dyn MatrixProduct,
     shape: &BlockShape,
     weights: &BlockWeights<&[f32]>,
     scales: Option<BranchScales>,
@@ -60,23 +64,35 @@ fn forward_chunk(
         let normed_queries = gather_queries(shape, normed, normed_queries);
         let (q_weight, kv_weight) = weights.qkv_weight.split_at(dim * dim);
         let (q_bias, kv_bias) = weights.qkv_bias.split_at(dim);
-        linear(normed_queries, q_weight, q_bias, q);
-        linear(normed, kv_weight, kv_bias, kv);
+        linear(product, normed_queries, q_weight, q_bias, q);
+        linear(product, normed, kv_weight, kv_bias, kv);
 
         let images = (q.chunks_exact(queries * dim))
             .zip(kv.chunks_exact(tokens * 2 * dim))
             .zip(attended.chunks_exact_mut(queries * dim))
             .zip(log_sums.chunks_exact_mut(queries * shape.heads));
         for (((q, kv), attended), log_sums) in images {
-            attention::forward(shape, Qkv { q, kv }, scores, attended, log_sums);
+            attention::forward(product, shape, Qkv { q, kv }, scores, attended, log_sums);
         }
-        linear(attended, weights.proj_weight, weights.proj_bias, x1);
+        linear(
+            product,
+            attended,
+            weights.proj_weight,
+            weights.proj_bias,
+            x1,
+        );
         let scale = scales.map(|scales| scales.attention);
         add_residual(x1, shape.queries_of(x), queries * dim, scale);
 
         let normed = &mut normed[..y.len()];
         weights.norm2(shape).forward(x1, normed);
-        linear(normed, weights.fc1_weight, weights.fc1_bias, hidden);
+        linear(
+            product,
+            normed,
+            weights.fc1_weight,
+            weights.fc1_bias,
+            hidden,
+        );
         vectorized(
             #[inline(always)]
             || {
@@ -85,7 +101,7 @@ fn forward_chunk(
                 }
             },
         );
-        linear(activated, weights.fc2_weight, weights.fc2_bias, y);
+        linear(product, activated, weights.fc2_weight, weights.fc2_bias, y);
         let scale = scales.map(|scales| scales.mlp);
         add_residual(y, x1.chunks_exact(queries * dim), queries * dim, scale);
     });
@@ -108,13 +124,17 @@ pub(crate) fn gather_queries<'a>(
 }
 
 /// `y = x weight^T + bias` for `x`: `[rows, inputs]`, `weight`: `[outputs, inputs]`.
-fn linear(x: &[f32], weight: &[f32], bias: &[f32], y: &mut [f32]) {
+fn linear(product: &dyn MatrixProduct, x: &[f32], weight: &[f32], bias: &[f32], y: &mut [f32]) {
     for y in y.chunks_exact_mut(bias.len()) {
         y.copy_from_slice(bias);
     }
     let (rows, inputs) = (y.len() / bias.len(), weight.len() / bias.len());
     let weight = Matrix::new(weight, bias.len(), inputs);
-    MatrixMut::new(y, rows, bias.len()).add_product(Matrix::new(x, rows, inputs), weight.t());
+    MatrixMut::new(y, rows, bias.len()).add_product(
+        product,
+        Matrix::new(x, rows, inputs),
+        weight.t(),
+    );
 }
 
 /// `branch = x + scale branch`, image by image; `branch` is `[images, len]`.

@@ -2,10 +2,10 @@
 //!
 //! What a framework does operation by operation, writing every intermediate tensor to memory and reading it back,
 //! is done here chunk by chunk of the batch, on the threads of a rayon pool, with matrix products from the `gemm`
-//! crate and everything between them in loops that the compiler vectorises for the processor at hand.
+//! crate, or whatever else is a [`MatrixProduct`], and everything between them in loops that the compiler vectorises for the processor at hand.
 //!
 //! ```
-//! use mae_kernels::{BlockShape, BlockWeights, forward};
+//! use mae_kernels::{BlockShape, BlockWeights, Gemm, forward};
 //!
 //! let shape = BlockShape {
 //!     images: 2,
@@ -20,7 +20,7 @@
 //! let weights = BlockWeights::from_array(weights.as_array().map(|weight| weight.as_slice()));
 //! let x = vec![1.0; shape.input_len()];
 //! let (mut saved, mut y) = (vec![0.0; shape.saved_len()], vec![0.0; shape.output_len()]);
-//! forward(&shape, &weights, None, &x, &mut saved, &mut y);
+//! forward(&Gemm, &shape, &weights, None, &x, &mut saved, &mut y);
 //! assert!(y.iter().all(|value| value.is_finite()));
 //! ```
 
@@ -37,4 +37,5 @@ mod scratch;
 pub use backward::backward;
 pub use block::{BlockShape, BlockWeights, BranchScales};
 pub use forward::forward;
+pub use matrix::{Gemm, Matrix, MatrixMut, MatrixProduct};
 pub use peak::matmul_flops;

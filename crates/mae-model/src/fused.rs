@@ -4,7 +4,7 @@ use mae_kernels::{BlockShape, BlockWeights, BranchScales, backward, forward};
 use tch::{Device, Kind, Tensor};
 use torch_ext::{as_mut_slice, as_slice, with_backward};
 
-use crate::kernels::pool;
+use crate::kernels::{Kernels, pool};
 
 /// A block's results for the tokens from `first_query` on.
 ///
@@ -14,6 +14,7 @@ use crate::kernels::pool;
 /// - `scales`: of attention and MLP, `[batch, 1, 1]` each, without gradient
 /// - returns `[batch, n - first_query, dim]`
 pub(crate) fn fused_block(
+    kernels: Kernels,
     tokens: &Tensor,
     weights: [&Tensor; 12],
     heads: i64,
@@ -40,20 +41,22 @@ pub(crate) fn fused_block(
     let (x, weight_values) = (slice(&tokens), BlockWeights::from_array(weights.map(slice)));
     let (kept, y) = (mut_slice(&mut saved), mut_slice(&mut output));
     let branch_scales = scales.map(branch_scales);
-    pool().install(|| forward(&shape, &weight_values, branch_scales, x, kept, y));
+    let product = kernels.product();
+    pool().install(|| forward(product, &shape, &weight_values, branch_scales, x, kept, y));
     let inputs: Vec<Tensor> = std::iter::once(&tokens)
         .chain(weights)
         .map(Tensor::shallow_clone)
         .collect();
     let scales = scales.map(|scales| scales.each_ref().map(Tensor::shallow_clone));
     with_backward(output, &inputs, &[saved], move |saved, grad| {
-        block_gradients(&shape, scales.as_ref(), saved, grad)
+        block_gradients(kernels, &shape, scales.as_ref(), saved, grad)
     })
     .expect("one output of inputs that libtorch made")
 }
 
 /// The gradients of tokens and weights, from what [`fused_block`] had saved: tokens, weights, intermediates.
 fn block_gradients(
+    kernels: Kernels,
     shape: &BlockShape,
     scales: Option<&[Tensor; 2]>,
     saved: &[Tensor],
@@ -79,6 +82,7 @@ fn block_gradients(
     let scales = scales.map(branch_scales);
     pool().install(|| {
         backward(
+            kernels.product(),
             shape,
             &weights,
             scales,

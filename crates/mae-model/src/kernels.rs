@@ -3,18 +3,26 @@
 use std::sync::OnceLock;
 use std::time::Instant;
 
+use mae_kernels::{Gemm, Matrix, MatrixMut, MatrixProduct};
 use rayon::{ThreadPool, ThreadPoolBuilder};
 use serde::{Deserialize, Serialize};
 use tch::{Device, Kind, Tensor, no_grad};
-use torch_ext::{autocast, is_autocast};
+use torch_ext::{Operand, autocast, has_mkl, is_autocast, sgemm};
 
 /// Which code computes transformer blocks. The results agree to rounding.
+///
+/// All but [`Plain`](Self::Plain) compute a whole block at once by `mae-kernels`, on a CPU in f32, and elsewhere as
+/// that does.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Kernels {
-    /// On a CPU in f32 `mae-kernels`, a whole block at once; elsewhere as [`Plain`](Self::Plain).
+    /// Whichever of the fused ones suits this processor: see [`here`](Self::here).
     #[default]
+    Auto,
+    /// Fused, with matrix products by the `gemm` crate.
     Fused,
+    /// Fused, with matrix products by libtorch's MKL; by the `gemm` crate where there is none.
+    FusedMkl,
     /// libtorch, operation by operation: the readable reference.
     Plain,
 }
@@ -31,7 +39,9 @@ impl Kernels {
     pub fn matmul_flops(self, device: Device, precision: Kind) -> torch_ext::Result<f64> {
         let plain = plain_matmul_flops(device, precision)?;
         Ok(if self.fuses_on(device, precision) {
-            plain.max(pool().current_num_threads() as f64 * mae_kernels::matmul_flops())
+            plain.max(
+                pool().current_num_threads() as f64 * mae_kernels::matmul_flops(self.product()),
+            )
         } else {
             plain
         })
@@ -52,13 +62,88 @@ impl Kernels {
 
     /// Whether `mae-kernels` computes the blocks there.
     pub(crate) fn fuses_on(self, device: Device, precision: Kind) -> bool {
-        self == Self::Fused && device == Device::Cpu && precision == Kind::Float
+        self != Self::Plain && device == Device::Cpu && precision == Kind::Float
+    }
+
+    /// The kernels that [`Auto`](Self::Auto) stands for on this processor; all others stand for themselves.
+    ///
+    /// MKL has AVX-512 code for Intel's processors alone, and the `gemm` crate for any: so that is taken where another
+    /// maker's processor has AVX-512, and MKL elsewhere. What is compared so is in docs/results/performance.md; the
+    /// two are too close on some processors for a short measurement to choose the same each time, and so would lose
+    /// that the same configuration gives the same losses.
+    pub fn here(self) -> Self {
+        match self {
+            Self::Auto if has_mkl() && mkl_has_the_widest_vectors() => Self::FusedMkl,
+            Self::Auto => Self::Fused,
+            definite => definite,
+        }
+    }
+
+    /// The name that a configuration has for it.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Auto => "auto",
+            Self::Fused => "fused",
+            Self::FusedMkl => "fused-mkl",
+            Self::Plain => "plain",
+        }
+    }
+
+    /// Who multiplies the matrices of fused blocks.
+    pub(crate) fn product(self) -> &'static dyn MatrixProduct {
+        match self.here() {
+            Self::FusedMkl if has_mkl() => &Mkl,
+            _ => &Gemm,
+        }
     }
 
     /// Whether tokens like these go through `mae-kernels`.
     pub(crate) fn fuses(self, tokens: &Tensor) -> bool {
         self.fuses_on(tokens.device(), tokens.kind())
             && !is_autocast(Device::Cpu).expect("the CPU has autocast")
+    }
+}
+
+/// Whether no vectors of this processor are left idle by MKL.
+#[cfg(target_arch = "x86_64")]
+fn mkl_has_the_widest_vectors() -> bool {
+    let leaf = std::arch::x86_64::__cpuid(0);
+    let vendor = [leaf.ebx, leaf.edx, leaf.ecx]
+        .map(u32::to_le_bytes)
+        .concat();
+    vendor == b"GenuineIntel" || !std::is_x86_feature_detected!("avx512f")
+}
+
+/// Whether no vectors of this processor are left idle by MKL.
+#[cfg(not(target_arch = "x86_64"))]
+fn mkl_has_the_widest_vectors() -> bool {
+    false
+}
+
+/// The products of libtorch's MKL.
+struct Mkl;
+
+impl MatrixProduct for Mkl {
+    fn multiply(&self, accumulate: bool, c: MatrixMut, a: Matrix, b: Matrix) {
+        let ([m, n], [_, k], c_stride) = (c.size(), a.size(), c.row_stride());
+        sgemm(
+            [m, n, k],
+            accumulate,
+            operand(a),
+            operand(b),
+            c.into_data(),
+            c_stride,
+        );
+    }
+}
+
+fn operand(matrix: Matrix<'_>) -> Operand<'_> {
+    let [row_stride, col_stride] = matrix.strides();
+    let transposed = col_stride != 1;
+    Operand {
+        data: matrix.data(),
+        stride: if transposed { col_stride } else { row_stride },
+        transposed,
     }
 }
 

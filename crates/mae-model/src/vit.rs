@@ -239,7 +239,15 @@ impl Block {
 
     fn fused(&self, tokens: &Tensor, first: i64, scales: Option<&[Tensor; 2]>) -> Tensor {
         let heads = self.attn.heads;
-        fused_block(tokens, self.weights(), heads, self.eps, first, scales)
+        fused_block(
+            self.kernels,
+            tokens,
+            self.weights(),
+            heads,
+            self.eps,
+            first,
+            scales,
+        )
     }
 
     /// The parameters in the order of a checkpoint's keys.

@@ -98,7 +98,9 @@ fn check_variant(
         ]);
         values
     };
-    assert_close(&step(Kernels::Fused), &step(Kernels::Plain));
+    let plain = step(Kernels::Plain);
+    assert_close(&step(Kernels::Fused), &plain);
+    assert_close(&step(Kernels::FusedMkl), &plain);
 }
 
 #[test]
@@ -153,7 +155,9 @@ fn check_classifier(drop_path: f64, pass: Pass) {
         values.extend([("logits".into(), logits), ("features".into(), features)]);
         values
     };
-    assert_close(&step(Kernels::Fused), &step(Kernels::Plain));
+    let plain = step(Kernels::Plain);
+    assert_close(&step(Kernels::Fused), &plain);
+    assert_close(&step(Kernels::FusedMkl), &plain);
 }
 
 #[test]

@@ -161,8 +161,9 @@ pub struct RunSection {
     /// `fp32`, `bf16` or `fp16`. Default: fp32 on the CPU; on CUDA bf16 where the hardware has it, else fp16.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub precision: Option<Precision>,
-    /// What computes transformer blocks: `fused`, the default, on a CPU in fp32 by kernels of a whole block;
-    /// `plain` by libtorch, operation by operation.
+    /// What computes transformer blocks. On a CPU in fp32 `fused` and `fused-mkl` do so a block at once, with matrix
+    /// products by the gemm crate or by MKL; `auto`, the default, takes the one that suits the processor a run begins
+    /// on. `plain`, and all of them elsewhere: libtorch, operation by operation.
     pub kernels: Kernels,
     /// Threads that load images; 0, the default, is one a core.
     pub workers: usize,
@@ -212,7 +213,7 @@ pub struct RunConfig {
     pub mask: MaskSection,
     /// Batch, learning rate and length of training.
     pub optim: OptimSection,
-    /// Where and how it runs; `device` and `precision` are definite.
+    /// Where and how it runs; `device`, `precision` and `kernels` are definite.
     pub run: RunSection,
     /// The device that `run.device` names.
     #[serde(skip)]
@@ -247,6 +248,7 @@ impl TrainConfig {
         let run = RunSection {
             device: device::name(device),
             precision: Some(precision),
+            kernels: self.run.kernels.here(),
             ..self.run
         };
         let config = RunConfig {

@@ -282,7 +282,7 @@ fn relative(a: &Tensor, b: &Tensor) -> f64 {
 }
 
 fn check(path: &Path) {
-    for kernels in [Kernels::Fused, Kernels::Plain] {
+    for kernels in [Kernels::Fused, Kernels::FusedMkl, Kernels::Plain] {
         let fixture = Fixture::open(path, kernels);
         let name = path.file_stem().unwrap().to_string_lossy();
         let mut report = Report {

@@ -3,6 +3,7 @@
 #include "guarded.h"
 
 #include <ATen/CPUGeneratorImpl.h>
+#include <ATen/Config.h>
 #include <ATen/Context.h>
 #include <ATen/autocast_mode.h>
 #include <ATen/core/Tensor.h>
@@ -27,6 +28,17 @@
 #include <windows.h>
 #else
 #include <dlfcn.h>
+#endif
+
+// MKL is a part of libtorch's library on Linux, with its functions in sight; its headers are not there.
+#if AT_MKL_ENABLED() && defined(__linux__)
+#define EXT_MKL
+extern "C" {
+void sgemm_(const char *transa, const char *transb, const int *m, const int *n, const int *k, const float *alpha,
+            const float *a, const int *lda, const float *b, const int *ldb, const float *beta, float *c,
+            const int *ldc);
+int MKL_Set_Num_Threads_Local(int threads);
+}
 #endif
 
 namespace {
@@ -276,6 +288,27 @@ char *ext_clear_grads(at::Tensor *const *params, size_t count) {
 
 char *ext_set_float32_matmul_precision(const char *precision) {
   return guarded([&] { at::globalContext().setFloat32MatmulPrecision(precision); });
+}
+
+bool ext_has_mkl() {
+#ifdef EXT_MKL
+  return true;
+#else
+  return false;
+#endif
+}
+
+// c = a b + beta c, of row-major matrices, on the calling thread alone.
+void ext_sgemm(int m, int n, int k, bool a_transposed, const float *a, int a_stride, bool b_transposed,
+               const float *b, int b_stride, float beta, float *c, int c_stride) {
+#ifdef EXT_MKL
+  const float alpha = 1;
+  const int before = MKL_Set_Num_Threads_Local(1);
+  // To MKL, row-major matrices are the transposes of column-major ones: c^T = b^T a^T.
+  sgemm_(b_transposed ? "T" : "N", a_transposed ? "T" : "N", &n, &m, &k, &alpha, b, &b_stride, a, &a_stride, &beta, c,
+         &c_stride);
+  MKL_Set_Num_Threads_Local(before);
+#endif
 }
 
 // Sets `loaded`. A library that is not there is no error; one that is there and cannot be loaded is.

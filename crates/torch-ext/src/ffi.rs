@@ -98,6 +98,21 @@ unsafe extern "C" {
         free_bytes: *mut usize,
         total_bytes: *mut usize,
     ) -> *mut c_char;
+    pub fn ext_has_mkl() -> bool;
+    pub fn ext_sgemm(
+        m: i32,
+        n: i32,
+        k: i32,
+        a_transposed: bool,
+        a: *const f32,
+        a_stride: i32,
+        b_transposed: bool,
+        b: *const f32,
+        b_stride: i32,
+        beta: f32,
+        c: *mut f32,
+        c_stride: i32,
+    );
     pub fn ext_load_cuda(loaded: *mut bool) -> *mut c_char;
 }
 

@@ -17,6 +17,7 @@ mod cuda;
 mod distributed;
 mod ffi;
 mod function;
+mod mkl;
 mod optim;
 mod random;
 mod trace;
@@ -27,6 +28,7 @@ pub use cuda::{
 };
 pub use distributed::{Address, Backend, ProcessGroup, ReduceOp, Reducer, Store, backward};
 pub use function::{as_mut_slice, as_slice, with_backward};
+pub use mkl::{Operand, has_mkl, sgemm};
 pub use optim::{AdamW, AdamWState, clear_grads, fused_adamw, total_norm, unscale};
 pub use random::exponential;
 pub use trace::{Traced, save_traced};

@@ -229,7 +229,7 @@ pub struct EvalRunSection {
     /// `fp32`, `bf16` or `fp16`. Default: as for pre-training.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub precision: Option<Precision>,
-    /// What computes transformer blocks: `fused`, the default, or `plain`, as in pre-training.
+    /// What computes transformer blocks: `auto`, the default, `fused`, `fused-mkl` or `plain`, as in pre-training.
     pub kernels: Kernels,
     /// Threads that load images; 0, the default, is one a core.
     pub workers: usize,
@@ -253,7 +253,7 @@ impl Default for EvalRunSection {
 }
 
 impl EvalConfig {
-    /// Checks every key and makes `run.device` and `run.precision` definite. Returns both.
+    /// Checks every key and makes `run.device`, `run.precision` and `run.kernels` definite. Returns the first two.
     ///
     /// # Errors
     /// With the key, its value, and what it can be.
@@ -289,6 +289,7 @@ impl EvalConfig {
         };
         self.run.device = device::name(device);
         self.run.precision = Some(precision);
+        self.run.kernels = self.run.kernels.here();
         Ok((device, precision))
     }
 
