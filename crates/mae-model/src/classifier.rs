@@ -112,7 +112,7 @@ impl VitClassifier {
         self.vs.device()
     }
 
-    /// Chooses the code that computes the transformer blocks; [`Kernels::Fused`] at first.
+    /// Chooses the code that computes the transformer blocks; [`Kernels::Auto`] at first.
     pub fn set_kernels(&mut self, kernels: Kernels) {
         self.encoder.set_kernels(kernels);
     }

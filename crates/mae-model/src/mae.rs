@@ -94,7 +94,7 @@ impl MaskedAutoencoderViT {
         self.vs.device()
     }
 
-    /// Chooses the code that computes the transformer blocks; [`Kernels::Fused`] at first.
+    /// Chooses the code that computes the transformer blocks; [`Kernels::Auto`] at first.
     pub fn set_kernels(&mut self, kernels: Kernels) {
         self.encoder.set_kernels(kernels);
         (self.decoder.blocks.iter_mut()).for_each(|block| block.kernels = kernels);

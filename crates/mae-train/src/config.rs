@@ -162,8 +162,8 @@ pub struct RunSection {
     #[serde(skip_serializing_if = "Option::is_none")]
     pub precision: Option<Precision>,
     /// What computes transformer blocks. On a CPU in fp32 `fused` and `fused-mkl` do so a block at once, with matrix
-    /// products by the gemm crate or by MKL; `auto`, the default, takes the one that suits the processor a run begins
-    /// on. `plain`, and all of them elsewhere: libtorch, operation by operation.
+    /// products by the gemm crate or by MKL, or again by gemm where libtorch has no MKL; `auto`, the default, takes
+    /// the one that suits the processor a run begins on. `plain`, and all of them elsewhere: libtorch, operation by operation.
     pub kernels: Kernels,
     /// Threads that load images; 0, the default, is one a core.
     pub workers: usize,
