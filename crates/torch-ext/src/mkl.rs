@@ -126,13 +126,12 @@ mod tests {
             let mut c = vec![0.5; m * 9];
             sgemm([m, n, k], accumulate, a, b, &mut c, 9);
             for (i, row) in c.chunks_exact(9).enumerate() {
-                for j in 0..n {
+                for (j, value) in row.iter().enumerate().take(n) {
                     let product: f32 = (0..k).map(|l| at(&a, i, l) * at(&b, l, j)).sum();
                     let expected = product + if accumulate { 0.5 } else { 0.0 };
                     assert!(
-                        (row[j] - expected).abs() < 1e-5,
-                        "({i}, {j}): {} and {expected}",
-                        row[j]
+                        (value - expected).abs() < 1e-5,
+                        "({i}, {j}): {value} and {expected}"
                     );
                 }
                 assert_eq!(row[n..], [0.5, 0.5], "what is between rows is left alone");
