@@ -6,7 +6,7 @@ use crate::attention::{self, Qkv};
 use crate::block::{BlockShape, BlockWeights, BranchScales};
 use crate::forward::gather_queries;
 use crate::math::{add, add_rows, gelu, vectorized};
-use crate::matrix::{Matrix, MatrixMut, MatrixProduct};
+use crate::matrix::{Base, Matrix, MatrixMut, MatrixProduct, Right};
 use crate::scratch::{split, split_mut, with_scratch};
 
 /// Computes the gradients of the block's input and parameters, on the threads of the current rayon pool, with matrix
@@ -46,6 +46,7 @@ pub fn backward(
     let query_len = [shape.queries() * shape.dim];
     let inputs = shape.chunks(x, [shape.tokens * shape.dim]);
     let mut sums = vec![0.0; inputs.len() * sums_len];
+    let rights = weights.matrices(shape).map(|weight| product.right(weight));
     (
         BranchScales::chunks(scales, shape),
         inputs,
@@ -60,7 +61,7 @@ pub fn backward(
         .for_each(|(scales, [x], saved, [grad_y], work, [grad_x], sums)| {
             let sums = split_mut(sums, shape.sums_lens());
             backward_chunk(
-                product, shape, weights, scales, x, saved, grad_y, work, grad_x, sums,
+                product, shape, weights, &rights, scales, x, saved, grad_y, work, grad_x, sums,
             );
         });
 
@@ -75,6 +76,7 @@ fn backward_chunk(
     product: &dyn MatrixProduct,
     shape: &BlockShape,
     weights: &BlockWeights<&[f32]>,
+    [q_weight, kv_weight, proj_weight, fc1_weight, fc2_weight]: &[Box<dyn Right + '_>; 5],
     scales: Option<BranchScales>,
     x: &[f32],
     [q, kv, attended, log_sums, x1, hidden]: [&[f32]; 6],
@@ -120,15 +122,9 @@ fn backward_chunk(
             // The MLP.
             let len = queries * dim;
             scale_images(grad_y, scales.map(|scales| scales.mlp), len, grad_mlp);
-            set_product(product, grad_mlp, weights.fc2_weight, dim, grad_hidden);
+            set_product(grad_mlp, dim, &**fc2_weight, grad_hidden);
             gelu_backward(hidden, activated, grad_hidden);
-            set_product(
-                product,
-                grad_hidden,
-                weights.fc1_weight,
-                shape.hidden,
-                grad_x1,
-            );
+            set_product(grad_hidden, shape.hidden, &**fc1_weight, grad_x1);
             let norm2 = weights.norm2(shape);
             norm2.forward(x1, normed2);
             norm2.backward(x1, grad_x1, norm2_weight, norm2_bias);
@@ -143,13 +139,7 @@ fn backward_chunk(
             let scale = scales.map(|scales| scales.attention);
             scale_images(grad_x1, scale, len, grad_attention);
             add_rows(proj_bias, grad_attention);
-            set_product(
-                product,
-                grad_attention,
-                weights.proj_weight,
-                dim,
-                grad_attended,
-            );
+            set_product(grad_attention, dim, &**proj_weight, grad_attended);
             let images = (q.chunks_exact(queries * dim))
                 .zip(kv.chunks_exact(tokens * 2 * dim))
                 .zip(attended.chunks_exact(queries * dim))
@@ -174,10 +164,9 @@ fn backward_chunk(
             add_rows(kv_bias, grad_kv);
 
             // What attention took of its input, and the input itself.
-            let (q_weight, kv_weight) = weights.qkv_weight.split_at(dim * dim);
-            set_product(product, grad_kv, kv_weight, 2 * dim, grad_x);
+            set_product(grad_kv, 2 * dim, &**kv_weight, grad_x);
             let grad_queries = grad_attended;
-            set_product(product, grad_q, q_weight, dim, grad_queries);
+            set_product(grad_q, dim, &**q_weight, grad_queries);
             add_to_queries(shape, grad_x, grad_queries);
             let norm1 = weights.norm1(shape);
             norm1.forward(x, normed1);
@@ -222,30 +211,30 @@ fn weight_grads(
         (grads.fc1_weight, grad_hidden, hidden, normed2, dim),
         (grads.fc2_weight, grad_mlp, dim, activated, hidden),
     ];
+    let mut products = products.map(|(weight, grad, outputs, x, inputs)| {
+        let rows = grad.len() / outputs;
+        let x = product.right(Matrix::new(x, rows, inputs));
+        (weight, Matrix::new(grad, rows, outputs).t(), x)
+    });
     let threads = rayon::current_num_threads();
     let tiles: Vec<_> = products
-        .into_iter()
-        .flat_map(|(weight, grad, outputs, x, inputs)| {
+        .iter_mut()
+        .flat_map(|(weight, grad, x)| {
+            let [outputs, _] = grad.size();
+            let inputs = weight.len() / outputs;
+            let (grad, x) = (*grad, &**x);
             let tile = outputs.div_ceil(threads);
-            let rows = grad.len() / outputs;
-            weight
-                .chunks_mut(tile * inputs)
-                .enumerate()
-                .map(move |(i, weight)| {
-                    let count = weight.len() / inputs;
-                    let grad = Matrix::strided(&grad[i * tile..], rows, count, outputs);
-                    (
-                        MatrixMut::new(weight, count, inputs),
-                        grad,
-                        Matrix::new(x, rows, inputs),
-                    )
-                })
+            (weight.chunks_mut(tile * inputs).enumerate()).map(move |(i, weight)| {
+                let count = weight.len() / inputs;
+                let weight = MatrixMut::new(weight, count, inputs);
+                (weight, grad.rows(i * tile, count), x)
+            })
         })
         .collect();
     tiles
         .into_par_iter()
         .with_max_len(1)
-        .for_each(|(weight, grad, x)| weight.set_product(product, grad.t(), x));
+        .for_each(|(weight, grad, x)| x.multiply(Base::Nothing, weight, grad));
 
     let lens = shape.sums_lens();
     let (q_bias, kv_bias) = grads.qkv_bias.split_at_mut(dim);
@@ -312,17 +301,9 @@ fn add_to_queries(shape: &BlockShape, all: &mut [f32], queries: &[f32]) {
 }
 
 /// `grad_x = grad_y weight` for `grad_y`: `[rows, outputs]`, `weight`: `[outputs, inputs]`.
-fn set_product(
-    product: &dyn MatrixProduct,
-    grad_y: &[f32],
-    weight: &[f32],
-    outputs: usize,
-    grad_x: &mut [f32],
-) {
-    let (rows, inputs) = (grad_y.len() / outputs, weight.len() / outputs);
-    MatrixMut::new(grad_x, rows, inputs).set_product(
-        product,
-        Matrix::new(grad_y, rows, outputs),
-        Matrix::new(weight, outputs, inputs),
-    );
+fn set_product(grad_y: &[f32], outputs: usize, weight: &dyn Right, grad_x: &mut [f32]) {
+    let rows = grad_y.len() / outputs;
+    let inputs = grad_x.len() / rows;
+    let grad_x = MatrixMut::new(grad_x, rows, inputs);
+    weight.multiply(Base::Nothing, grad_x, Matrix::new(grad_y, rows, outputs));
 }

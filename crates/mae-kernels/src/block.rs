@@ -16,6 +16,7 @@
 //! The gradients of the weights are sums over all tokens; each thread computes some rows of each.
 
 use crate::layer_norm::LayerNorm;
+use crate::matrix::Matrix;
 use crate::scratch::{split, split_mut};
 
 /// The sizes of a block and of the batch that it is given.
@@ -275,6 +276,19 @@ impl<'a> BlockWeights<&'a [f32]> {
             self.as_array().map(|weight| weight.len()),
             lens.as_array().map(|len| *len)
         );
+    }
+
+    /// Those of q, of k and v, of what attention gathers, and of the MLP's two layers: `[outputs, inputs]` each.
+    pub(crate) fn matrices(&self, shape: &BlockShape) -> [Matrix<'a>; 5] {
+        let BlockShape { dim, hidden, .. } = *shape;
+        let (q, kv) = self.qkv_weight.split_at(dim * dim);
+        [
+            Matrix::new(q, dim, dim),
+            Matrix::new(kv, 2 * dim, dim),
+            Matrix::new(self.proj_weight, dim, dim),
+            Matrix::new(self.fc1_weight, hidden, dim),
+            Matrix::new(self.fc2_weight, dim, hidden),
+        ]
     }
 
     pub(crate) fn norm1(&self, shape: &BlockShape) -> LayerNorm<'a> {

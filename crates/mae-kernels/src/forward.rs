@@ -5,7 +5,7 @@ use rayon::prelude::*;
 use crate::attention::{self, Qkv};
 use crate::block::{BlockShape, BlockWeights, BranchScales};
 use crate::math::{gelu, vectorized};
-use crate::matrix::{Matrix, MatrixMut, MatrixProduct};
+use crate::matrix::{Base, Matrix, MatrixMut, MatrixProduct, Right};
 use crate::scratch::with_scratch;
 
 /// Computes the block, on the threads of the current rayon pool, with matrix products by `product`.
@@ -38,18 +38,23 @@ pub fn forward(
     let outputs = shape.chunks_mut(y, [shape.queries() * shape.dim]);
     let saved = shape.chunks_mut(saved, shape.saved_lens());
     let scales = BranchScales::chunks(scales, shape);
+    let rights = weights
+        .matrices(shape)
+        .map(|weight| product.right(weight.t()));
     (scales, inputs, saved, outputs)
         .into_par_iter()
         .with_max_len(1)
         .for_each(|(scales, [x], saved, [y])| {
-            forward_chunk(product, shape, weights, scales, x, saved, y)
+            forward_chunk(product, shape, weights, &rights, scales, x, saved, y)
         });
 }
 
+#[expect(clippy::too_many_arguments, reason = "arrays in and out")]
 fn forward_chunk(
     product: &dyn MatrixProduct,
     shape: &BlockShape,
     weights: &BlockWeights<&[f32]>,
+    [q_weight, kv_weight, proj_weight, fc1_weight, fc2_weight]: &[Box<dyn Right + '_>; 5],
     scales: Option<BranchScales>,
     x: &[f32],
     [q, kv, attended, log_sums, x1, hidden]: [&mut [f32]; 6],
@@ -62,10 +67,9 @@ fn forward_chunk(
     with_scratch(scratch, |[normed, normed_queries, scores, activated]| {
         weights.norm1(shape).forward(x, normed);
         let normed_queries = gather_queries(shape, normed, normed_queries);
-        let (q_weight, kv_weight) = weights.qkv_weight.split_at(dim * dim);
         let (q_bias, kv_bias) = weights.qkv_bias.split_at(dim);
-        linear(product, normed_queries, q_weight, q_bias, q);
-        linear(product, normed, kv_weight, kv_bias, kv);
+        linear(normed_queries, &**q_weight, q_bias, q);
+        linear(normed, &**kv_weight, kv_bias, kv);
 
         let images = (q.chunks_exact(queries * dim))
             .zip(kv.chunks_exact(tokens * 2 * dim))
@@ -74,25 +78,13 @@ fn forward_chunk(
         for (((q, kv), attended), log_sums) in images {
             attention::forward(product, shape, Qkv { q, kv }, scores, attended, log_sums);
         }
-        linear(
-            product,
-            attended,
-            weights.proj_weight,
-            weights.proj_bias,
-            x1,
-        );
+        linear(attended, &**proj_weight, weights.proj_bias, x1);
         let scale = scales.map(|scales| scales.attention);
         add_residual(x1, shape.queries_of(x), queries * dim, scale);
 
         let normed = &mut normed[..y.len()];
         weights.norm2(shape).forward(x1, normed);
-        linear(
-            product,
-            normed,
-            weights.fc1_weight,
-            weights.fc1_bias,
-            hidden,
-        );
+        linear(normed, &**fc1_weight, weights.fc1_bias, hidden);
         vectorized(
             #[inline(always)]
             || {
@@ -101,7 +93,7 @@ fn forward_chunk(
                 }
             },
         );
-        linear(product, activated, weights.fc2_weight, weights.fc2_bias, y);
+        linear(activated, &**fc2_weight, weights.fc2_bias, y);
         let scale = scales.map(|scales| scales.mlp);
         add_residual(y, x1.chunks_exact(queries * dim), queries * dim, scale);
     });
@@ -123,18 +115,11 @@ pub(crate) fn gather_queries<'a>(
     gathered
 }
 
-/// `y = x weight^T + bias` for `x`: `[rows, inputs]`, `weight`: `[outputs, inputs]`.
-fn linear(product: &dyn MatrixProduct, x: &[f32], weight: &[f32], bias: &[f32], y: &mut [f32]) {
-    for y in y.chunks_exact_mut(bias.len()) {
-        y.copy_from_slice(bias);
-    }
-    let (rows, inputs) = (y.len() / bias.len(), weight.len() / bias.len());
-    let weight = Matrix::new(weight, bias.len(), inputs);
-    MatrixMut::new(y, rows, bias.len()).add_product(
-        product,
-        Matrix::new(x, rows, inputs),
-        weight.t(),
-    );
+/// `y = x weight + bias` for `x`: `[rows, inputs]`, `weight`: `[inputs, outputs]`.
+fn linear(x: &[f32], weight: &dyn Right, bias: &[f32], y: &mut [f32]) {
+    let rows = y.len() / bias.len();
+    let x = Matrix::new(x, rows, x.len() / rows);
+    weight.multiply(Base::Row(bias), MatrixMut::new(y, rows, bias.len()), x);
 }
 
 /// `branch = x + scale branch`, image by image; `branch` is `[images, len]`.

@@ -26,6 +26,7 @@
 
 mod attention;
 mod backward;
+mod bf16;
 mod block;
 mod forward;
 mod layer_norm;
@@ -35,7 +36,8 @@ mod peak;
 mod scratch;
 
 pub use backward::backward;
+pub use bf16::Bf16;
 pub use block::{BlockShape, BlockWeights, BranchScales};
 pub use forward::forward;
-pub use matrix::{Gemm, Matrix, MatrixMut, MatrixProduct};
+pub use matrix::{Base, Gemm, Matrix, MatrixMut, MatrixProduct, Right};
 pub use peak::matmul_flops;

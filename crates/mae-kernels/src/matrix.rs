@@ -4,11 +4,57 @@ use gemm::Parallelism;
 
 /// Who multiplies matrices: what is fastest is a matter of the processor.
 pub trait MatrixProduct: Sync {
-    /// `c = a b`, or `c += a b` if `accumulate`, on the calling thread alone, for its callers are parallel.
+    /// `c = base + a b`, on the calling thread alone, for its callers are parallel.
     ///
     /// The shapes agree, and nothing is empty. The rows of `c` are contiguous; of `a` and `b` either the rows or,
     /// if they are transposed, the columns.
-    fn multiply(&self, accumulate: bool, c: MatrixMut, a: Matrix, b: Matrix);
+    fn multiply(&self, base: Base, c: MatrixMut, a: Matrix, b: Matrix);
+
+    /// `b`, to be multiplied by several matrices, in the form that this is fastest with.
+    ///
+    /// It is made on all threads of the current rayon pool.
+    fn right<'a>(&'a self, b: Matrix<'a>) -> Box<dyn Right + 'a> {
+        Box::new(AsItIs { product: self, b })
+    }
+}
+
+/// What a product is added to.
+#[derive(Clone, Copy, Debug)]
+pub enum Base<'a> {
+    /// Nothing: it overwrites.
+    Nothing,
+    /// What is there.
+    Result,
+    /// In every row these values, as many as there are columns; it overwrites, too.
+    Row(&'a [f32]),
+}
+
+/// The right operand of several products, made by [`MatrixProduct::right`].
+pub trait Right: Sync {
+    /// [`MatrixProduct::multiply`] with this as `b`.
+    fn multiply(&self, base: Base, c: MatrixMut, a: Matrix);
+}
+
+struct AsItIs<'a, P: ?Sized> {
+    product: &'a P,
+    b: Matrix<'a>,
+}
+
+impl<'a> Base<'a> {
+    /// That of the columns from `column` on.
+    #[cfg(target_arch = "x86_64")]
+    pub(crate) fn from_column(self, column: usize) -> Self {
+        match self {
+            Self::Row(row) => Self::Row(&row[column..]),
+            other => other,
+        }
+    }
+}
+
+impl<P: MatrixProduct + ?Sized> Right for AsItIs<'_, P> {
+    fn multiply(&self, base: Base, c: MatrixMut, a: Matrix) {
+        self.product.multiply(base, c, a, self.b);
+    }
 }
 
 /// The products of the `gemm` crate, with AVX-512, AVX2 or neither, as the processor has.
@@ -16,9 +62,10 @@ pub trait MatrixProduct: Sync {
 pub struct Gemm;
 
 impl MatrixProduct for Gemm {
-    fn multiply(&self, accumulate: bool, c: MatrixMut, a: Matrix, b: Matrix) {
+    fn multiply(&self, base: Base, mut c: MatrixMut, a: Matrix, b: Matrix) {
+        let accumulate = c.begin(base);
         // SAFETY: constructors checked that every element of the three views lies in its slice,
-        // `MatrixMut::product` that the shapes agree, and `c` is borrowed mutably, so that it overlaps neither
+        // callers that the shapes agree, and `c` is borrowed mutably, so that it overlaps neither
         // operand.
         unsafe {
             gemm::gemm(
@@ -85,6 +132,16 @@ impl<'a> Matrix<'a> {
         }
     }
 
+    /// `rows` rows from `first` on.
+    pub(crate) fn rows(self, first: usize, rows: usize) -> Self {
+        assert!(rows > 0 && first + rows <= self.rows);
+        Self {
+            data: &self.data[first * self.row_stride..],
+            rows,
+            ..self
+        }
+    }
+
     /// Rows and columns.
     pub fn size(&self) -> [usize; 2] {
         [self.rows, self.cols]
@@ -93,6 +150,18 @@ impl<'a> Matrix<'a> {
     /// The values: element (i, j) is at `i * strides[0] + j * strides[1]`, and one of the strides is 1.
     pub fn data(&self) -> &'a [f32] {
         self.data
+    }
+
+    /// Whether its columns are contiguous, and not its rows.
+    pub fn transposed(&self) -> bool {
+        self.col_stride != 1
+    }
+
+    /// Row `row` from column `col` on, of a matrix with contiguous rows; nothing beyond its end.
+    #[cfg(target_arch = "x86_64")]
+    pub(crate) fn row_from(&self, row: usize, col: usize) -> &'a [f32] {
+        let first = row * self.row_stride;
+        &self.data[first + col.min(self.cols)..first + self.cols]
     }
 
     /// From one row to the next, and from one column to the next.
@@ -128,18 +197,20 @@ impl<'a> MatrixMut<'a> {
 
     /// Overwrites it with `a b`.
     pub fn set_product(self, product: &dyn MatrixProduct, a: Matrix, b: Matrix) {
-        self.product(product, false, a, b);
-    }
-
-    /// Adds `a b` to it.
-    pub fn add_product(self, product: &dyn MatrixProduct, a: Matrix, b: Matrix) {
-        self.product(product, true, a, b);
-    }
-
-    fn product(self, product: &dyn MatrixProduct, accumulate: bool, a: Matrix, b: Matrix) {
         assert_eq!((self.rows, self.cols), (a.rows, b.cols));
         assert_eq!(a.cols, b.rows);
-        product.multiply(accumulate, self, a, b);
+        product.multiply(Base::Nothing, self, a, b);
+    }
+
+    /// Makes it what a product is to be added to. Returns whether there is anything to add to.
+    pub fn begin(&mut self, base: Base) -> bool {
+        if let Base::Row(row) = base {
+            assert_eq!(row.len(), self.cols);
+            for c in self.data.chunks_mut(self.row_stride).take(self.rows) {
+                c[..self.cols].copy_from_slice(row);
+            }
+        }
+        !matches!(base, Base::Nothing)
     }
 
     /// Rows and columns.
@@ -150,6 +221,12 @@ impl<'a> MatrixMut<'a> {
     /// From one row to the next.
     pub fn row_stride(&self) -> usize {
         self.row_stride
+    }
+
+    /// [`into_data`](Self::into_data), borrowed.
+    #[cfg(target_arch = "x86_64")]
+    pub(crate) fn data_mut(&mut self) -> &mut [f32] {
+        self.data
     }
 
     /// The values: element (i, j) is at `i * row_stride + j`.

@@ -1,12 +1,12 @@
 //! A transformer block by `mae-kernels`, as an operation in libtorch's graph.
 
-use mae_kernels::{BlockShape, BlockWeights, BranchScales, backward, forward};
+use mae_kernels::{BlockShape, BlockWeights, BranchScales, MatrixProduct, backward, forward};
 use tch::{Device, Kind, Tensor};
 use torch_ext::{as_mut_slice, as_slice, with_backward};
 
-use crate::kernels::{Kernels, pool};
+use crate::kernels::pool;
 
-/// A block's results for the tokens from `first_query` on.
+/// A block's results for the tokens from `first_query` on, in f32.
 ///
 /// # Shapes
 /// - `tokens`: `[batch, n, dim]`
@@ -14,7 +14,7 @@ use crate::kernels::{Kernels, pool};
 /// - `scales`: of attention and MLP, `[batch, 1, 1]` each, without gradient
 /// - returns `[batch, n - first_query, dim]`
 pub(crate) fn fused_block(
-    kernels: Kernels,
+    product: &'static dyn MatrixProduct,
     tokens: &Tensor,
     weights: [&Tensor; 12],
     heads: i64,
@@ -22,7 +22,7 @@ pub(crate) fn fused_block(
     first_query: i64,
     scales: Option<&[Tensor; 2]>,
 ) -> Tensor {
-    let tokens = tokens.contiguous();
+    let tokens = tokens.to_kind(Kind::Float).contiguous();
     let [images, n, dim] = tokens.size()[..] else {
         unreachable!("tokens are [batch, n, dim]")
     };
@@ -41,7 +41,6 @@ pub(crate) fn fused_block(
     let (x, weight_values) = (slice(&tokens), BlockWeights::from_array(weights.map(slice)));
     let (kept, y) = (mut_slice(&mut saved), mut_slice(&mut output));
     let branch_scales = scales.map(branch_scales);
-    let product = kernels.product();
     pool().install(|| forward(product, &shape, &weight_values, branch_scales, x, kept, y));
     let inputs: Vec<Tensor> = std::iter::once(&tokens)
         .chain(weights)
@@ -49,14 +48,14 @@ pub(crate) fn fused_block(
         .collect();
     let scales = scales.map(|scales| scales.each_ref().map(Tensor::shallow_clone));
     with_backward(output, &inputs, &[saved], move |saved, grad| {
-        block_gradients(kernels, &shape, scales.as_ref(), saved, grad)
+        block_gradients(product, &shape, scales.as_ref(), saved, grad)
     })
     .expect("one output of inputs that libtorch made")
 }
 
 /// The gradients of tokens and weights, from what [`fused_block`] had saved: tokens, weights, intermediates.
 fn block_gradients(
-    kernels: Kernels,
+    product: &dyn MatrixProduct,
     shape: &BlockShape,
     scales: Option<&[Tensor; 2]>,
     saved: &[Tensor],
@@ -82,7 +81,7 @@ fn block_gradients(
     let scales = scales.map(branch_scales);
     pool().install(|| {
         backward(
-            kernels.product(),
+            product,
             shape,
             &weights,
             scales,

@@ -1,18 +1,19 @@
 //! Which code computes transformer blocks, on which threads, and how fast it could be.
 
-use std::sync::OnceLock;
+use std::sync::{LazyLock, OnceLock};
 use std::time::Instant;
 
-use mae_kernels::{Gemm, Matrix, MatrixMut, MatrixProduct};
+use mae_kernels::{Base, Bf16, Gemm, Matrix, MatrixMut, MatrixProduct};
 use rayon::{ThreadPool, ThreadPoolBuilder};
 use serde::{Deserialize, Serialize};
 use tch::{Device, Kind, Tensor, no_grad};
-use torch_ext::{Operand, autocast, has_mkl, is_autocast, sgemm};
+use torch_ext::{Operand, autocast, autocast_kind, has_mkl, sgemm};
 
 /// Which code computes transformer blocks. The results agree to rounding.
 ///
-/// All but [`Plain`](Self::Plain) compute a whole block at once by `mae-kernels`, on a CPU in f32, and elsewhere as
-/// that does.
+/// All but [`Plain`](Self::Plain) compute a whole block at once by `mae-kernels` on a CPU, and elsewhere as that does.
+/// Where autocast asks for bf16 they take [`Bf16`] for the matrix products, or if the processor has no instructions for
+/// that, compute as [`Plain`](Self::Plain) does.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Kernels {
@@ -38,12 +39,12 @@ impl Kernels {
     /// If `device` is neither CPU nor CUDA.
     pub fn matmul_flops(self, device: Device, precision: Kind) -> torch_ext::Result<f64> {
         let plain = plain_matmul_flops(device, precision)?;
-        Ok(if self.fuses_on(device, precision) {
-            plain.max(
-                pool().current_num_threads() as f64 * mae_kernels::matmul_flops(self.product()),
-            )
-        } else {
-            plain
+        Ok(match self.product_on(device, precision) {
+            Some(product) => {
+                let one = mae_kernels::matmul_flops(product);
+                plain.max(pool().current_num_threads() as f64 * one)
+            }
+            None => plain,
         })
     }
 
@@ -62,7 +63,21 @@ impl Kernels {
 
     /// Whether `mae-kernels` computes the blocks there.
     pub(crate) fn fuses_on(self, device: Device, precision: Kind) -> bool {
-        self != Self::Plain && device == Device::Cpu && precision == Kind::Float
+        self.product_on(device, precision).is_some()
+    }
+
+    /// Who multiplies the matrices of fused blocks there; none where blocks are not fused.
+    fn product_on(self, device: Device, precision: Kind) -> Option<&'static dyn MatrixProduct> {
+        if device != Device::Cpu {
+            return None;
+        }
+        match (self.here(), precision) {
+            (Self::Plain, _) => None,
+            (Self::FusedMkl, Kind::Float) if has_mkl() => Some(&Mkl),
+            (_, Kind::Float) => Some(&Gemm),
+            (_, Kind::BFloat16) => bf16(),
+            _ => None,
+        }
     }
 
     /// The kernels that [`Auto`](Self::Auto) stands for on this processor; all others stand for themselves.
@@ -89,19 +104,20 @@ impl Kernels {
         }
     }
 
-    /// Who multiplies the matrices of fused blocks.
-    pub(crate) fn product(self) -> &'static dyn MatrixProduct {
-        match self.here() {
-            Self::FusedMkl if has_mkl() => &Mkl,
-            _ => &Gemm,
+    /// Who multiplies the matrices of a fused block of tokens like these; none if it is not to be fused.
+    pub(crate) fn product(self, tokens: &Tensor) -> Option<&'static dyn MatrixProduct> {
+        match autocast_kind(Device::Cpu).expect("the CPU has autocast") {
+            // Not in f32, outside of autocast: so is the whole model.
+            Kind::Float if tokens.kind() != Kind::Float => None,
+            precision => self.product_on(tokens.device(), precision),
         }
     }
+}
 
-    /// Whether tokens like these go through `mae-kernels`.
-    pub(crate) fn fuses(self, tokens: &Tensor) -> bool {
-        self.fuses_on(tokens.device(), tokens.kind())
-            && !is_autocast(Device::Cpu).expect("the CPU has autocast")
-    }
+/// The products in bf16, if this processor has them.
+fn bf16() -> Option<&'static dyn MatrixProduct> {
+    static BF16: LazyLock<Option<Bf16>> = LazyLock::new(Bf16::here);
+    BF16.as_ref().map(|product| product as _)
 }
 
 /// Whether no vectors of this processor are left idle by MKL.
@@ -124,7 +140,8 @@ fn mkl_has_the_widest_vectors() -> bool {
 struct Mkl;
 
 impl MatrixProduct for Mkl {
-    fn multiply(&self, accumulate: bool, c: MatrixMut, a: Matrix, b: Matrix) {
+    fn multiply(&self, base: Base, mut c: MatrixMut, a: Matrix, b: Matrix) {
+        let accumulate = c.begin(base);
         let ([m, n], [_, k], c_stride) = (c.size(), a.size(), c.row_stride());
         sgemm(
             [m, n, k],

@@ -111,7 +111,7 @@ impl MaeConfig {
     /// as numbers (`x`, the block's input; `a`, what attention gathers; `x1`, tokens after attention):
     ///
     /// ```text
-    /// fused, f32      n d (x) + q d + 2 n d (q, k, v) + q d (a) + q d (x1) + q h (before GELU)
+    /// fused           n d (x) + q d + 2 n d (q, k, v) + q d (a) + q d (x1) + q h (before GELU)
     /// plain, f32      the same, and n d + q d (after the norms) + q h (after GELU)
     /// plain, 16 bit   x and x1 in 4 bytes, all else of the above in 2
     /// ```
@@ -218,7 +218,7 @@ impl MaeConfig {
 /// How a block keeps what it needs on the way back.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Storage {
-    /// By `mae-kernels`, in f32.
+    /// By `mae-kernels`: all in f32, whatever products are computed in.
     Fused,
     /// By libtorch, in f32.
     Plain,
@@ -234,7 +234,7 @@ impl Storage {
             precision,
         } = computation;
         match precision {
-            Kind::Float if kernels.fuses_on(device, precision) => Self::Fused,
+            _ if kernels.fuses_on(device, precision) => Self::Fused,
             Kind::Float => Self::Plain,
             _ => Self::Half,
         }

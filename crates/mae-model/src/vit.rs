@@ -4,6 +4,7 @@
 
 use std::ops::Range;
 
+use mae_kernels::MatrixProduct;
 use tch::nn::{self, Module, Path};
 use tch::{Kind, Tensor};
 
@@ -219,8 +220,8 @@ impl Block {
     ///
     /// The earlier tokens are attended to, and nothing else is computed for them.
     pub fn forward_from(&self, tokens: &Tensor, first: i64) -> Tensor {
-        if self.kernels.fuses(tokens) {
-            return self.fused(tokens, first, None);
+        if let Some(product) = self.kernels.product(tokens) {
+            return self.fused(product, tokens, first, None);
         }
         let attended = self.attention_branch(tokens, first);
         let tokens = tokens.narrow(1, first, tokens.size()[1] - first) + attended;
@@ -229,18 +230,24 @@ impl Block {
 
     /// [`forward`](Self::forward) with each residual branch scaled, for every image by a factor of its own.
     pub fn forward_scaled(&self, tokens: &Tensor, scales: &[Tensor; 2]) -> Tensor {
-        if self.kernels.fuses(tokens) {
-            return self.fused(tokens, 0, Some(scales));
+        if let Some(product) = self.kernels.product(tokens) {
+            return self.fused(product, tokens, 0, Some(scales));
         }
         let [attn, mlp] = scales;
         let tokens = tokens + self.attention_branch(tokens, 0) * attn;
         &tokens + self.mlp_branch(&tokens) * mlp
     }
 
-    fn fused(&self, tokens: &Tensor, first: i64, scales: Option<&[Tensor; 2]>) -> Tensor {
+    fn fused(
+        &self,
+        product: &'static dyn MatrixProduct,
+        tokens: &Tensor,
+        first: i64,
+        scales: Option<&[Tensor; 2]>,
+    ) -> Tensor {
         let heads = self.attn.heads;
         fused_block(
-            self.kernels,
+            product,
             tokens,
             self.weights(),
             heads,

@@ -7,6 +7,7 @@ use mae_model::{
     Kernels, LossRegion, MaeConfig, MaskedAutoencoderViT, Normalization, VitClassifier,
 };
 use tch::{Device, Kind, Tensor};
+use torch_ext::autocast;
 
 /// Values between -1 and 1 that repeat only after long.
 fn wave(size: &[i64], step: f64) -> Tensor {
@@ -47,6 +48,35 @@ fn assert_close(fused: &BTreeMap<String, Tensor>, plain: &BTreeMap<String, Tenso
     for (key, plain) in plain {
         let error = relative(&fused[key], plain);
         assert!(error < 1e-5, "{key}: {error}");
+    }
+}
+
+/// Under autocast the fused blocks are no further from what is `exact` than libtorch's operations are, all in all and
+/// value by value; and where the processor has no bf16 they are those.
+fn assert_as_close_in_bf16(
+    mut step: impl FnMut(Kernels) -> BTreeMap<String, Tensor>,
+    exact: &BTreeMap<String, Tensor>,
+) {
+    let mut errors = |kernels| -> Vec<f64> {
+        let values = autocast(Device::Cpu, Kind::BFloat16, || step(kernels)).unwrap();
+        exact
+            .iter()
+            .map(|(key, exact)| relative(&values[key], exact))
+            .collect()
+    };
+    let (plain, fused) = (errors(Kernels::Plain), errors(Kernels::Fused));
+    let mean = |errors: &[f64]| errors.iter().sum::<f64>() / errors.len() as f64;
+    assert!(
+        mean(&fused) <= 1.05 * mean(&plain),
+        "{} and {}",
+        mean(&fused),
+        mean(&plain)
+    );
+    for ((key, fused), plain) in exact.keys().zip(fused).zip(plain) {
+        assert!(
+            fused < 2.0 * plain + 1e-3,
+            "{key}: {fused}, libtorch {plain}"
+        );
     }
 }
 
@@ -101,6 +131,7 @@ fn check_variant(
     let plain = step(Kernels::Plain);
     assert_close(&step(Kernels::Fused), &plain);
     assert_close(&step(Kernels::FusedMkl), &plain);
+    assert_as_close_in_bf16(step, &plain);
 }
 
 #[test]
@@ -158,6 +189,7 @@ fn check_classifier(drop_path: f64, pass: Pass) {
     let plain = step(Kernels::Plain);
     assert_close(&step(Kernels::Fused), &plain);
     assert_close(&step(Kernels::FusedMkl), &plain);
+    assert_as_close_in_bf16(step, &plain);
 }
 
 #[test]

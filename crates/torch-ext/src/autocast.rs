@@ -4,6 +4,10 @@ use crate::ffi::{check, ext_autocast_enter, ext_autocast_exit, ext_autocast_stat
 use crate::{Error, Result};
 use tch::{Device, Kind};
 
+// The numbers are c10::ScalarType's, part of libtorch's file formats and so fixed.
+const HALF: i8 = 5;
+const BFLOAT16: i8 = 15;
+
 /// Runs `body` with autocast on for `device`: matrix products in `kind`, sums and norms in float32.
 ///
 /// `Kind::Float` turns autocast off inside `body`, whatever is around it.
@@ -17,12 +21,20 @@ pub fn autocast<T>(device: Device, kind: Kind, body: impl FnOnce() -> T) -> Resu
     Ok(body())
 }
 
-/// Whether the calling thread is inside [`autocast`] to half precision for `device`.
+/// What the calling thread computes matrix products in on `device`: `Float` outside of [`autocast`].
 ///
 /// # Errors
 /// If `device` is neither CPU nor CUDA.
-pub fn is_autocast(device: Device) -> Result<bool> {
-    Ok(state(device)?.1)
+pub fn autocast_kind(device: Device) -> Result<Kind> {
+    let (_, enabled, dtype) = state(device)?;
+    match (enabled, dtype) {
+        (false, _) => Ok(Kind::Float),
+        (true, HALF) => Ok(Kind::Half),
+        (true, BFLOAT16) => Ok(Kind::BFloat16),
+        (true, dtype) => Err(Error(format!(
+            "autocast is to libtorch's dtype {dtype}: expected that of bfloat16, {BFLOAT16}, or of float16, {HALF}"
+        ))),
+    }
 }
 
 /// The number that libtorch has for the kind of device, whether autocast is on, and its dtype.
@@ -52,11 +64,10 @@ struct Guard {
 impl Guard {
     fn enter(device: Device, kind: Kind) -> Result<Self> {
         let (device, enabled, dtype) = state(device)?;
-        // The numbers are c10::ScalarType's, part of libtorch's file formats and so fixed.
         let (on, wanted) = match kind {
             Kind::Float => (false, dtype),
-            Kind::Half => (true, 5),
-            Kind::BFloat16 => (true, 15),
+            Kind::Half => (true, HALF),
+            Kind::BFloat16 => (true, BFLOAT16),
             _ => {
                 return Err(Error(format!(
                     "autocast to {kind:?}: expected Float, BFloat16 or Half"
@@ -95,9 +106,11 @@ mod tests {
         assert_eq!(product_kind(&weight), Kind::Float);
         autocast(Device::Cpu, Kind::BFloat16, || {
             assert_eq!(product_kind(&weight), Kind::BFloat16);
+            assert_eq!(autocast_kind(Device::Cpu).unwrap(), Kind::BFloat16);
             // The cached bfloat16 copy of `weight` must not be used here, nor the float16 one after.
             autocast(Device::Cpu, Kind::Half, || {
-                assert_eq!(product_kind(&weight), Kind::Half)
+                assert_eq!(product_kind(&weight), Kind::Half);
+                assert_eq!(autocast_kind(Device::Cpu).unwrap(), Kind::Half);
             })
             .unwrap();
             assert_eq!(product_kind(&weight), Kind::BFloat16);
@@ -109,6 +122,7 @@ mod tests {
         })
         .unwrap();
         assert_eq!(product_kind(&weight), Kind::Float);
+        assert_eq!(autocast_kind(Device::Cpu).unwrap(), Kind::Float);
     }
 
     #[test]

@@ -22,7 +22,7 @@ mod optim;
 mod random;
 mod trace;
 
-pub use autocast::{autocast, is_autocast};
+pub use autocast::{autocast, autocast_kind};
 pub use cuda::{
     MatmulPrecision, cuda_compute_capability, cuda_memory, load_cuda, set_float32_matmul_precision,
 };
