@@ -31,7 +31,7 @@ pub fn backward(
     grad_y: &[f32],
     work: &mut [f32],
     grad_x: &mut [f32],
-    grads: BlockWeights<&mut [f32]>,
+    mut grads: BlockWeights<&mut [f32]>,
 ) {
     shape.check();
     weights.check(shape);
@@ -44,30 +44,52 @@ pub fn backward(
 
     let sums_len = shape.sums_lens().iter().sum();
     let query_len = [shape.queries() * shape.dim];
-    let inputs = shape.chunks(x, [shape.tokens * shape.dim]);
-    let mut sums = vec![0.0; inputs.len() * sums_len];
     let rights = weights.matrices(shape).map(|weight| product.right(weight));
-    (
-        BranchScales::chunks(scales, shape),
-        inputs,
-        shape.chunks(saved, shape.saved_lens()),
-        shape.chunks(grad_y, query_len),
-        shape.chunks_mut(work, shape.work_lens()),
-        shape.chunks_mut(grad_x, [shape.tokens * shape.dim]),
-        sums.par_chunks_mut(sums_len),
-    )
-        .into_par_iter()
-        .with_max_len(1)
-        .for_each(|(scales, [x], saved, [grad_y], work, [grad_x], sums)| {
-            let sums = split_mut(sums, shape.sums_lens());
-            backward_chunk(
-                product, shape, weights, &rights, scales, x, saved, grad_y, work, grad_x, sums,
-            );
-        });
+    let inputs = shape.chunks(x, [shape.tokens * shape.dim]);
+    let saved = shape.chunks(saved, shape.saved_lens());
+    let scales = BranchScales::chunks(scales, shape);
+    let grads_y = shape.chunks(grad_y, query_len);
+    let mut grads_x = shape.chunks_mut(grad_x, [shape.tokens * shape.dim]);
+    let mut sums = vec![0.0; inputs.len() * sums_len];
 
-    let [_, _, attended, _, _, _] = split(saved, shape.saved_lens().map(|len| shape.images * len));
-    let work = split(work, shape.work_lens().map(|len| shape.images * len));
-    weight_grads(product, shape, attended, work, &sums, grads);
+    // As many chunks at once as there are threads, so that what they leave for the gradients of weights is used while
+    // it is in some cache.
+    let at_once = BlockShape::chunks_at_once();
+    let groups = (scales.chunks(at_once))
+        .zip(inputs.chunks(at_once))
+        .zip(saved.chunks(at_once))
+        .zip(grads_y.chunks(at_once))
+        .zip(grads_x.chunks_mut(at_once))
+        .zip(sums.chunks_mut(at_once * sums_len));
+    for (i, (((((scales, inputs), saved), grads_y), grads_x), sums)) in groups.enumerate() {
+        let mut work = shape.work_chunks(&mut *work, inputs);
+        (
+            scales,
+            inputs,
+            saved,
+            grads_y,
+            grads_x,
+            &mut work,
+            sums.par_chunks_mut(sums_len),
+        )
+            .into_par_iter()
+            .with_max_len(1)
+            .for_each(|(scales, [x], saved, [grad_y], [grad_x], work, sums)| {
+                let sums = split_mut(sums, shape.sums_lens());
+                let work = work.each_mut().map(|part| &mut **part);
+                backward_chunk(
+                    product, shape, weights, &rights, *scales, x, *saved, grad_y, work, grad_x,
+                    sums,
+                );
+            });
+        let base = if i == 0 { Base::Nothing } else { Base::Result };
+        let chunks = saved.iter().zip(&work).map(|(saved, work)| {
+            let [_, _, attended, _, _, _] = *saved;
+            (attended, work.each_ref().map(|part| &**part))
+        });
+        weight_grads(product, shape, base, chunks.collect(), &mut grads);
+    }
+    add_sums(shape, &sums, grads);
 }
 
 /// What all but the gradients of the weight matrices need.
@@ -177,65 +199,90 @@ fn backward_chunk(
     );
 }
 
-/// The gradients of the parameters: of matrices from `work`, of the others from the chunks' `sums`.
+/// Adds to `base` what chunks bring to the gradients of the weight matrices; of each what attention gathered, and its
+/// work.
 fn weight_grads(
     product: &dyn MatrixProduct,
     shape: &BlockShape,
-    attended: &[f32],
-    work: [&[f32]; 9],
-    sums: &[f32],
-    grads: BlockWeights<&mut [f32]>,
+    base: Base,
+    chunks: Vec<(&[f32], [&[f32]; 9])>,
+    grads: &mut BlockWeights<&mut [f32]>,
 ) {
-    let BlockShape { dim, hidden, .. } = *shape;
-    let [
-        normed1,
-        queries1,
-        normed2,
-        activated,
-        grad_attention,
-        grad_mlp,
-        grad_q,
-        grad_kv,
-        grad_hidden,
-    ] = work;
-    let queries1 = if shape.first_query == 0 {
-        normed1
-    } else {
-        queries1
-    };
-    let (q_weight, kv_weight) = grads.qkv_weight.split_at_mut(dim * dim);
-    let products = [
-        (kv_weight, grad_kv, 2 * dim, normed1, dim),
-        (q_weight, grad_q, dim, queries1, dim),
-        (grads.proj_weight, grad_attention, dim, attended, dim),
-        (grads.fc1_weight, grad_hidden, hidden, normed2, dim),
-        (grads.fc2_weight, grad_mlp, dim, activated, hidden),
-    ];
-    let mut products = products.map(|(weight, grad, outputs, x, inputs)| {
-        let rows = grad.len() / outputs;
-        let x = product.right(Matrix::new(x, rows, inputs));
-        (weight, Matrix::new(grad, rows, outputs).t(), x)
-    });
-    let threads = rayon::current_num_threads();
-    let tiles: Vec<_> = products
-        .iter_mut()
-        .flat_map(|(weight, grad, x)| {
-            let [outputs, _] = grad.size();
-            let inputs = weight.len() / outputs;
-            let (grad, x) = (*grad, &**x);
-            let tile = outputs.div_ceil(threads);
-            (weight.chunks_mut(tile * inputs).enumerate()).map(move |(i, weight)| {
-                let count = weight.len() / inputs;
-                let weight = MatrixMut::new(weight, count, inputs);
-                (weight, grad.rows(i * tile, count), x)
+    /// Rows of a gradient that one thread computes are a multiple of it.
+    const ROWS: usize = 32;
+    let (dim, hidden) = (shape.dim, shape.hidden);
+    // Of each matrix the gradients of what it gives and, to be multiplied from the left by them, what it is given.
+    let factors: Vec<_> = chunks
+        .into_par_iter()
+        .map(|(attended, work)| {
+            let [
+                normed1,
+                queries1,
+                normed2,
+                activated,
+                grad_attention,
+                grad_mlp,
+                grad_q,
+                grad_kv,
+                grad_hidden,
+            ] = work;
+            let queries1 = if shape.first_query == 0 {
+                normed1
+            } else {
+                queries1
+            };
+            [
+                (grad_q, dim, queries1, dim),
+                (grad_kv, 2 * dim, normed1, dim),
+                (grad_attention, dim, attended, dim),
+                (grad_hidden, hidden, normed2, dim),
+                (grad_mlp, dim, activated, hidden),
+            ]
+            .map(|(grad, outputs, x, inputs)| {
+                let rows = grad.len() / outputs;
+                let grad = Matrix::new(grad, rows, outputs).t();
+                (grad, product.right(Matrix::new(x, rows, inputs)))
             })
+        })
+        .collect();
+
+    let (q_weight, kv_weight) = grads.qkv_weight.split_at_mut(dim * dim);
+    let weights = [
+        (q_weight, dim),
+        (kv_weight, dim),
+        (&mut *grads.proj_weight, dim),
+        (&mut *grads.fc1_weight, dim),
+        (&mut *grads.fc2_weight, hidden),
+    ];
+    let threads = rayon::current_num_threads();
+    let tiles: Vec<_> = weights
+        .into_iter()
+        .enumerate()
+        .flat_map(|(i, (weight, inputs))| {
+            let outputs = weight.len() / inputs;
+            let rows = outputs.div_ceil(threads).next_multiple_of(ROWS);
+            (weight.chunks_mut(rows * inputs).enumerate())
+                .map(move |(j, weight)| (i, inputs, j * rows, weight))
         })
         .collect();
     tiles
         .into_par_iter()
         .with_max_len(1)
-        .for_each(|(weight, grad, x)| x.multiply(Base::Nothing, weight, grad));
+        .for_each(|(i, inputs, first, weight)| {
+            let rows = weight.len() / inputs;
+            let mut base = base;
+            for factors in &factors {
+                let (grad, x) = &factors[i];
+                let weight = MatrixMut::new(weight, rows, inputs);
+                x.multiply(base, weight, grad.rows(first, rows));
+                base = Base::Result;
+            }
+        });
+}
 
+/// The gradients of what is added to tokens or scales them, from those of all chunks.
+fn add_sums(shape: &BlockShape, sums: &[f32], grads: BlockWeights<&mut [f32]>) {
+    let dim = shape.dim;
     let lens = shape.sums_lens();
     let (q_bias, kv_bias) = grads.qkv_bias.split_at_mut(dim);
     let mut totals = [

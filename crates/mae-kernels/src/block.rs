@@ -112,9 +112,10 @@ impl BlockShape {
         self.images * self.saved_lens().iter().sum::<usize>()
     }
 
-    /// Values of the memory that [`backward`](crate::backward) needs while it runs.
+    /// Values of the memory that [`backward`](crate::backward) needs while it runs on the current rayon pool.
     pub fn work_len(&self) -> usize {
-        self.images * self.work_lens().iter().sum::<usize>()
+        let images = self.images_per_chunk() * Self::chunks_at_once();
+        images.min(self.images) * self.work_lens().iter().sum::<usize>()
     }
 
     /// Values of every parameter.
@@ -196,6 +197,29 @@ impl BlockShape {
         let chunks = (self.images * self.tokens / ROWS).max(1);
         let chunks = chunks.next_multiple_of(rayon::current_num_threads());
         self.images.div_ceil(chunks)
+    }
+
+    /// Chunks whose gradients are computed side by side.
+    pub(crate) fn chunks_at_once() -> usize {
+        rayon::current_num_threads()
+    }
+
+    /// Cuts the memory that is needed for these inputs of chunks.
+    pub(crate) fn work_chunks<'a>(
+        &self,
+        mut work: &'a mut [f32],
+        inputs: &[[&[f32]; 1]],
+    ) -> Vec<[&'a mut [f32]; 9]> {
+        inputs
+            .iter()
+            .map(|[x]| {
+                let images = x.len() / (self.tokens * self.dim);
+                let lens = self.work_lens().map(|len| images * len);
+                let (chunk, rest) = std::mem::take(&mut work).split_at_mut(lens.iter().sum());
+                work = rest;
+                split_mut(chunk, lens)
+            })
+            .collect()
     }
 
     /// Cuts `data`, which holds `lens` values an image part after part, into chunks of every part.

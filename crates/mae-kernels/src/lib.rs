@@ -1,8 +1,9 @@
-//! A pre-norm transformer block on the CPU in f32: forward and backward, fused, without libtorch.
+//! A pre-norm transformer block on the CPU, of f32 values: forward and backward, fused, without libtorch.
 //!
 //! What a framework does operation by operation, writing every intermediate tensor to memory and reading it back,
-//! is done here chunk by chunk of the batch, on the threads of a rayon pool, with matrix products from the `gemm`
-//! crate, or whatever else is a [`MatrixProduct`], and everything between them in loops that the compiler vectorises for the processor at hand.
+//! is done here chunk by chunk of the batch, on the threads of a rayon pool, with everything between matrix products
+//! in loops that the compiler vectorises for the processor at hand. The products are those of a [`MatrixProduct`]:
+//! in f32 of the `gemm` crate ([`Gemm`]), with operands rounded to bf16 of AMX or AVX512-BF16 ([`Bf16`]), or your own.
 //!
 //! ```
 //! use mae_kernels::{BlockShape, BlockWeights, Gemm, forward};

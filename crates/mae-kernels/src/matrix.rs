@@ -30,7 +30,7 @@ pub enum Base<'a> {
 }
 
 /// The right operand of several products, made by [`MatrixProduct::right`].
-pub trait Right: Sync {
+pub trait Right: Send + Sync {
     /// [`MatrixProduct::multiply`] with this as `b`.
     fn multiply(&self, base: Base, c: MatrixMut, a: Matrix);
 }

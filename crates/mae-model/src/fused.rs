@@ -64,7 +64,6 @@ fn block_gradients(
     let [tokens, weights @ .., intermediates] = saved else {
         unreachable!("fused_block saves fourteen tensors")
     };
-    let mut work = empty(&[shape.work_len() as i64]);
     let mut grads: Vec<Tensor> = saved[..13]
         .iter()
         .map(|input| empty(&input.size()))
@@ -77,9 +76,10 @@ fn block_gradients(
     let weights = BlockWeights::from_array(weights.each_ref().map(slice));
     let grad_weights = BlockWeights::from_array(grad_weights.each_mut().map(mut_slice));
     let (x, kept, grad) = (slice(tokens), slice(intermediates), slice(grad));
-    let (work, grad_x) = (mut_slice(&mut work), mut_slice(grad_tokens));
+    let grad_x = mut_slice(grad_tokens);
     let scales = scales.map(branch_scales);
     pool().install(|| {
+        let mut work = empty(&[shape.work_len() as i64]);
         backward(
             product,
             shape,
@@ -88,7 +88,7 @@ fn block_gradients(
             x,
             kept,
             grad,
-            work,
+            mut_slice(&mut work),
             grad_x,
             grad_weights,
         )

@@ -53,17 +53,32 @@ impl Kernels {
     ///
     /// At a barrier libtorch's threads wait by spinning, and so take the cores from the kernels' threads and the
     /// loader's.
-    pub fn take_threads(self, device: Device, precision: Kind) -> Option<TakenThreads> {
+    pub fn take_threads(self, device: Device, precision: Kind) -> Option<LibtorchThreads> {
         if !self.fuses_on(device, precision) {
             return None;
         }
         let threads = pool().current_num_threads() as i32;
-        Some(TakenThreads::leave((threads / 4).max(1)))
+        Some(LibtorchThreads::set((threads / 4).max(1)))
     }
 
     /// Whether `mae-kernels` computes the blocks there.
     pub(crate) fn fuses_on(self, device: Device, precision: Kind) -> bool {
         self.product_on(device, precision).is_some()
+    }
+
+    /// Who multiplies the matrices of transformer blocks there, for a reader.
+    pub fn products(self, device: Device, precision: Kind) -> &'static str {
+        match (self.here(), precision) {
+            _ if !self.fuses_on(device, precision) => "libtorch",
+            (_, Kind::BFloat16) => Self::bf16_instructions().unwrap_or("libtorch"),
+            (Self::FusedMkl, _) if has_mkl() => "MKL",
+            _ => "gemm",
+        }
+    }
+
+    /// The instructions that this CPU has for fused blocks in bf16.
+    pub fn bf16_instructions() -> Option<&'static str> {
+        Bf16::here().map(Bf16::instructions)
     }
 
     /// Who multiplies the matrices of fused blocks there; none where blocks are not fused.
@@ -164,21 +179,26 @@ fn operand(matrix: Matrix<'_>) -> Operand<'_> {
     }
 }
 
-/// Gives libtorch its threads back when dropped: see [`Kernels::take_threads`].
+/// Gives libtorch as many threads as it had before when dropped.
 #[derive(Debug)]
-pub struct TakenThreads {
+pub struct LibtorchThreads {
     before: i32,
 }
 
-impl TakenThreads {
-    fn leave(threads: i32) -> Self {
+impl LibtorchThreads {
+    /// Lends libtorch as many threads as it has had at most, for work that nothing else is done beside.
+    pub fn all() -> Self {
+        Self::set(pool().current_num_threads() as i32)
+    }
+
+    fn set(threads: i32) -> Self {
         let before = tch::get_num_threads();
         tch::set_num_threads(threads);
         Self { before }
     }
 }
 
-impl Drop for TakenThreads {
+impl Drop for LibtorchThreads {
     fn drop(&mut self) {
         tch::set_num_threads(self.before);
     }
@@ -195,7 +215,7 @@ fn plain_matmul_flops(device: Device, precision: Kind) -> torch_ext::Result<f64>
         Device::Cuda(index) => index as i64,
         _ => 0,
     };
-    let one_thread = (device == Device::Cpu).then(|| TakenThreads::leave(1));
+    let one_thread = (device == Device::Cpu).then(|| LibtorchThreads::set(1));
     let matrix = Tensor::ones([side, side], (Kind::Float, device));
     let best = no_grad(|| {
         autocast(device, precision, || {

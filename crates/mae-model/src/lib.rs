@@ -58,7 +58,7 @@ pub use config::{LossRegion, MaeConfig, Target};
 pub use error::ModelError;
 pub use file_kind::{EMBEDDINGS, FileKind, guess};
 pub use flops::Flops;
-pub use kernels::{Kernels, TakenThreads};
+pub use kernels::{Kernels, LibtorchThreads};
 pub use mae::MaskedAutoencoderViT;
 pub use memory::{Computation, ParameterCount, TrainingMemory};
 pub use normalization::{Normalization, in_units};

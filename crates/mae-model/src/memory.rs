@@ -5,6 +5,7 @@ use mae_kernels::BlockShape;
 use serde::Serialize;
 use tch::{Device, Kind};
 
+use crate::kernels::pool;
 use crate::{Kernels, LossRegion, MaeConfig, Result, Target};
 
 /// Bytes of an f32.
@@ -140,12 +141,12 @@ impl MaeConfig {
             weights: F32 * count.total() + halves,
             gradients: F32 * count.trained(),
             optimizer: 2 * F32 * count.trained(),
-            activations: batch as u64 * self.image_activations(mask_ratio, storage)?,
+            activations: self.activations(batch, mask_ratio, storage)?,
         })
     }
 
-    /// Bytes that one image needs.
-    fn image_activations(&self, mask_ratio: f64, storage: Storage) -> Result<u64> {
+    /// Bytes that `batch` images need.
+    fn activations(&self, batch: usize, mask_ratio: f64, storage: Storage) -> Result<u64> {
         let patches = self.grid()?.patches();
         let kept = kept_patches(patches, mask_ratio)?;
         let all = 1 + patches;
@@ -173,13 +174,19 @@ impl MaeConfig {
         let work = blocks
             .iter()
             .filter(|(count, _)| *count > 0)
-            .map(|(_, shape)| storage.work(shape));
+            .map(|(_, shape)| {
+                storage.work(&BlockShape {
+                    images: batch,
+                    ..*shape
+                })
+            });
         // The patches, normalised; those that are predicted as target, prediction, difference.
         let predicted = all - first;
         let pixels = patches * self.patch_dim() + 3 * predicted * self.target_dim();
         // What the two last norms take and give.
         let norms = 2 * (encoded * self.embed_dim + predicted * self.decoder_embed_dim);
-        Ok(saved + work.max().unwrap_or(0) + F32 * (pixels + norms) as u64)
+        let work = work.max().unwrap_or(0);
+        Ok(batch as u64 * (saved + F32 * (pixels + norms) as u64) + work)
     }
 
     /// Numbers of the matrices that autocast keeps in half precision while a batch is under way.
@@ -240,7 +247,7 @@ impl Storage {
         }
     }
 
-    /// Bytes from the forward pass on.
+    /// Bytes from the forward pass on, for one image.
     fn saved(self, shape: &BlockShape) -> u64 {
         let (n, d, h) = (shape.tokens, shape.dim, shape.hidden);
         let q = n - shape.first_query;
@@ -259,15 +266,15 @@ impl Storage {
         }
     }
 
-    /// Bytes of the backward pass alone.
+    /// Bytes of the backward pass alone, for all images.
     fn work(self, shape: &BlockShape) -> u64 {
         let gradients = shape.output_len() + shape.input_len();
         let values = match self {
-            Self::Fused => shape.work_len() + gradients,
+            Self::Fused => pool().install(|| shape.work_len()) + gradients,
             // Gradients of both sides of GELU, of q, k and v, and of a norm's result.
             Self::Plain | Self::Half => {
                 let queries = shape.tokens - shape.first_query;
-                2 * queries * shape.hidden + 4 * shape.input_len() + gradients
+                2 * shape.images * queries * shape.hidden + 4 * shape.input_len() + gradients
             }
         };
         let bytes = if self == Self::Half { 2 } else { F32 };

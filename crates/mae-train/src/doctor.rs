@@ -16,13 +16,14 @@ use std::time::Instant;
 
 use anyhow::{Context, Result};
 use mae_data::{Dataset, LeftOut, hold_out, shared_classes};
-use mae_model::{LossRegion, MaeConfig};
+use mae_model::{Kernels, LossRegion, MaeConfig};
 use serde::Serialize;
 use tch::Device;
 
 use crate::config::RunConfig;
 use crate::data;
 use crate::distributed::World;
+use crate::precision::Precision;
 use crate::progress::Progress;
 
 pub use advice::{Finding, Severity};
@@ -39,6 +40,10 @@ pub struct Diagnosis {
     pub device: Option<String>,
     /// What products are computed in.
     pub precision: Option<&'static str>,
+    /// Who computes the products of transformer blocks.
+    pub products: Option<&'static str>,
+    /// The instructions of this CPU for bf16 that the run leaves unused, with which it would be faster.
+    pub unused_bf16: Option<&'static str>,
     /// Cores that the program may use.
     pub cores: usize,
     /// Threads that load images.
@@ -140,14 +145,23 @@ pub fn examine(
     let mut found = Diagnosis {
         device: Some(crate::device::name(config.device)),
         precision: Some(config.precision.name()),
+        products: Some((config.run.kernels).products(config.device, config.precision.kind())),
+        unused_bf16: Kernels::bf16_instructions().filter(|_| {
+            config.device == Device::Cpu
+                && config.precision == Precision::Fp32
+                && config.run.kernels != Kernels::Plain
+        }),
         cores,
         workers,
         ..Diagnosis::default()
     };
     found.findings.extend(advice::of_configuration(&config));
-    found
-        .findings
-        .extend(advice::of_machine(&config, cores, machine::has_gpu()));
+    found.findings.extend(advice::of_machine(
+        &config,
+        cores,
+        machine::has_gpu(),
+        Kernels::bf16_instructions().is_some(),
+    ));
     found.findings.extend(advice::of_folder(out));
 
     let grid = config.grid;

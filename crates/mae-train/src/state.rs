@@ -5,7 +5,7 @@ use std::rc::Rc;
 
 use anyhow::Result;
 use mae_data::{MaskedBatch, Pixels};
-use mae_model::{MaskedAutoencoderViT, Normalization};
+use mae_model::{LibtorchThreads, MaskedAutoencoderViT, Normalization};
 use tch::{Device, Kind, Tensor, no_grad};
 use torch_ext::Reducer;
 
@@ -165,6 +165,7 @@ impl Trainer {
         }
         self.world.sum(&loss_sum)?;
 
+        let _threads = LibtorchThreads::all();
         let grads = self.optimizer.grads()?;
         if let Some(scaler) = &mut self.scaler {
             let found_inf = scaler.unscale(&grads)?;

@@ -126,7 +126,12 @@ pub fn train<T: Task>(
     let (device, precision) = (task.trainer().device(), task.trainer().precision().kind());
     let matmul_flops = run.kernels.matmul_flops(device, precision)?;
     let _threads = run.kernels.take_threads(device, precision);
-    log::debug!("matrix products reach {:.0} GFLOP/s", matmul_flops / 1e9);
+    progress.line(&format!(
+        "matrix products in {} by {}: up to {:.0} GFLOP/s",
+        task.trainer().precision().name(),
+        run.kernels.products(device, precision),
+        matmul_flops / 1e9
+    ));
     let flops_per_image = task.flops_per_image()?;
     let steps_per_epoch = batches.per_epoch.div_ceil(optim.accumulate) as u64;
     let mut run = Run {

@@ -185,6 +185,13 @@ fn describe_memory(report: &mut Report, found: &Diagnosis) {
         Some(has) => format!(", of {} free", bytes(has.free)),
         None => String::new(),
     };
+    let products = match (found.products, found.unused_bf16) {
+        (Some(by), Some(unused)) => {
+            format!(", products by {by} (run.precision=bf16 would have {unused}, and be faster)")
+        }
+        (Some(by), None) => format!(", products by {by}"),
+        (None, _) => String::new(),
+    };
     let threads = match device.as_str() {
         "cpu" => format!(", {}", counted(found.cores as u64, "core")),
         _ => String::new(),
@@ -192,7 +199,7 @@ fn describe_memory(report: &mut Report, found: &Diagnosis) {
     report.row(
         "device",
         &format!(
-            "{device} in {precision}{threads}; {} to load images",
+            "{device} in {precision}{products}{threads}; {} to load images",
             counted(found.workers as u64, "thread")
         ),
     );

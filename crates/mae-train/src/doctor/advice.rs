@@ -136,15 +136,27 @@ pub(super) fn of_configuration(config: &RunConfig) -> Vec<Finding> {
     found
 }
 
-/// From what the machine has.
-pub(super) fn of_machine(config: &RunConfig, cores: usize, has_gpu: bool) -> Vec<Finding> {
+/// From what the machine has; `has_bf16`: its CPU has instructions for fused blocks in bf16.
+pub(super) fn of_machine(
+    config: &RunConfig,
+    cores: usize,
+    has_gpu: bool,
+    has_bf16: bool,
+) -> Vec<Finding> {
     let mut found = Vec::new();
     if config.device == Device::Cpu {
-        if config.precision != Precision::Fp32 {
+        let is_slow = match config.precision {
+            Precision::Fp32 => false,
+            Precision::Bf16 => !has_bf16,
+            Precision::Fp16 => true,
+        };
+        if is_slow {
             let name = config.precision.name();
             found.push(Finding::warning(
                 "run.precision",
-                format!("{name} on a CPU goes without the fused kernels, which are for fp32, and is slower"),
+                format!(
+                    "this CPU goes without the fused kernels in {name}, and is slower than in fp32"
+                ),
                 "set run.precision=fp32",
             ));
         }
@@ -435,7 +447,7 @@ mod tests {
     fn recipes_are_in_order() {
         check(of_configuration(&config(&[])), None);
         check(of_plan(&config(&[]), &plan(&[], 8192)), None);
-        check(of_machine(&config(&[]), 2, false), None);
+        check(of_machine(&config(&[]), 2, false, true), None);
     }
 
     #[test]
@@ -473,11 +485,13 @@ mod tests {
 
     #[test]
     fn what_does_not_fit_the_machine() {
-        let of = |keys: &[&str], has_gpu| of_machine(&config(keys), 2, has_gpu);
+        let of = |keys: &[&str], has_gpu| of_machine(&config(keys), 2, has_gpu, false);
         check(
             of(&["run.precision=bf16"], false),
             warns("run.precision", "bf16"),
         );
+        let bf16 = config(&["run.precision=bf16"]);
+        check(of_machine(&bf16, 2, false, true), None);
         check(
             of(&["run.precision=fp16"], false),
             warns("run.precision", "fp16"),
