@@ -1,7 +1,11 @@
 //! One transformer block on the CPU: forward, and backward with the gradients of all weights.
 
+use std::sync::LazyLock;
+
 use criterion::{Criterion, Throughput, criterion_group, criterion_main};
-use mae_kernels::{BlockShape, BlockWeights, Gemm, backward, forward, matmul_flops};
+use mae_kernels::{
+    Bf16, BlockShape, BlockWeights, Gemm, MatrixProduct, backward, forward, matmul_flops,
+};
 
 /// Name, images, tokens, width and heads: the encoders of ViT-B/16 at 224 and of ViT-Ti/2 at 32, three quarters masked.
 const BLOCKS: [(&str, usize, usize, usize, usize); 2] = [
@@ -38,34 +42,47 @@ fn blocks(criterion: &mut Criterion) {
 
         let mut group = criterion.benchmark_group(name);
         group.throughput(Throughput::Elements(images as u64));
-        group.bench_function("forward", |b| {
-            b.iter(|| forward(&Gemm, &shape, &weights, None, &x, &mut saved, &mut y))
-        });
-        group.bench_function("backward", |b| {
-            b.iter(|| {
-                let grads = BlockWeights::from_array(grads.each_mut().map(Vec::as_mut_slice));
-                backward(
-                    &Gemm,
-                    &shape,
-                    &weights,
-                    None,
-                    &x,
-                    &saved,
-                    &grad_y,
-                    &mut work,
-                    &mut grad_x,
-                    grads,
-                )
-            })
-        });
+        for (by, product) in products() {
+            group.bench_function(format!("forward, {by}"), |b| {
+                b.iter(|| forward(product, &shape, &weights, None, &x, &mut saved, &mut y))
+            });
+            group.bench_function(format!("backward, {by}"), |b| {
+                b.iter(|| {
+                    let grads = BlockWeights::from_array(grads.each_mut().map(Vec::as_mut_slice));
+                    backward(
+                        product,
+                        &shape,
+                        &weights,
+                        None,
+                        &x,
+                        &saved,
+                        &grad_y,
+                        &mut work,
+                        &mut grad_x,
+                        grads,
+                    )
+                })
+            });
+        }
         group.finish();
     }
 }
 
+/// Those that this processor has.
+fn products() -> Vec<(&'static str, &'static dyn MatrixProduct)> {
+    static BF16: LazyLock<Option<Bf16>> = LazyLock::new(Bf16::here);
+    let bf16 = BF16
+        .as_ref()
+        .map(|product| (product.instructions(), product as _));
+    std::iter::once(("gemm", &Gemm as _)).chain(bf16).collect()
+}
+
 /// What `mfu` is a share of.
 fn peak(criterion: &mut Criterion) {
-    let gflops = matmul_flops(&Gemm) / 1e9;
-    println!("matrix products reach {gflops:.0} GFLOP/s on one thread");
+    for (by, product) in products() {
+        let gflops = matmul_flops(product) / 1e9;
+        println!("matrix products by {by} reach {gflops:.0} GFLOP/s on one thread");
+    }
     criterion.bench_function("measuring the peak", |b| b.iter(|| matmul_flops(&Gemm)));
 }
 

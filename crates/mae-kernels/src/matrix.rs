@@ -43,7 +43,7 @@ struct AsItIs<'a, P: ?Sized> {
 impl<'a> Base<'a> {
     /// That of the columns from `column` on.
     #[cfg(target_arch = "x86_64")]
-    pub(crate) fn from_column(self, column: usize) -> Self {
+    pub(crate) fn columns_from(self, column: usize) -> Self {
         match self {
             Self::Row(row) => Self::Row(&row[column..]),
             other => other,
@@ -63,10 +63,11 @@ pub struct Gemm;
 
 impl MatrixProduct for Gemm {
     fn multiply(&self, base: Base, mut c: MatrixMut, a: Matrix, b: Matrix) {
+        assert_eq!([c.rows, c.cols], [a.rows, b.cols]);
+        assert_eq!(a.cols, b.rows);
         let accumulate = c.begin(base);
-        // SAFETY: constructors checked that every element of the three views lies in its slice,
-        // callers that the shapes agree, and `c` is borrowed mutably, so that it overlaps neither
-        // operand.
+        // SAFETY: constructors checked that every element of the three views lies in its slice, the shapes agree,
+        // and `c` is borrowed mutably, so that it overlaps neither operand.
         unsafe {
             gemm::gemm(
                 c.rows,
@@ -197,8 +198,6 @@ impl<'a> MatrixMut<'a> {
 
     /// Overwrites it with `a b`.
     pub fn set_product(self, product: &dyn MatrixProduct, a: Matrix, b: Matrix) {
-        assert_eq!((self.rows, self.cols), (a.rows, b.cols));
-        assert_eq!(a.cols, b.rows);
         product.multiply(Base::Nothing, self, a, b);
     }
 

@@ -387,9 +387,13 @@ mod tests {
 
     #[test]
     fn half_precision_halves_what_is_not_a_residual() {
-        let half = Computation {
+        let fused = Computation {
             precision: Kind::BFloat16,
             ..FUSED
+        };
+        let half = Computation {
+            kernels: Kernels::Plain,
+            ..fused
         };
         let shape = small().block_shape(5, 0, 4, 1);
         // x and x1 in 4 bytes; q, k, v, attended, two norms, both sides of GELU in 2; the sums in 4.
@@ -400,6 +404,12 @@ mod tests {
         let memory = small().training_memory(1, 0.5, half).unwrap();
         let count = small().parameter_count().unwrap();
         assert_eq!(memory.weights, 4 * count.total() + 2 * matrices);
+        // Fused blocks, where the processor has them in bf16, keep f32.
+        let expected = match Kernels::bf16_instructions() {
+            Some(_) => Storage::Fused,
+            None => Storage::Half,
+        };
+        assert_eq!(Storage::of(fused), expected);
         // A GPU in f32 has no fused blocks.
         let cuda = Computation {
             device: Device::Cuda(0),

@@ -101,7 +101,7 @@ fn multiply(instructions: Instructions, base: Base, mut c: MatrixMut, a: Matrix,
                         Columns::In(b) => &right[i * b.depth + first..][..at_once],
                         Columns::Of(_) => &right[i * at_once..][..at_once],
                     };
-                    let base = base.from_column(column);
+                    let base = base.columns_from(column);
                     for (block, left) in left.chunks_exact(at_once).enumerate() {
                         let row = row + block * BLOCK;
                         let c = &mut c.data_mut()[row * stride + column..];
