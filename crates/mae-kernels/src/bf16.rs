@@ -41,7 +41,7 @@ impl Bf16 {
 
 #[cfg(not(target_arch = "x86_64"))]
 impl crate::MatrixProduct for Bf16 {
-    fn multiply(&self, _: bool, _: crate::MatrixMut, _: crate::Matrix, _: crate::Matrix) {
+    fn multiply(&self, _: crate::Base, _: crate::MatrixMut, _: crate::Matrix, _: crate::Matrix) {
         match self.0 {}
     }
 }
