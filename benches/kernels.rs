@@ -1,7 +1,5 @@
 //! One transformer block on the CPU: forward, and backward with the gradients of all weights.
 
-use std::sync::LazyLock;
-
 use criterion::{Criterion, Throughput, criterion_group, criterion_main};
 use mae_kernels::{
     Bf16, BlockShape, BlockWeights, Gemm, MatrixProduct, backward, forward, matmul_flops,
@@ -70,10 +68,7 @@ fn blocks(criterion: &mut Criterion) {
 
 /// Those that this processor has.
 fn products() -> Vec<(&'static str, &'static dyn MatrixProduct)> {
-    static BF16: LazyLock<Option<Bf16>> = LazyLock::new(Bf16::here);
-    let bf16 = BF16
-        .as_ref()
-        .map(|product| (product.instructions(), product as _));
+    let bf16 = Bf16::here().map(|product| (product.instructions(), product as _));
     std::iter::once(("gemm", &Gemm as _)).chain(bf16).collect()
 }
 

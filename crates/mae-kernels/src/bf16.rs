@@ -3,10 +3,9 @@
 #[cfg(target_arch = "x86_64")]
 mod kernel;
 #[cfg(target_arch = "x86_64")]
-mod tile;
-
-#[cfg(target_arch = "x86_64")]
 mod product;
+#[cfg(target_arch = "x86_64")]
+mod tile;
 
 /// Rounds both matrices to bf16, and sums their products up in f32: by AMX where there is, else by AVX512-BF16.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -17,11 +16,12 @@ pub struct Bf16(
 
 impl Bf16 {
     /// None where the processor has neither, or the system does not let this program use it.
-    pub fn here() -> Option<Self> {
+    pub fn here() -> Option<&'static Self> {
         #[cfg(target_arch = "x86_64")]
         {
-            static HERE: std::sync::OnceLock<Option<Bf16>> = std::sync::OnceLock::new();
-            *HERE.get_or_init(|| kernel::Instructions::here().map(Self))
+            static HERE: std::sync::LazyLock<Option<Bf16>> =
+                std::sync::LazyLock::new(|| kernel::Instructions::here().map(Bf16));
+            HERE.as_ref()
         }
         #[cfg(not(target_arch = "x86_64"))]
         None

@@ -13,7 +13,8 @@
 //! The images of a batch are divided among the threads in *chunks*, and a chunk goes through the whole block
 //! while it is in the cache. Only the results of matrix products are kept for the way back;
 //! what is cheap (norms, GELU, the softmax from its scores) is computed again there.
-//! The gradients of the weights are sums over all tokens; each thread computes some rows of each.
+//! The gradients of the weights are sums over all tokens: after as many chunks as there are threads, each thread adds
+//! to some rows of each.
 
 use crate::layer_norm::LayerNorm;
 use crate::matrix::Matrix;

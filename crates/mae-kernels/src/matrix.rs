@@ -29,17 +29,6 @@ pub enum Base<'a> {
     Row(&'a [f32]),
 }
 
-/// The right operand of several products, made by [`MatrixProduct::right`].
-pub trait Right: Send + Sync {
-    /// [`MatrixProduct::multiply`] with this as `b`.
-    fn multiply(&self, base: Base, c: MatrixMut, a: Matrix);
-}
-
-struct AsItIs<'a, P: ?Sized> {
-    product: &'a P,
-    b: Matrix<'a>,
-}
-
 impl<'a> Base<'a> {
     /// That of the columns from `column` on.
     #[cfg(target_arch = "x86_64")]
@@ -49,6 +38,17 @@ impl<'a> Base<'a> {
             other => other,
         }
     }
+}
+
+/// The right operand of several products, made by [`MatrixProduct::right`].
+pub trait Right: Send + Sync {
+    /// [`MatrixProduct::multiply`] with this as `b`.
+    fn multiply(&self, base: Base, c: MatrixMut, a: Matrix);
+}
+
+struct AsItIs<'a, P: ?Sized> {
+    product: &'a P,
+    b: Matrix<'a>,
 }
 
 impl<P: MatrixProduct + ?Sized> Right for AsItIs<'_, P> {

@@ -1,6 +1,6 @@
 //! Which code computes transformer blocks, on which threads, and how fast it could be.
 
-use std::sync::{LazyLock, OnceLock};
+use std::sync::OnceLock;
 use std::time::Instant;
 
 use mae_kernels::{Base, Bf16, Gemm, Matrix, MatrixMut, MatrixProduct};
@@ -78,7 +78,7 @@ impl Kernels {
 
     /// The instructions that this CPU has for fused blocks in bf16.
     pub fn bf16_instructions() -> Option<&'static str> {
-        Bf16::here().map(Bf16::instructions)
+        Bf16::here().map(|product| product.instructions())
     }
 
     /// Who multiplies the matrices of fused blocks there; none where blocks are not fused.
@@ -90,7 +90,7 @@ impl Kernels {
             (Self::Plain, _) => None,
             (Self::FusedMkl, Kind::Float) if has_mkl() => Some(&Mkl),
             (_, Kind::Float) => Some(&Gemm),
-            (_, Kind::BFloat16) => bf16(),
+            (_, Kind::BFloat16) => Bf16::here().map(|product| product as _),
             _ => None,
         }
     }
@@ -127,12 +127,6 @@ impl Kernels {
             precision => self.product_on(tokens.device(), precision),
         }
     }
-}
-
-/// The products in bf16, if this processor has them.
-fn bf16() -> Option<&'static dyn MatrixProduct> {
-    static BF16: LazyLock<Option<Bf16>> = LazyLock::new(Bf16::here);
-    BF16.as_ref().map(|product| product as _)
 }
 
 /// Whether no vectors of this processor are left idle by MKL.

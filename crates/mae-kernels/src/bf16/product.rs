@@ -213,7 +213,7 @@ mod tests {
 
     #[test]
     fn equals_the_product_of_the_rounded_matrices() {
-        let Some(Bf16(fastest)) = Bf16::here() else {
+        let Some(&Bf16(fastest)) = Bf16::here() else {
             return;
         };
         let sizes = [
