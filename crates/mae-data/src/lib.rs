@@ -26,9 +26,6 @@
 //! The same config therefore gives the same batches with any number of workers and after any
 //! resume.
 
-// Memory maps (`dataset/mapped.rs`) and vector instructions (`jpeg/x86.rs`) alone need it.
-#![deny(unsafe_code)]
-
 mod color_jitter;
 mod dataset;
 mod error;

@@ -1,10 +1,13 @@
 //! Products of matrices rounded to bf16, with sums in f32, where the processor has instructions for it.
 
 #[cfg(target_arch = "x86_64")]
+#[expect(unsafe_code, reason = "instructions that this processor has")]
 mod kernel;
 #[cfg(target_arch = "x86_64")]
+#[expect(unsafe_code, reason = "instructions that this processor has")]
 mod product;
 #[cfg(target_arch = "x86_64")]
+#[expect(unsafe_code, reason = "instructions that this processor has")]
 mod tile;
 
 /// Rounds both matrices to bf16, and sums their products up in f32: by AMX where there is, else by AVX512-BF16.

@@ -272,6 +272,19 @@ impl BlockShape {
     pub(crate) fn check(&self) {
         assert!(self.first_query < self.tokens && self.images > 0);
         assert!(self.heads > 0 && self.dim.is_multiple_of(self.heads));
+        // More than any part of the block's memory has, in bytes.
+        let wide = [self.tokens, self.heads]
+            .into_iter()
+            .chain([self.dim; 24])
+            .chain([self.hidden; 8])
+            .try_fold(0_usize, usize::checked_add);
+        let bytes = (self.images.checked_mul(self.tokens))
+            .and_then(|rows| rows.checked_add(self.dim)?.checked_add(self.hidden))
+            .and_then(|rows| rows.checked_mul(wide?)?.checked_mul(size_of::<f32>()));
+        assert!(
+            bytes.is_some_and(|bytes| bytes <= isize::MAX as usize),
+            "{self:?} has more values than memory can hold"
+        );
     }
 
     /// The query tokens of images `[.., tokens, dim]`, one slice an image.
@@ -382,5 +395,25 @@ impl<T> BlockWeights<T> {
             &self.fc2_weight,
             &self.fc2_bias,
         ]
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    #[should_panic(expected = "more values than memory can hold")]
+    fn sizes_whose_product_wraps_are_refused() {
+        let shape = BlockShape {
+            images: 1 << 32,
+            tokens: 2,
+            first_query: 0,
+            dim: 1 << 32,
+            heads: 1,
+            hidden: 1 << 32,
+            eps: 1e-6,
+        };
+        shape.check();
     }
 }

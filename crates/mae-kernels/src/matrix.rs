@@ -62,6 +62,7 @@ impl<P: MatrixProduct + ?Sized> Right for AsItIs<'_, P> {
 pub struct Gemm;
 
 impl MatrixProduct for Gemm {
+    #[expect(unsafe_code, reason = "calls `gemm`")]
     fn multiply(&self, base: Base, mut c: MatrixMut, a: Matrix, b: Matrix) {
         assert_eq!([c.rows, c.cols], [a.rows, b.cols]);
         assert_eq!(a.cols, b.rows);
@@ -236,8 +237,12 @@ impl<'a> MatrixMut<'a> {
 
 fn check(len: usize, rows: usize, cols: usize, row_stride: usize) {
     assert!(row_stride >= cols, "rows overlap");
-    let end = rows
-        .checked_sub(1)
-        .map_or(0, |last| last * row_stride + cols);
-    assert!(end <= len, "a [{rows}, {cols}] matrix in {len} values");
+    let end = match rows.checked_sub(1) {
+        Some(last) => (last.checked_mul(row_stride)).and_then(|last| last.checked_add(cols)),
+        None => Some(0),
+    };
+    assert!(
+        end.is_some_and(|end| end <= len),
+        "a [{rows}, {cols}] matrix in {len} values"
+    );
 }

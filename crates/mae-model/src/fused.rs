@@ -1,8 +1,8 @@
 //! A transformer block by `mae-kernels`, as an operation in libtorch's graph.
 
 use mae_kernels::{BlockShape, BlockWeights, BranchScales, MatrixProduct, backward, forward};
-use tch::{Device, Kind, Tensor};
-use torch_ext::{as_mut_slice, as_slice, with_backward};
+use tch::{Kind, Tensor};
+use torch_ext::{Values, as_slice, with_backward};
 
 use crate::kernels::pool;
 
@@ -36,10 +36,10 @@ pub(crate) fn fused_block(
         hidden: weights[8].size()[0] as usize,
         eps: eps as f32,
     };
-    let mut saved = empty(&[shape.saved_len() as i64]);
-    let mut output = empty(&[images, n - first_query, dim]);
+    let mut saved = Values::new(&[shape.saved_len() as i64]);
+    let mut output = Values::new(&[images, n - first_query, dim]);
     let (x, weight_values) = (slice(&tokens), BlockWeights::from_array(weights.map(slice)));
-    let (kept, y) = (mut_slice(&mut saved), mut_slice(&mut output));
+    let (kept, y) = (&mut saved[..], &mut output[..]);
     let branch_scales = scales.map(branch_scales);
     pool().install(|| forward(product, &shape, &weight_values, branch_scales, x, kept, y));
     let inputs: Vec<Tensor> = std::iter::once(&tokens)
@@ -47,6 +47,7 @@ pub(crate) fn fused_block(
         .map(Tensor::shallow_clone)
         .collect();
     let scales = scales.map(|scales| scales.each_ref().map(Tensor::shallow_clone));
+    let (output, saved) = (output.into_tensor(), saved.into_tensor());
     with_backward(output, &inputs, &[saved], move |saved, grad| {
         block_gradients(product, &shape, scales.as_ref(), saved, grad)
     })
@@ -64,22 +65,22 @@ fn block_gradients(
     let [tokens, weights @ .., intermediates] = saved else {
         unreachable!("fused_block saves fourteen tensors")
     };
-    let mut grads: Vec<Tensor> = saved[..13]
+    let mut grads: Vec<Values> = saved[..13]
         .iter()
-        .map(|input| empty(&input.size()))
+        .map(|input| Values::new(&input.size()))
         .collect();
     let [grad_tokens, grad_weights @ ..] = &mut grads[..] else {
         unreachable!("there are thirteen")
     };
-    let grad_weights: &mut [Tensor; 12] = grad_weights.try_into().expect("tokens and twelve");
+    let grad_weights: &mut [Values; 12] = grad_weights.try_into().expect("tokens and twelve");
     let weights: &[Tensor; 12] = weights.try_into().expect("tokens, twelve, intermediates");
     let weights = BlockWeights::from_array(weights.each_ref().map(slice));
-    let grad_weights = BlockWeights::from_array(grad_weights.each_mut().map(mut_slice));
+    let grad_weights = BlockWeights::from_array(grad_weights.each_mut().map(|grad| &mut grad[..]));
     let (x, kept, grad) = (slice(tokens), slice(intermediates), slice(grad));
-    let grad_x = mut_slice(grad_tokens);
+    let grad_x = &mut grad_tokens[..];
     let scales = scales.map(branch_scales);
     pool().install(|| {
-        let mut work = empty(&[shape.work_len() as i64]);
+        let mut work = Values::new(&[shape.work_len() as i64]);
         backward(
             product,
             shape,
@@ -88,12 +89,12 @@ fn block_gradients(
             x,
             kept,
             grad,
-            mut_slice(&mut work),
+            &mut work,
             grad_x,
             grad_weights,
         )
     });
-    grads
+    grads.into_iter().map(Values::into_tensor).collect()
 }
 
 fn branch_scales([attention, mlp]: &[Tensor; 2]) -> BranchScales<'_> {
@@ -103,14 +104,10 @@ fn branch_scales([attention, mlp]: &[Tensor; 2]) -> BranchScales<'_> {
     }
 }
 
-fn empty(size: &[i64]) -> Tensor {
-    Tensor::empty(size, (Kind::Float, Device::Cpu))
-}
-
+/// Only for what is read and given up before this module returns to its caller.
+#[expect(unsafe_code, reason = "borrows what libtorch owns")]
 fn slice(tensor: &Tensor) -> &[f32] {
-    as_slice(tensor).expect("parameters and tokens are contiguous f32 on the CPU")
-}
-
-fn mut_slice(tensor: &mut Tensor) -> &mut [f32] {
-    as_mut_slice(tensor).expect("made contiguous, f32 and on the CPU")
+    // SAFETY: tokens, weights, scales and what was saved are changed by the caller's thread alone (optimizer,
+    // loading), which is in this module meanwhile.
+    unsafe { as_slice(tensor) }.expect("parameters and tokens are contiguous f32 on the CPU")
 }

@@ -4,6 +4,8 @@
 //! clears and maps them again page by page; these settings keep them, in huge pages.
 //! The price is that memory once used stays with the process.
 
+#![expect(unsafe_code, reason = "a symbol that jemalloc looks for")]
+
 use std::ffi::c_char;
 
 use tikv_jemallocator::Jemalloc;

@@ -176,8 +176,8 @@ char *ext_with_backward(at::Tensor *output, at::Tensor *const *inputs, size_t in
                         at::Tensor *const *intermediates, size_t intermediate_count, void *state,
                         decltype(Computed::backward) backward, decltype(Computed::drop) drop, at::Tensor **result) {
   return guarded([&] {
-    auto computed = std::shared_ptr<Computed>(
-        new Computed{*output, list(intermediates, intermediate_count), state, backward, drop});
+    auto computed = std::shared_ptr<Computed>(new Computed{*output, {}, state, backward, drop});
+    computed->intermediates = list(intermediates, intermediate_count);
     // As a reference to a list: of a vector, libtorch would not see that there are tensors in it.
     const auto inputs_list = list(inputs, input_count);
     *result = new at::Tensor(ComputedFunction::apply(at::TensorList(inputs_list), computed));

@@ -4,7 +4,6 @@
 //! processes can be in one group.
 
 use std::ffi::{CString, c_char, c_int, c_void};
-use std::marker::PhantomData;
 use std::ptr::{NonNull, null_mut};
 use std::time::Duration;
 
@@ -391,9 +390,8 @@ impl Drop for ProcessGroup {
 /// Source: Li et al. 2020, "PyTorch Distributed: Experiences on Accelerating Data Parallel Training".
 #[derive(Debug)]
 pub struct Reducer {
+    // Neither Send nor Sync: hooks run where the backward pass does.
     handle: NonNull<ReducerHandle>,
-    // Hooks run where the backward pass does.
-    _not_sync: PhantomData<*const ()>,
 }
 
 impl Reducer {
@@ -421,7 +419,6 @@ impl Reducer {
         })?;
         Ok(Self {
             handle: not_null(result)?,
-            _not_sync: PhantomData,
         })
     }
 

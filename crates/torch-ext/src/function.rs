@@ -3,11 +3,11 @@
 use std::ffi::{c_char, c_void};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
-use tch::{Device, Kind, Tensor};
+use tch::Tensor;
 use torch_sys::C_tensor;
 
+use crate::Result;
 use crate::ffi::{check, ext_with_backward, handle, handles, message, panic_message};
-use crate::{Error, Result};
 
 /// Gives `output`, which the caller computed of `inputs`, a way back through `backward`.
 ///
@@ -15,6 +15,8 @@ use crate::{Error, Result};
 /// it returns one gradient an input, in order.
 /// Inputs and intermediates are kept until then, and freed as libtorch frees what it saves.
 /// Where no input requires a gradient, or inside `no_grad`, nothing is kept.
+///
+/// `backward` need not be `Sync`: whichever thread goes back, libtorch locks the node of the graph while it calls it.
 ///
 /// # Errors
 /// If libtorch refuses, in its words.
@@ -67,7 +69,8 @@ unsafe extern "C" fn call<F: Fn(&[Tensor], &Tensor) -> Vec<Tensor>>(
     grad: *mut C_tensor,
     grads: *mut *mut C_tensor,
 ) -> *mut c_char {
-    // SAFETY: `state` is alive and of this type, and nobody changes it.
+    // SAFETY: `state` is alive and of this type, and nobody changes it. One thread at a time is here, for
+    // `CppNode::apply` holds the mutex of the node that owns it.
     let state = unsafe { &*state.cast::<State<F>>() };
     let body = || {
         // SAFETY: `saved` is a list of `saved_count` live handles; the clones own themselves.
@@ -99,49 +102,10 @@ unsafe extern "C" fn call<F: Fn(&[Tensor], &Tensor) -> Vec<Tensor>>(
     std::ptr::null_mut()
 }
 
-/// The values of a contiguous f32 tensor on the CPU.
-///
-/// # Errors
-/// If `tensor` is anything else.
-pub fn as_slice(tensor: &Tensor) -> Result<&[f32]> {
-    let (data, len) = raw_parts(tensor)?;
-    // SAFETY: checked to be that many f32 in a row, alive as long as the tensor. libtorch could change them
-    // through another handle; tch allows that of any tensor, and callers hold none that does.
-    Ok(unsafe { std::slice::from_raw_parts(data, len) })
-}
-
-/// The values of a contiguous f32 tensor on the CPU, to be changed.
-///
-/// # Errors
-/// If `tensor` is anything else.
-pub fn as_mut_slice(tensor: &mut Tensor) -> Result<&mut [f32]> {
-    let (data, len) = raw_parts(tensor)?;
-    // SAFETY: as in `as_slice`, with the only handle borrowed mutably.
-    Ok(unsafe { std::slice::from_raw_parts_mut(data, len) })
-}
-
-fn raw_parts(tensor: &Tensor) -> Result<(*mut f32, usize)> {
-    if !tensor.defined()
-        || tensor.kind() != Kind::Float
-        || tensor.device() != Device::Cpu
-        || !tensor.is_contiguous()
-    {
-        return Err(Error(format!(
-            "expected a contiguous float32 tensor on the CPU, found {tensor:?}"
-        )));
-    }
-    let data = tensor.data_ptr().cast::<f32>();
-    // An empty tensor may have no memory.
-    let data = if data.is_null() {
-        std::ptr::NonNull::dangling().as_ptr()
-    } else {
-        data
-    };
-    Ok((data, tensor.numel()))
-}
-
 #[cfg(test)]
 mod tests {
+    use tch::Kind;
+
     use super::*;
 
     fn leaf(values: &[f32]) -> Tensor {
@@ -212,20 +176,5 @@ mod tests {
         let y = with_backward(output, &[a.shallow_clone()], &[], |_, _| vec![]).unwrap();
         let error = y.f_backward().unwrap_err().to_string();
         assert!(error.contains("0 gradients for 1 inputs"), "{error}");
-    }
-
-    #[test]
-    fn slices_are_of_contiguous_f32_only() {
-        let mut tensor = Tensor::from_slice(&[1f32, 2.0, 3.0, 4.0]).view([2, 2]);
-        as_mut_slice(&mut tensor).unwrap()[1] = 9.0;
-        assert_eq!(as_slice(&tensor).unwrap(), [1.0, 9.0, 3.0, 4.0]);
-        assert!(as_slice(&tensor.tr()).is_err());
-        assert!(as_slice(&tensor.to_kind(Kind::Double)).is_err());
-        assert!(as_slice(&Tensor::new()).is_err());
-        assert!(
-            as_slice(&Tensor::from_slice::<f32>(&[]))
-                .unwrap()
-                .is_empty()
-        );
     }
 }

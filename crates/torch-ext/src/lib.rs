@@ -1,6 +1,7 @@
 //! The few libtorch calls that tch does not bind and training needs, behind a safe interface.
 //!
-//! One C++ file holds them, and all `unsafe` of the workspace's libtorch code is here.
+//! Two C++ files hold them, one of them of c10d. All `unsafe` around libtorch is here, but for the slices that
+//! [`as_slice`] gives.
 //! C++ exceptions come back as [`Error`].
 //!
 //! ```
@@ -12,6 +13,8 @@
 //! # Ok::<(), torch_ext::Error>(())
 //! ```
 
+#![expect(unsafe_code, reason = "calls libtorch")]
+
 mod autocast;
 mod cuda;
 mod distributed;
@@ -21,17 +24,19 @@ mod mkl;
 mod optim;
 mod random;
 mod trace;
+mod values;
 
 pub use autocast::{autocast, autocast_kind};
 pub use cuda::{
     MatmulPrecision, cuda_compute_capability, cuda_memory, load_cuda, set_float32_matmul_precision,
 };
 pub use distributed::{Address, Backend, ProcessGroup, ReduceOp, Reducer, Store, backward};
-pub use function::{as_mut_slice, as_slice, with_backward};
+pub use function::with_backward;
 pub use mkl::{Operand, has_mkl, sgemm};
 pub use optim::{AdamW, AdamWState, clear_grads, fused_adamw, total_norm, unscale};
 pub use random::exponential;
 pub use trace::{Traced, save_traced};
+pub use values::{Values, as_slice};
 
 /// What libtorch refused, in its words.
 #[derive(Debug, thiserror::Error)]
