@@ -3,7 +3,12 @@
 mod block;
 mod drawn;
 
+use std::fmt;
+use std::str::FromStr;
+
+use serde::de::IntoDeserializer;
 use serde::{Deserialize, Serialize};
+use strum::VariantNames;
 
 use crate::error::DataError;
 use crate::patch::PatchGrid;
@@ -160,8 +165,11 @@ fn masked_patches(patches: usize, mask_ratio: f64) -> usize {
 /// How the visible patches are chosen.
 ///
 /// Each image of a batch has the same number of visible patches, whatever the sampler.
-#[derive(Serialize, Deserialize, Copy, Clone, Debug, PartialEq, Eq)]
+/// serde and `FromStr` read their [names](Self::NAMES), and `Display` writes them.
+#[derive(Serialize, Deserialize, strum::VariantNames, Copy, Clone, Debug, PartialEq, Eq)]
 #[serde(rename_all = "kebab-case")]
+#[strum(serialize_all = "kebab-case")]
+#[non_exhaustive]
 pub enum MaskSampler {
     /// Every set of patches is equally likely; visible and masked patches are in random order.
     ///
@@ -189,6 +197,9 @@ pub enum MaskSampler {
 }
 
 impl MaskSampler {
+    /// What configurations call the samplers.
+    pub const NAMES: &[&str] = Self::VARIANTS;
+
     /// The number of visible patches of each image, as [`kept_patches`].
     ///
     /// # Errors
@@ -218,6 +229,20 @@ impl MaskSampler {
             MaskSampler::Grid => grid_order(grid),
         };
         Ok(Mask { ids_shuffle, kept })
+    }
+}
+
+impl FromStr for MaskSampler {
+    type Err = serde::de::value::Error;
+
+    fn from_str(name: &str) -> Result<Self, Self::Err> {
+        Self::deserialize(name.into_deserializer())
+    }
+}
+
+impl fmt::Display for MaskSampler {
+    fn fmt(&self, f: &mut fmt::Formatter) -> fmt::Result {
+        self.serialize(f)
     }
 }
 

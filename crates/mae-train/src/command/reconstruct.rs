@@ -6,6 +6,7 @@ use std::process::ExitCode;
 use std::sync::Arc;
 
 use anyhow::{Context, Result, bail, ensure};
+use clap::builder::{PossibleValuesParser, TypedValueParser};
 use clap::{Args, ValueEnum};
 use mae_data::{Dataset, Image, Mask, MaskSampler, Nodata, PatchGrid};
 use mae_model::checkpoint::read_tensors;
@@ -63,8 +64,8 @@ pub struct ReconstructArgs {
     #[arg(long, value_name = "SHARE", conflicts_with = "mask")]
     mask_ratio: Option<f64>,
     /// How the hidden patches are chosen [default: the run's own, or random]
-    #[arg(long, value_name = "SAMPLER", conflicts_with = "mask")]
-    sampler: Option<Sampler>,
+    #[arg(long, value_name = "SAMPLER", value_parser = sampler(), conflicts_with = "mask")]
+    sampler: Option<MaskSampler>,
     /// Hides what is white in this image, of all images the same
     #[arg(long, value_name = "IMAGE")]
     mask: Option<PathBuf>,
@@ -82,14 +83,8 @@ pub struct ReconstructArgs {
     overwrite: bool,
 }
 
-#[derive(Clone, Copy, ValueEnum)]
-enum Sampler {
-    /// One by one
-    Random,
-    /// In rectangles
-    Block,
-    /// All but one of every four
-    Grid,
+fn sampler() -> impl TypedValueParser<Value = MaskSampler> {
+    PossibleValuesParser::new(MaskSampler::NAMES).try_map(|name| name.parse::<MaskSampler>())
 }
 
 #[derive(Clone, Copy, ValueEnum)]
@@ -198,17 +193,7 @@ impl ReconstructArgs {
         }
         let section = run.map(|run| run.mask.clone()).unwrap_or_default();
         let ratio = self.mask_ratio.unwrap_or(section.ratio);
-        let (sampler, name) = match (self.sampler, section.sampler) {
-            (Some(Sampler::Random), _) | (None, MaskSampler::Random) => {
-                (MaskSampler::Random, "at random")
-            }
-            (Some(Sampler::Block), _) | (None, MaskSampler::Block) => {
-                (MaskSampler::Block, "in blocks")
-            }
-            (Some(Sampler::Grid), _) | (None, MaskSampler::Grid) => {
-                (MaskSampler::Grid, "in a grid")
-            }
-        };
+        let sampler = self.sampler.unwrap_or(section.sampler);
         (sampler.kept(grid, ratio)).context(match (self.mask_ratio, self.sampler) {
             (Some(_), _) => "--mask-ratio",
             (None, Some(_)) => "--sampler; --mask-ratio gives another share",
@@ -219,7 +204,7 @@ impl ReconstructArgs {
             ratio,
             seed: self.seed,
         };
-        Ok((masking, name.into()))
+        Ok((masking, format!("by sampler {sampler}")))
     }
 
     fn dataset(&self, run: Option<&TrainConfig>, grid: &PatchGrid) -> Result<Arc<dyn Dataset>> {

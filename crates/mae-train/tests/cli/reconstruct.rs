@@ -119,7 +119,7 @@ fn visible_patches_stay_and_hidden_ones_are_predicted() {
     let said = text(&succeed(world.reconstruct(&more)).stdout);
     // What was hidden in training, unless something else is asked for.
     assert!(
-        said.contains("8 of 16 patches hidden, in blocks;"),
+        said.contains("8 of 16 patches hidden, by sampler block;"),
         "{said}"
     );
     assert!(said.contains("mean squared error of hidden, normalised patches"));
@@ -144,7 +144,7 @@ fn visible_patches_stay_and_hidden_ones_are_predicted() {
     command.args(["reconstruct", "--from", "model.safetensors", "images/b.png"]);
     let said = text(&succeed(command).stdout);
     assert!(
-        said.contains("12 of 16 patches hidden, at random;"),
+        said.contains("12 of 16 patches hidden, by sampler random;"),
         "{said}"
     );
     assert!(said.contains("  images/b.png\n") && !said.contains("mean of"));
