@@ -21,9 +21,9 @@ const EXAMPLES: &str = "Examples:
 
 /// Write the table of wheels that `setup` installs, for maintainers
 ///
-/// Asks pip (22.2 or newer) which wheels torch needs, downloads none of them,
-/// and writes their names, versions, sizes and digests to xtask/libtorch-pins.toml.
-/// Takes a minute. Look at the difference, and try `setup --cpu` and `setup --cuda`, before you commit it.
+/// Asks pip which wheels torch needs, and writes their names, versions, sizes and digests to xtask/libtorch-pins.toml.
+/// pip 25.3 or newer downloads none of them for it; from 22.2 on it downloads them all (2.5 GB) and deletes them.
+/// Look at the difference, and try `setup --cpu` and `setup --cuda`, before you commit it.
 #[derive(Args)]
 #[command(after_help = EXAMPLES)]
 pub struct Arguments {}
@@ -72,6 +72,8 @@ fn report(pip: &Pip, requirements: &[String]) -> Result<String> {
             "--report",
             "-",
         ])
+        // Reads the requirements out of a wheel on the server where the index does not tell them apart.
+        .arg("--use-feature=fast-deps")
         // Without a folder pip refuses to look for another Python than its own; a dry run puts nothing there.
         .arg("--target")
         .arg(env::temp_dir())

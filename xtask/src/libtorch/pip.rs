@@ -8,7 +8,7 @@ use std::{
 
 use anyhow::{Context, Result, bail};
 
-use super::{cache::explain, pins::Pin};
+use super::{VERSION, cache::explain, pins::Pin};
 
 /// Older ones take only one `--platform`.
 const OLDEST_PIP: u32 = 21;
@@ -86,7 +86,8 @@ impl Pip {
         if !status.success() {
             bail!(
                 "{self} could not download {}: see its message above; \
-                 with `{self} config list` you see the index and proxy that it uses",
+                 with `{self} config list` you see the index and proxy that it uses; \
+                 or set LIBTORCH to a libtorch {VERSION} that you have",
                 pins.iter()
                     .map(|pin| pin.name.as_str())
                     .collect::<Vec<_>>()
@@ -148,6 +149,23 @@ mod tests {
             Some(23)
         );
         assert_eq!(major_version("/usr/bin/python3: No module named pip"), None);
+    }
+
+    #[test]
+    fn every_pinned_wheel_is_one_that_pip_may_choose() {
+        for pin in pins::all().unwrap() {
+            let platforms = pin
+                .file
+                .trim_end_matches(".whl")
+                .rsplit('-')
+                .next()
+                .unwrap();
+            let chosen = platforms
+                .split('.')
+                .filter_map(|platform| platform.strip_suffix("_x86_64"))
+                .any(|glibc| GLIBC.contains(&glibc));
+            assert!(chosen, "{}", pin.file);
+        }
     }
 
     #[test]
