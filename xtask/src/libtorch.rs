@@ -1,19 +1,20 @@
 //! Where libtorch is, and how it gets there.
 //!
 //! [`existing`] judges a libtorch that the user has.
-//! [`install`] brings one into the [`cache`]: wheels ([`wheels`]) if [`pip`] is there, else an [`archive`].
+//! [`install`] brings one into the [`cache`], on the one [`platform`] that was tried:
+//! the pinned ([`pins`]) wheels ([`wheels`]) if [`pip`] is there, else an [`archive`].
 //! [`config`] is how cargo learns of it.
 
 pub mod archive;
 pub mod cache;
 pub mod config;
+pub mod curl;
 pub mod driver;
 pub mod existing;
 pub mod install;
 pub mod pins;
 pub mod pip;
 pub mod platform;
-pub mod requirement;
 pub mod unpack;
 pub mod wheel;
 pub mod wheels;
@@ -22,6 +23,9 @@ use std::fmt;
 
 /// The version of libtorch that the workspace's `tch` is written for.
 pub const VERSION: &str = "2.13.0";
+
+/// The CUDA that PyTorch's wheel of that version is built for.
+pub const CUDA: &str = "13.0";
 
 /// What a libtorch can compute on.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

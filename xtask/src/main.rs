@@ -1,4 +1,5 @@
-//! The workspace's own commands: `cargo xtask setup`, `train`, `launch`, `test`, `ablate` and `bench`.
+//! The workspace's own commands: `cargo xtask setup`, `train`, `launch`, `test`, `ablate` and `bench`,
+//! and for maintainers `refresh-pins`.
 //!
 //! This program prepares the machine for the other crates, so it must run before they can be built:
 //! it never links libtorch and compiles in seconds.
@@ -12,6 +13,7 @@ mod launch;
 mod libtorch;
 mod machine;
 mod process;
+mod refresh_pins;
 mod setup;
 mod test;
 mod train;
@@ -36,6 +38,8 @@ enum Command {
     Test(test::Arguments),
     Ablate(Box<ablate::Arguments>),
     Bench(bench::Arguments),
+    #[command(hide = true)]
+    RefreshPins(refresh_pins::Arguments),
 }
 
 fn main() -> ExitCode {
@@ -46,6 +50,7 @@ fn main() -> ExitCode {
         Command::Test(arguments) => test::run(&arguments),
         Command::Ablate(arguments) => ablate::run(&arguments),
         Command::Bench(arguments) => bench::run(&arguments),
+        Command::RefreshPins(arguments) => refresh_pins::run(&arguments),
     };
     result.unwrap_or_else(|error| {
         eprintln!("error: {error:#}");

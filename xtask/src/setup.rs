@@ -14,8 +14,7 @@ use crate::{
     libtorch::{
         Kind, VERSION,
         cache::{Cache, Installation},
-        config, driver, existing, install,
-        platform::Platform,
+        config, driver, existing, install, platform,
     },
 };
 
@@ -40,7 +39,7 @@ const EXAMPLES: &str = "Examples:
 ///
 /// A second set-up changes nothing and takes no time.
 /// A set-up that was killed leaves nothing but temporary files, which the next one removes.
-/// macOS, Windows and Linux on aarch64 are supported in principle but have not been tried.
+/// It installs on Linux on x86-64 (glibc 2.28 or newer) only; on another system, name your own in LIBTORCH.
 #[derive(Args)]
 #[command(after_help = EXAMPLES)]
 pub struct Arguments {
@@ -145,7 +144,7 @@ fn set_up(kind: Option<Kind>, asked: Asked) -> Result<Source> {
         }
     }
 
-    let platform = Platform::current()?;
+    platform::check()?;
     let kind = kind.unwrap_or_else(|| {
         if driver::answers() {
             Kind::Cuda
@@ -153,7 +152,7 @@ fn set_up(kind: Option<Kind>, asked: Asked) -> Result<Source> {
             Kind::Cpu
         }
     });
-    let installation = install::install(&cache, platform, kind)?;
+    let installation = install::install(&cache, kind)?;
     let libtorch = installation.libtorch();
     config::write(&config, &libtorch)?;
     say(&format!(

@@ -306,7 +306,7 @@ fn write_manifest(tree: &Path) -> Result<()> {
         let name = name
             .to_str()
             .with_context(|| format!("{} is not UTF-8", path.display()))?;
-        manifest += &format!("{size} {}\n", name.replace('\\', "/"));
+        manifest += &format!("{size} {name}\n");
     }
     let path = tree.join(MANIFEST);
     File::create(&path)

@@ -153,6 +153,13 @@ mod tests {
     }
 
     #[test]
+    fn those_of_other_systems_are_taken() {
+        let version = ("build-version", "2.13.0\n");
+        check_files(&[("lib/libtorch_cpu.dylib", ""), version], Ok(()));
+        check_files(&[("lib/torch_cpu.dll", ""), version], Ok(()));
+    }
+
+    #[test]
     fn another_version_is_refused_by_name() {
         check_files(
             &[LIBRARY, ("build-version", "2.12.1")],

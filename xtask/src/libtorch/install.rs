@@ -9,7 +9,6 @@ use super::{
     cache::{Cache, Installation, explain},
     existing,
     pip::Pip,
-    platform::Platform,
     wheels,
 };
 
@@ -17,7 +16,7 @@ use super::{
 ///
 /// # Errors
 /// If it cannot be downloaded, is not what it should be, or cannot be written.
-pub fn install(cache: &Cache, platform: Platform, kind: Kind) -> Result<Installation> {
+pub fn install(cache: &Cache, kind: Kind) -> Result<Installation> {
     let installation = cache.installation(kind);
     if installation.check().is_ok() {
         return Ok(installation);
@@ -39,8 +38,8 @@ pub fn install(cache: &Cache, platform: Platform, kind: Kind) -> Result<Installa
     );
     let staging = lock.stage(kind, space_needed(kind))?;
     match Pip::find() {
-        Some(pip) => wheels::fetch(&pip, platform, kind, &staging)?,
-        None => archive::fetch(platform, kind, &staging)?,
+        Some(pip) => wheels::fetch(&pip, kind, &staging)?,
+        None => archive::fetch(kind, &staging)?,
     }
     let libtorch = staging.tree().join("torch");
     existing::check(&libtorch)

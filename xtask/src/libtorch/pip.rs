@@ -8,15 +8,30 @@ use std::{
 
 use anyhow::{Context, Result, bail};
 
-use super::{
-    cache::explain,
-    pins::{self, Pin},
-    platform::Platform,
-    requirement::{PYTHON_VERSION, Requirement, allows},
-};
+use super::{VERSION, cache::explain, pins::Pin};
 
 /// Older ones take only one `--platform`.
 const OLDEST_PIP: u32 = 21;
+
+/// The Python for which wheels are chosen, whatever Python the user has: any would do, one makes it the same everywhere.
+const PYTHON_VERSION: &str = "3.12";
+
+/// What every glibc that wheels are built for is called, up to the one that torch's asks for:
+/// pip takes each tag by its letter.
+const GLIBC: [&str; 12] = [
+    "manylinux1",
+    "manylinux2010",
+    "manylinux2014",
+    "manylinux_2_5",
+    "manylinux_2_12",
+    "manylinux_2_17",
+    "manylinux_2_18",
+    "manylinux_2_24",
+    "manylinux_2_25",
+    "manylinux_2_26",
+    "manylinux_2_27",
+    "manylinux_2_28",
+];
 
 /// How the user's pip is started.
 pub struct Pip {
@@ -45,32 +60,17 @@ impl Pip {
         })
     }
 
-    /// Downloads one wheel for each of `packages` into `directory`.
+    /// Downloads the wheels of `pins` into `directory`.
     ///
     /// # Errors
     /// If pip fails; what it says is on the terminal.
-    pub fn download(
-        &self,
-        packages: &[Package],
-        platform: Platform,
-        directory: &Path,
-    ) -> Result<()> {
-        fs::create_dir_all(directory).map_err(|error| explain(error, "create", directory))?;
+    pub fn download(&self, pins: &[Pin], directory: &Path) -> Result<()> {
         let list = directory.join("requirements.txt");
-        let lines: String = packages.iter().map(Package::requirement_line).collect();
+        let lines: String = pins.iter().map(requirement_line).collect();
         fs::write(&list, lines).map_err(|error| explain(error, "write", &list))?;
 
-        let mut command = self.start();
-        command.args(["download", "--no-deps", "--only-binary=:all:"]);
-        // One wheel for everyone, whatever Python is running pip.
-        command.args(["--implementation", "cp", "--python-version", PYTHON_VERSION]);
-        command.args(["--abi", &format!("cp{}", PYTHON_VERSION.replace('.', ""))]);
-        for tag in platform.wheel_tags() {
-            command.args(["--platform", &tag]);
-        }
-        if packages.iter().all(|package| package.pin.is_some()) {
-            command.arg("--require-hashes");
-        }
+        let mut command = self.choose("download");
+        command.args(["--no-deps", "--require-hashes"]);
         command
             .arg("--dest")
             .arg(directory)
@@ -78,9 +78,6 @@ impl Pip {
             .arg(&list);
         // pip collects downloads in the temporary directory, which may be small, and never cleans up if killed.
         command.env("TMPDIR", directory);
-        command
-            .env("PIP_DISABLE_PIP_VERSION_CHECK", "1")
-            .env("PIP_REQUIRE_VIRTUALENV", "0");
         // Standard output belongs to the command that set-up runs for.
         command.stdin(Stdio::null()).stdout(io::stderr());
         let status = command
@@ -89,15 +86,30 @@ impl Pip {
         if !status.success() {
             bail!(
                 "{self} could not download {}: see its message above; \
-                 with `{self} config list` you see the index and proxy that it uses",
-                packages
-                    .iter()
-                    .map(|package| package.name.as_str())
+                 with `{self} config list` you see the index and proxy that it uses; \
+                 or set LIBTORCH to a libtorch {VERSION} that you have",
+                pins.iter()
+                    .map(|pin| pin.name.as_str())
                     .collect::<Vec<_>>()
                     .join(", ")
             );
         }
         Ok(())
+    }
+
+    /// pip's `subcommand`, choosing from the wheels for the pinned system, whatever Python is running pip.
+    pub fn choose(&self, subcommand: &str) -> Command {
+        let mut command = self.start();
+        command.args([subcommand, "--only-binary=:all:"]);
+        command.args(["--implementation", "cp", "--python-version", PYTHON_VERSION]);
+        command.args(["--abi", &format!("cp{}", PYTHON_VERSION.replace('.', ""))]);
+        for glibc in GLIBC {
+            command.args(["--platform", &format!("{glibc}_x86_64")]);
+        }
+        command
+            .env("PIP_DISABLE_PIP_VERSION_CHECK", "1")
+            .env("PIP_REQUIRE_VIRTUALENV", "0");
+        command
     }
 
     fn start(&self) -> Command {
@@ -113,49 +125,11 @@ impl std::fmt::Display for Pip {
     }
 }
 
-/// What to ask pip for.
-#[derive(Debug, PartialEq, Eq)]
-pub struct Package {
-    /// The package's normalised name.
-    pub name: String,
-    specifier: String,
-    /// The one wheel that will do, where that is known.
-    pub pin: Option<&'static Pin>,
-}
-
-impl Package {
-    /// The package that `requirement` names, pinned if there is a pin on `platform`.
-    ///
-    /// # Errors
-    /// If the pin does not satisfy the requirement.
-    pub fn new(requirement: &Requirement, platform: Platform) -> Result<Self> {
-        let pin = pins::find(platform, &requirement.name);
-        if let Some(pin) = pin
-            && !allows(&requirement.specifier, pin.version)?
-        {
-            bail!(
-                "{} {} is pinned, but {} is required",
-                pin.name,
-                pin.version,
-                requirement.specifier
-            );
-        }
-        Ok(Self {
-            name: requirement.name.clone(),
-            specifier: requirement.specifier.clone(),
-            pin,
-        })
-    }
-
-    fn requirement_line(&self) -> String {
-        match self.pin {
-            Some(pin) => format!(
-                "{}=={} --hash=sha256:{}\n",
-                pin.name, pin.version, pin.sha256
-            ),
-            None => format!("{}{}\n", self.name, self.specifier),
-        }
-    }
+fn requirement_line(pin: &Pin) -> String {
+    format!(
+        "{}=={} --hash=sha256:{}\n",
+        pin.name, pin.version, pin.sha256
+    )
 }
 
 /// `23` of `pip 23.2.1 from /usr/lib/python3/dist-packages/pip (python 3.11)`
@@ -166,6 +140,7 @@ fn major_version(answer: &str) -> Option<u32> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::libtorch::pins;
 
     #[test]
     fn pips_version_is_read() {
@@ -177,20 +152,30 @@ mod tests {
     }
 
     #[test]
+    fn every_pinned_wheel_is_one_that_pip_may_choose() {
+        for pin in pins::all().unwrap() {
+            let platforms = pin
+                .file
+                .trim_end_matches(".whl")
+                .rsplit('-')
+                .next()
+                .unwrap();
+            let chosen = platforms
+                .split('.')
+                .filter_map(|platform| platform.strip_suffix("_x86_64"))
+                .any(|glibc| GLIBC.contains(&glibc));
+            assert!(chosen, "{}", pin.file);
+        }
+    }
+
+    #[test]
     fn a_pinned_package_is_asked_for_with_its_digest() {
-        let package =
-            |text: &str, platform| Package::new(&Requirement::parse(text).unwrap(), platform);
-        let line = package("nvidia-nvjitlink<14,>=13.0.88", Platform::LinuxX86_64)
-            .unwrap()
-            .requirement_line();
+        let pins = pins::all().unwrap();
+        let pin = pins.iter().find(|pin| pin.name == "nvidia-nvjitlink");
+        let line = requirement_line(pin.unwrap());
         assert!(
             line.starts_with("nvidia-nvjitlink==13.0.88 --hash=sha256:"),
             "{line}"
         );
-        let line = package("nvidia-nvjitlink<14,>=13.0.88", Platform::LinuxAarch64)
-            .unwrap()
-            .requirement_line();
-        assert_eq!(line, "nvidia-nvjitlink<14,>=13.0.88\n");
-        assert!(package("nvidia-nvjitlink>=14", Platform::LinuxX86_64).is_err());
     }
 }
