@@ -5,7 +5,7 @@ use std::rc::Rc;
 use criterion::{Criterion, Throughput, criterion_group, criterion_main};
 use mae_train::config::{Source, read};
 use mae_train::distributed::World;
-use mae_train::state::TrainState;
+use mae_train::pretrain::TrainState;
 use mae_train::{data, reconstruct};
 
 /// ViT-Tiny at 64 x 64 in patches of 8, a batch of 64 drawn scenes.

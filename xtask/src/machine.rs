@@ -1,12 +1,6 @@
 //! Where and when something was measured.
 
-use std::{
-    env, fs,
-    path::Path,
-    process::Command,
-    thread,
-    time::{SystemTime, UNIX_EPOCH},
-};
+use std::{env, fs, path::Path, process::Command, thread};
 
 use serde::{Deserialize, Serialize};
 
@@ -75,34 +69,7 @@ pub fn revision(root: &Path) -> String {
 
 /// The time, UTC, as `2026-01-31T23:59:58Z`.
 pub fn now() -> String {
-    let since = SystemTime::now().duration_since(UNIX_EPOCH);
-    utc(since.map_or(0, |since| since.as_secs()))
-}
-
-fn utc(seconds: u64) -> String {
-    let (mut days, second) = (seconds / 86_400, seconds % 86_400);
-    let is_leap = |year: u64| {
-        year.is_multiple_of(4) && (!year.is_multiple_of(100) || year.is_multiple_of(400))
-    };
-    let mut year = 1970;
-    while days >= 365 + u64::from(is_leap(year)) {
-        days -= 365 + u64::from(is_leap(year));
-        year += 1;
-    }
-    let february = 28 + u64::from(is_leap(year));
-    let mut month = 1;
-    for length in [31, february, 31, 30, 31, 30, 31, 31, 30, 31, 30] {
-        if days < length {
-            break;
-        }
-        days -= length;
-        month += 1;
-    }
-    let (hour, minute, second) = (second / 3600, second / 60 % 60, second % 60);
-    format!(
-        "{year}-{month:02}-{:02}T{hour:02}:{minute:02}:{second:02}Z",
-        days + 1
-    )
+    jiff::Timestamp::now().strftime("%FT%TZ").to_string()
 }
 
 /// The value of `key` in lines of `key SEPARATOR value`.
@@ -124,16 +91,6 @@ fn first_line(program: &str, arguments: &[&str]) -> Option<String> {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn seconds_become_dates() {
-        let check = |seconds, expect: &str| assert_eq!(utc(seconds), expect);
-        check(0, "1970-01-01T00:00:00Z");
-        check(951_782_400, "2000-02-29T00:00:00Z");
-        check(1_709_251_199, "2024-02-29T23:59:59Z");
-        check(1_735_689_599, "2024-12-31T23:59:59Z");
-        check(1_798_761_600, "2027-01-01T00:00:00Z");
-    }
 
     #[test]
     fn values_are_read_from_lines() {

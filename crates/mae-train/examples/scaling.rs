@@ -22,7 +22,7 @@ use mae_model::Normalization;
 use mae_train::config::{RunConfig, Source, read};
 use mae_train::data;
 use mae_train::distributed::{World, end_with_launcher, launch};
-use mae_train::state::TrainState;
+use mae_train::pretrain::TrainState;
 use tch::{Device, Kind, Tensor};
 use torch_ext::Reducer;
 

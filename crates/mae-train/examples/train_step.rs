@@ -26,7 +26,7 @@ use mae_data::{
 use mae_model::{Kernels, MaeConfig, Normalization};
 use mae_train::config::{RunConfig, Source, read};
 use mae_train::distributed::World;
-use mae_train::state::TrainState;
+use mae_train::pretrain::TrainState;
 use serde::Deserialize;
 use tch::{Device, Kind, Tensor};
 

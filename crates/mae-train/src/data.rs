@@ -16,8 +16,8 @@ use sha2::{Digest, Sha256};
 
 use crate::checkpoint;
 use crate::config::{DataSection, DataSource, NormalizationSource, RunConfig, Source, read_begun};
+use crate::digest::hex;
 use crate::distributed::World;
-use crate::eval::features::hex;
 use crate::progress::Progress;
 
 /// Images whose pixels are looked at for `data.normalization = "auto"`.

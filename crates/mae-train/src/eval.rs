@@ -37,6 +37,7 @@ use mae_model::{MaeConfig, Normalization, VitClassifier};
 use mae_report::{MetricsWriter, loss_svg, read_metrics};
 use tch::Device;
 
+use crate::batch::labels_of;
 use crate::data;
 use crate::distributed::World;
 use crate::interrupt::{Interrupt, Stopped};
@@ -454,7 +455,7 @@ impl<'a> Augmented<'a> {
     fn epoch(&self, epoch: u64) -> linear::EpochOfBatches<'_> {
         Box::new(self.loader.epoch(epoch, 0).map(|batch| {
             let batch = batch?;
-            let labels = features::labels_of(&batch)?.to_device(self.device);
+            let labels = labels_of(&batch)?.to_device(self.device);
             Ok((self.extraction.encode(&batch)?, labels))
         }))
     }

@@ -13,8 +13,8 @@ use mae_model::classifier::Pooling;
 use mae_model::{MaeConfig, VitClassifier, patchify};
 use tch::{CModule, Device, Kind, Tensor, no_grad};
 
+use crate::batch::images_to_device;
 use crate::data::open_own;
-use crate::eval::features::images_to_device;
 
 /// How close a written module is to the model that it was recorded from.
 #[derive(Clone, Debug, PartialEq)]

@@ -22,10 +22,12 @@
 //! [`config`] what it is told; [`eval`] judges the encoder; [`tokenizer`] learns tokens of images;
 //! [`embed`](mod@embed) and [`export`] take what was learned elsewhere; [`distributed`] is for several processes.
 
+pub mod batch;
 pub mod checkpoint;
 pub mod config;
 pub mod data;
 pub mod device;
+pub mod digest;
 pub mod display;
 pub mod distributed;
 pub mod doctor;
@@ -47,7 +49,7 @@ pub mod run_dir;
 pub mod scaling;
 pub mod schedule;
 pub mod shell;
-pub mod state;
-pub mod target;
 pub mod tokenizer;
+pub mod totals;
 pub mod train_loop;
+pub mod trainer;

@@ -1,5 +1,8 @@
 //! Pre-training: what happens around the loop.
 
+pub mod learned_target;
+mod state;
+
 use std::collections::BTreeMap;
 use std::path::Path;
 use std::rc::Rc;
@@ -23,9 +26,11 @@ use crate::interrupt::Interrupt;
 use crate::journal::Journal;
 use crate::progress::Progress;
 use crate::run_dir::RunDir;
-use crate::state::{TrainState, Trainer};
 use crate::train_loop::{Batches, Outcome, Task, is_due, train};
-use crate::{data, manifest, recipes, reconstruct, target};
+use crate::trainer::Trainer;
+use crate::{data, manifest, recipes, reconstruct};
+
+pub use state::TrainState;
 
 /// Trains from the latest checkpoint in `run_dir`, or from the start if there is none.
 ///
@@ -96,7 +101,7 @@ pub fn pretrain(
         }
         if is_new {
             manifest::write(&run_dir.images(), dataset.as_ref())?;
-            target::prepare(&config, &dataset, &state.model, progress)?;
+            learned_target::prepare(&config, &dataset, &state.model, progress)?;
         }
     }
 

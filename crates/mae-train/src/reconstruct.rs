@@ -13,12 +13,11 @@ use mae_model::{
 };
 use tch::{Device, Kind, Tensor, no_grad};
 
+use crate::batch::{images_to_device, masked_to_device};
 use crate::config::RunConfig;
 use crate::display::Display;
-use crate::eval::features::images_to_device;
 pub use crate::picture::Picture;
 use crate::picture::{Comparison, Versions};
-use crate::state::to_device;
 
 /// Images in a picture of training.
 const IMAGES: usize = 8;
@@ -124,7 +123,7 @@ pub struct Samples {
 impl Samples {
     /// Those of a batch, on `device`.
     pub fn of_batch(batch: &MaskedBatch, device: Device) -> Self {
-        let (visible, masked, ids_shuffle) = to_device(batch, device);
+        let (visible, masked, ids_shuffle) = masked_to_device(batch, device);
         Self {
             visible,
             masked,

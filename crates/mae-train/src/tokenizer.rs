@@ -17,12 +17,12 @@ use mae_model::tokenizer::gumbel_noise;
 use mae_report::Record;
 use tch::{Device, Kind, Tensor};
 
+use crate::batch::images_to_device;
 use crate::checkpoint::{self, Saved};
 use crate::data;
 use crate::data::parts::Parts;
 use crate::display::Display;
 use crate::distributed::World;
-use crate::eval::features::images_to_device;
 use crate::interrupt::Interrupt;
 use crate::journal::Journal;
 use crate::manifest;
@@ -30,8 +30,8 @@ use crate::optim::Optimizer;
 use crate::picture::{Comparison, Picture, Versions};
 use crate::progress::Progress;
 use crate::run_dir::RunDir;
-use crate::state::Trainer;
 use crate::train_loop::{Batches, Outcome, Task, is_due, train};
+use crate::trainer::Trainer;
 use config::TokenizerRun;
 
 /// Images that each epoch is judged by.

@@ -17,7 +17,7 @@ use crate::journal::Journal;
 use crate::progress::{Progress, Steps};
 use crate::run_dir::RunDir;
 use crate::schedule::Schedule;
-use crate::state::Trainer;
+use crate::trainer::Trainer;
 
 /// How a loop ended.
 #[derive(Clone, Debug, PartialEq)]

@@ -13,10 +13,10 @@ use tch::Device;
 use super::machine;
 use crate::config::RunConfig;
 use crate::distributed::World;
+use crate::pretrain::{TrainState, learned_target};
 use crate::progress::Progress;
-use crate::state::TrainState;
 use crate::train_loop::next_group;
-use crate::{data, reconstruct, target};
+use crate::{data, reconstruct};
 
 /// What was measured on real images, with weights that are thrown away.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize)]
@@ -75,7 +75,7 @@ pub fn measure(
     progress.line("building the model and trying a few images");
     let free_before = machine::memory(config.device).map(|memory| memory.free);
     let mut state = TrainState::new(config, normalization, &Rc::new(World::alone()))?;
-    target::prepare(config, dataset, &state.model, progress)?;
+    learned_target::prepare(config, dataset, &state.model, progress)?;
     let (device, precision) = (config.device, config.precision.kind());
     let matmul_flops = config.run.kernels.matmul_flops(device, precision)?;
     let _threads = config.run.kernels.take_threads(device, precision);

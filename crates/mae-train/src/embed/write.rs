@@ -19,7 +19,8 @@ use super::Embedding;
 use super::format::{Format, Layout};
 use super::partial::{Identity, Partial};
 use crate::data::tell_of_images;
-use crate::eval::features::{BATCH, digest_of, hex};
+use crate::digest::{digest_of, hex};
+use crate::eval::features::BATCH;
 
 /// What [`embed`] wrote.
 #[derive(Clone, Debug, PartialEq)]

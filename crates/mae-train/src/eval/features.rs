@@ -10,14 +10,14 @@ use anyhow::{Context, Result};
 use mae_data::{Dataset, ImageBatch, ImageLoader, ImageLoaderConfig, Shard, Transform};
 use mae_model::checkpoint::{read_tensors, write_tensors};
 use mae_model::{VitClassifier, patchify};
-use sha2::{Digest, Sha256};
 use tch::{Device, Kind, Tensor, no_grad};
 
+use crate::batch::{images_to_device, labels_of};
+use crate::digest::Digester;
 use crate::distributed::World;
 use crate::interrupt::Interrupt;
 use crate::precision::Precision;
 use crate::progress::Progress;
-use crate::state::tensor_of;
 
 /// Features and labels of a data set.
 #[derive(Debug)]
@@ -199,7 +199,7 @@ impl Extraction<'_> {
 
     /// A digest of all that decides the features.
     fn key(&self, dataset: &dyn Dataset) -> Result<String> {
-        let mut digest = Digester(Sha256::new());
+        let mut digest = Digester::default();
         let config = serde_json::to_string(self.model.config())?;
         let normalization = serde_json::to_string(self.model.normalization())?;
         let transform = serde_json::to_string(&self.transform)?;
@@ -219,25 +219,6 @@ impl Extraction<'_> {
         }
         dataset.identify(&mut digest);
         Ok(digest.hex())
-    }
-}
-
-/// A digest of all that tells the images of `dataset` from others: see [`Dataset::identify`].
-pub fn digest_of(dataset: &dyn Dataset) -> String {
-    let mut digest = Digester(Sha256::new());
-    dataset.identify(&mut digest);
-    digest.hex()
-}
-
-/// Images as `[batch, height, width, channels]`, u8 or f32, on a device.
-pub fn images_to_device(batch: &ImageBatch, transform: &Transform, device: Device) -> Tensor {
-    let size = [batch.len(), transform.height, transform.width].map(|side| side as i64);
-    let images = tensor_of(&batch.pixels).view([size[0], size[1], size[2], -1]);
-    match device {
-        Device::Cuda(_) => images
-            .pin_memory(device)
-            .to_device_(device, images.kind(), true, false),
-        _ => images,
     }
 }
 
@@ -263,21 +244,6 @@ fn gather(own: Features, indices: &[i64], images: usize, world: &World) -> Resul
         values: everywhere(&own.values)?.index_select(0, &is_there),
         labels: everywhere(&own.labels)?.index_select(0, &is_there),
     })
-}
-
-/// The labels of a batch, `[batch]`, i64 on the CPU.
-///
-/// # Errors
-/// If an image has none.
-pub fn labels_of(batch: &ImageBatch) -> Result<Tensor> {
-    let labels: Option<Vec<i64>> = batch
-        .labels
-        .iter()
-        .map(|label| label.map(i64::from))
-        .collect();
-    let labels = labels
-        .context("an image has no label: put each into a sub-folder named after its class")?;
-    Ok(Tensor::from_slice(&labels))
 }
 
 /// Where features are kept between evaluations, if that can be.
@@ -345,29 +311,5 @@ impl FeatureCache {
                 "features are used, but not kept for the next time: {error:#}; MAE_CACHE_DIR names another folder"
             );
         }
-    }
-}
-
-/// SHA-256 for those who write to a [`Hasher`].
-struct Digester(Sha256);
-
-impl Digester {
-    fn hex(self) -> String {
-        hex(&self.0.finalize())
-    }
-}
-
-/// Bytes as sha256sum prints them.
-pub(crate) fn hex(bytes: &[u8]) -> String {
-    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
-}
-
-impl Hasher for Digester {
-    fn write(&mut self, bytes: &[u8]) {
-        self.0.update(bytes);
-    }
-
-    fn finish(&self) -> u64 {
-        unreachable!("the whole digest is read")
     }
 }

@@ -14,10 +14,10 @@ use tch::{Tensor, no_grad};
 use super::config::FinetuneSection;
 use super::ema::Ema;
 use super::erase::erase;
-use super::features::{images_to_device, labels_of};
 use super::layer_decay::param_group;
 use super::mix::{MixConfig, smooth_one_hot, soft_cross_entropy};
 use super::score::{Score, Tally};
+use crate::batch::{images_to_device, labels_of};
 use crate::checkpoint::Saved;
 use crate::config::RunSection;
 use crate::distributed::World;
@@ -27,8 +27,8 @@ use crate::optim::Optimizer;
 use crate::precision::Precision;
 use crate::progress::Progress;
 use crate::run_dir::RunDir;
-use crate::state::Trainer;
 use crate::train_loop::{Batches, Outcome, Task, train};
+use crate::trainer::Trainer;
 
 /// What is fine-tuned, on what.
 pub struct FineTuning<'a> {

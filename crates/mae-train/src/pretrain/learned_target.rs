@@ -7,10 +7,10 @@ use mae_data::{Dataset, Loader, LoaderConfig, Order};
 use mae_model::pca::Moments;
 use mae_model::{MaskedAutoencoderViT, Pca, Target, Tokenizer};
 
+use crate::batch::tensor_of;
 use crate::checkpoint::find_model;
 use crate::config::RunConfig;
 use crate::progress::Progress;
-use crate::state::tensor_of;
 
 /// Images whose patches the principal components are found in, or all if there are fewer.
 const PCA_SAMPLE: usize = 1024;
