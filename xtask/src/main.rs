@@ -1,4 +1,4 @@
-//! The workspace's own commands: `cargo xtask setup`, `train`, `launch`, `test`, `ablate` and `bench`.
+//! The workspace's own commands: `cargo xtask setup`, `train`, `launch`, `test`, `ablate`, `bench` and `docs`.
 //!
 //! This program prepares the machine for the other crates, so it must run before they can be built:
 //! it never links libtorch and compiles in seconds.
@@ -8,6 +8,7 @@ mod ablate;
 mod bench;
 mod built;
 mod cargo;
+mod docs;
 mod launch;
 mod libtorch;
 mod machine;
@@ -36,6 +37,7 @@ enum Command {
     Test(test::Arguments),
     Ablate(Box<ablate::Arguments>),
     Bench(bench::Arguments),
+    Docs(docs::Arguments),
 }
 
 fn main() -> ExitCode {
@@ -46,6 +48,7 @@ fn main() -> ExitCode {
         Command::Test(arguments) => test::run(&arguments),
         Command::Ablate(arguments) => ablate::run(&arguments),
         Command::Bench(arguments) => bench::run(&arguments),
+        Command::Docs(arguments) => docs::run(&arguments),
     };
     result.unwrap_or_else(|error| {
         eprintln!("error: {error:#}");
