@@ -11,8 +11,13 @@ use anyhow::{Context, Result};
 const OF_ROOT: &[&str] = &["CONTRIBUTING.md", "CHANGELOG.md"];
 const OF_DOCS: &[&str] = &["architecture.md", "scaling.md", "results", "images"];
 
-/// The links of a chapter that become those of the copy, longer ones first.
-const LINKS: &[(&str, &str)] = &[("](../../../", "]("), ("](../../", "](")];
+/// What links become in the copy, in this order; mdBook calls the page of a README `index`.
+const LINKS: &[(&str, &str)] = &[
+    ("](../../../", "]("),
+    ("](../../", "]("),
+    ("](docs/", "]("),
+    ("README.md)", "index.md)"),
+];
 
 /// Pages of the copy that the book's own summary does not list.
 const SUMMARY: &str = "
@@ -40,15 +45,13 @@ pub fn book(root: &Path, target: &Path) -> Result<()> {
         fs::remove_dir_all(target)
             .with_context(|| format!("cannot replace {}", target.display()))?;
     }
-    copy(&root.join("docs/book"), target, &with_own_links)?;
+    copy(&root.join("docs/book"), target)?;
     let src = target.join("src");
     for name in OF_ROOT {
-        copy(&root.join(name), &src.join(name), &|text| {
-            text.replace("](docs/", "](")
-        })?;
+        copy(&root.join(name), &src.join(name))?;
     }
     for name in OF_DOCS {
-        copy(&root.join("docs").join(name), &src.join(name), &|text| text)?;
+        copy(&root.join("docs").join(name), &src.join(name))?;
     }
     let summary = src.join("SUMMARY.md");
     let text = fs::read_to_string(&summary)? + SUMMARY;
@@ -56,24 +59,19 @@ pub fn book(root: &Path, target: &Path) -> Result<()> {
     Ok(())
 }
 
-fn with_own_links(text: String) -> String {
-    LINKS
-        .iter()
-        .fold(text, |text, (from, to)| text.replace(from, to))
-}
-
-/// Copies a file or folder; Markdown as `change` makes it.
-fn copy(from: &Path, to: &Path, change: &dyn Fn(String) -> String) -> Result<()> {
+/// Copies a file or folder; Markdown with the links of [`LINKS`].
+fn copy(from: &Path, to: &Path) -> Result<()> {
     let context = || format!("cannot copy {}", from.display());
     if from.is_dir() {
         fs::create_dir_all(to).with_context(context)?;
         for entry in fs::read_dir(from).with_context(context)? {
             let name = entry.with_context(context)?.file_name();
-            copy(&from.join(&name), &to.join(&name), change)?;
+            copy(&from.join(&name), &to.join(&name))?;
         }
     } else if from.extension().is_some_and(|ending| ending == "md") {
         let text = fs::read_to_string(from).with_context(context)?;
-        fs::write(to, change(text)).with_context(context)?;
+        let replace = |text: String, (from, to): &(&str, &str)| text.replace(from, to);
+        fs::write(to, LINKS.iter().fold(text, replace)).with_context(context)?;
     } else {
         fs::copy(from, to).with_context(context)?;
     }

@@ -86,7 +86,7 @@ pub fn chapter(root: &Path) -> Result<String> {
             if let Some(heading) = heading {
                 write!(page, "\n### {heading}\n")?;
             }
-            page.push_str("\n| key | default | meaning |\n|---|---|---|\n");
+            page.push_str("\n<div class=\"keys\">\n\n| key | default | meaning |\n|---|---|---|\n");
             for key in keys {
                 let default = key.default.as_deref().unwrap_or("\u{2013}");
                 writeln!(
@@ -97,6 +97,7 @@ pub fn chapter(root: &Path) -> Result<String> {
                     cell(&key.meaning)
                 )?;
             }
+            page.push_str("\n</div>\n");
         }
     }
     Ok(page)
