@@ -8,30 +8,30 @@ use std::{
 
 use clap::{Parser, error::ErrorKind};
 
-use super::{blocks, keys};
+use super::{assemble, blocks, keys};
 use crate::{Cli, cargo};
 
 fn read(path: &Path) -> String {
     fs::read_to_string(path).unwrap_or_else(|error| panic!("{}: {error}", path.display()))
 }
 
-/// README, CONTRIBUTING and all Markdown below `docs`.
+/// README, CONTRIBUTING, CHANGELOG and all Markdown below `docs`.
 fn all_pages(root: &Path) -> Vec<PathBuf> {
-    fn add(folder: &Path, pages: &mut Vec<PathBuf>) {
-        for entry in fs::read_dir(folder).unwrap() {
-            let path = entry.unwrap().path();
-            if path.is_dir() {
-                add(&path, pages);
-            } else if path.extension().is_some_and(|ending| ending == "md") {
-                pages.push(path);
-            }
+    let names = ["README.md", "CONTRIBUTING.md", "CHANGELOG.md"];
+    let mut pages = names.map(|name| root.join(name)).to_vec();
+    add_pages(&root.join("docs"), &mut pages);
+    pages
+}
+
+fn add_pages(folder: &Path, pages: &mut Vec<PathBuf>) {
+    for entry in fs::read_dir(folder).unwrap() {
+        let path = entry.unwrap().path();
+        if path.is_dir() {
+            add_pages(&path, pages);
+        } else if path.extension().is_some_and(|ending| ending == "md") {
+            pages.push(path);
         }
     }
-    let mut pages = ["README.md", "CONTRIBUTING.md", "CHANGELOG.md"]
-        .map(|name| root.join(name))
-        .to_vec();
-    add(&root.join("docs"), &mut pages);
-    pages
 }
 
 /// The targets of the links and pictures of a page, outside of blocks of code.
@@ -101,10 +101,10 @@ fn the_default_that_a_key_documents_is_that_of_its_code() {
     assert!(compared > 40, "only {compared} keys were compared");
 }
 
-#[test]
-fn every_link_leads_to_a_file_and_a_heading_that_exist() {
-    for page in all_pages(&cargo::workspace_root()) {
-        let text = read(&page);
+/// That the relative links of these pages lead to files and headings that exist.
+fn check_links(pages: &[PathBuf]) {
+    for page in pages {
+        let text = read(page);
         for link in links(&text) {
             if link.contains("://") {
                 continue;
@@ -112,7 +112,11 @@ fn every_link_leads_to_a_file_and_a_heading_that_exist() {
             let (file, anchor) = link.split_once('#').unwrap_or((&link, ""));
             let target = match file {
                 "" => page.clone(),
-                file => page.parent().unwrap().join(file),
+                // What mdBook calls the page of a README.
+                file if file.ends_with("index.md") => {
+                    page.with_file_name(file.replace("index.md", "README.md"))
+                }
+                file => page.with_file_name(file),
             };
             assert!(target.exists(), "{}: there is no {link}", page.display());
             let is_page = target.extension().is_some_and(|ending| ending == "md");
@@ -123,6 +127,20 @@ fn every_link_leads_to_a_file_and_a_heading_that_exist() {
             );
         }
     }
+}
+
+#[test]
+fn every_link_leads_to_a_file_and_a_heading_that_exist() {
+    check_links(&all_pages(&cargo::workspace_root()));
+}
+
+#[test]
+fn every_link_leads_somewhere_in_the_assembled_book_too() {
+    let folder = tempfile::tempdir().unwrap();
+    assemble::book(&cargo::workspace_root(), folder.path()).unwrap();
+    let mut pages = Vec::new();
+    add_pages(folder.path(), &mut pages);
+    check_links(&pages);
 }
 
 #[test]
