@@ -1,4 +1,4 @@
-//! The workspace's own commands: `cargo xtask setup`, `train`, `launch`, `test`, `ablate` and `bench`,
+//! The workspace's own commands: `cargo xtask setup`, `train`, `launch`, `test`, `ablate`, `bench` and `docs`,
 //! and for maintainers `refresh-pins`.
 //!
 //! This program prepares the machine for the other crates, so it must run before they can be built:
@@ -9,6 +9,7 @@ mod ablate;
 mod bench;
 mod built;
 mod cargo;
+mod docs;
 mod launch;
 mod libtorch;
 mod machine;
@@ -38,6 +39,7 @@ enum Command {
     Test(test::Arguments),
     Ablate(Box<ablate::Arguments>),
     Bench(bench::Arguments),
+    Docs(docs::Arguments),
     #[command(hide = true)]
     RefreshPins(refresh_pins::Arguments),
 }
@@ -50,6 +52,7 @@ fn main() -> ExitCode {
         Command::Test(arguments) => test::run(&arguments),
         Command::Ablate(arguments) => ablate::run(&arguments),
         Command::Bench(arguments) => bench::run(&arguments),
+        Command::Docs(arguments) => docs::run(&arguments),
         Command::RefreshPins(arguments) => refresh_pins::run(&arguments),
     };
     result.unwrap_or_else(|error| {

@@ -176,7 +176,7 @@ pub struct RunSection {
     pub eval_every: u64,
     /// Epochs between checkpoints; 0 for none but the last. Default 1.
     pub checkpoint_every: u64,
-    /// Minutes between checkpoints; 0, as the default 30, in addition to the above, or never.
+    /// Minutes between checkpoints, besides those of `checkpoint_every`; 0 for none. Default 30.
     pub checkpoint_minutes: f64,
     /// How many of the latest checkpoints stay. Default 2.
     pub keep_checkpoints: usize,

@@ -74,7 +74,8 @@ pub enum NormalizationSource {
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct DataSection {
-    /// Where images come from. Default `synthetic`.
+    /// Where images come from: `synthetic`, drawn scenes; `folder`, `cifar10`, `cifar100`, `packed` or `tar`, which
+    /// `--data` finds out by itself. Default `synthetic`.
     pub source: DataSource,
     /// The folder of `folder`, `cifar10` and `cifar100`, the file of `packed`, the files of `tar`.
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -103,7 +104,8 @@ pub struct DataSection {
     /// `color_jitter = {}` for 0.4, 0.4, 0.4 and 0.1.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub color_jitter: Option<ColorJitter>,
-    /// Which statistics pixels are normalised with. Default `auto`.
+    /// Which statistics pixels are normalised with: `auto`, measured from a sample of the images; `imagenet`; or `given`,
+    /// those of `mean` and `std`. Default `auto`.
     pub normalization: NormalizationSource,
     /// Channel means for `given`: of pixels in 0..1, or in the units of files of floating-point numbers.
     #[serde(skip_serializing_if = "Option::is_none")]

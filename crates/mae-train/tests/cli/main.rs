@@ -5,6 +5,7 @@ mod convert;
 mod damage;
 mod distributed;
 mod doctor;
+mod documentation;
 mod elsewhere;
 mod embed;
 mod eval;
