@@ -4,6 +4,9 @@ use std::env;
 use std::path::PathBuf;
 
 fn main() {
+    if env::var_os("CARGO_FEATURE_DOC_ONLY").is_some() {
+        return;
+    }
     println!("cargo:rerun-if-changed=cpp");
     // torch-sys publishes the folder of libtorch's shared libraries.
     let lib = env::var("DEP_TCH_LIBTORCH_LIB").expect("torch-sys publishes `libtorch_lib`");

@@ -1,21 +1,6 @@
-//! Images to masked patches, for Masked Autoencoders (He et al. 2021, arXiv 2111.06377).
+#![doc = include_str!("../README.md")]
 //!
-//! ```
-//! use std::sync::Arc;
-//!
-//! use mae_data::{Loader, LoaderConfig, PatchGrid, SyntheticDataset};
-//!
-//! // 64 x 64 RGB images in patches of 8 x 8 pixels: 64 patches of 192 values.
-//! let grid = PatchGrid::new(64, 64, 8, 3)?;
-//! let scenes = SyntheticDataset::new(1000, 64, 64, 3, 0)?;
-//! let loader = Loader::new(Arc::new(scenes), LoaderConfig::new(grid, 32))?;
-//!
-//! let batch = loader.epoch(0, 0).next().expect("31 batches")?;
-//! assert_eq!(batch.kept, 16); // a quarter of the patches is visible
-//! assert_eq!(batch.visible.len(), 32 * 16 * grid.patch_dim());
-//! assert_eq!(batch.masked.len(), 32 * 48 * grid.patch_dim());
-//! # Ok::<(), mae_data::DataError>(())
-//! ```
+//! # The steps
 //!
 //! The steps stand alone, too: [`Image`] decodes, [`Transform`] crops, [`patchify`] cuts,
 //! [`MaskSampler`] chooses, [`shuffle()`] splits, and [`unshuffle`] and [`unpatchify`] lead back.

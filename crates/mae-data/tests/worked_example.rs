@@ -63,7 +63,9 @@ fn the_mask_sampler_of_contributing_can_be_added() {
     let folder = tempfile::tempdir().unwrap();
     let krate = folder.path().join("crates/mae-data");
     copy_folder(&own.join("src"), &krate.join("src"));
-    fs::copy(own.join("Cargo.toml"), krate.join("Cargo.toml")).unwrap();
+    for file in ["Cargo.toml", "README.md"] {
+        fs::copy(own.join(file), krate.join(file)).unwrap();
+    }
     fs::copy(root.join("Cargo.lock"), folder.path().join("Cargo.lock")).unwrap();
     let workspace = fs::read_to_string(root.join("Cargo.toml")).unwrap();
     let members = r#"members = ["crates/*", "xtask", "benches"]"#;

@@ -1,28 +1,6 @@
-//! What a training run leaves behind for people to look at: metrics as JSON Lines, TensorBoard events, and a
-//! plot of the loss.
+#![doc = include_str!("../README.md")]
 //!
-//! ```
-//! use mae_report::{EventWriter, MetricsWriter, Record, loss_svg, read_metrics};
-//!
-//! let run = tempfile::tempdir()?;
-//! let metrics = run.path().join("metrics.jsonl");
-//!
-//! let mut writer = MetricsWriter::create(&metrics)?;
-//! let mut events = EventWriter::create(run.path(), 0)?;
-//! for epoch in 1..=3 {
-//!     let loss = 1.0 / epoch as f64;
-//!     writer.write(&Record::Epoch {
-//!         epoch, step: 100 * epoch, loss, seconds: 9.5, broken_images: 0, flops_per_image: None,
-//!     })?;
-//!     events.scalar("loss/epoch", 100 * epoch, loss)?;
-//! }
-//! events.flush()?;
-//!
-//! let records = read_metrics(&metrics)?;
-//! assert_eq!(records.len(), 3);
-//! loss_svg(&run.path().join("loss.svg"), &records, "ViT-Tiny on CIFAR-10")?;
-//! # Ok::<(), Box<dyn std::error::Error>>(())
-//! ```
+//! # The items
 //!
 //! | item | idea |
 //! |---|---|

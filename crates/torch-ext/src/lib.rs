@@ -1,17 +1,10 @@
-//! The few libtorch calls that tch does not bind and training needs, behind a safe interface.
+#![doc = include_str!("../README.md")]
+//!
+//! # How it works
 //!
 //! Two C++ files hold them, one of them of c10d. All `unsafe` around libtorch is here, but for the slices that
 //! [`as_slice`] gives.
 //! C++ exceptions come back as [`Error`].
-//!
-//! ```
-//! use tch::{Device, Kind, Tensor};
-//!
-//! let a = Tensor::ones([2, 3], (Kind::Float, Device::Cpu));
-//! let product = torch_ext::autocast(Device::Cpu, Kind::BFloat16, || a.matmul(&a.tr()))?;
-//! assert_eq!(product.kind(), Kind::BFloat16);
-//! # Ok::<(), torch_ext::Error>(())
-//! ```
 
 #![expect(unsafe_code, reason = "calls libtorch")]
 
