@@ -4,10 +4,19 @@ use std::path::Path;
 use std::process::Command;
 
 fn main() {
-    let is_linked = std::env::var_os("CARGO_FEATURE_DOC_ONLY").is_none();
-    if is_linked && std::env::var("CARGO_CFG_UNIX").is_ok() {
-        let lib = std::env::var("DEP_TORCH_EXT_LIB").expect("torch-ext publishes `lib`");
-        println!("cargo:rustc-link-arg=-Wl,-rpath,{lib}");
+    let has = |feature: &str| std::env::var_os(format!("CARGO_FEATURE_{feature}")).is_some();
+    if std::env::var("CARGO_CFG_UNIX").is_ok() && !has("DOC_ONLY") {
+        let folders = match has("WHEEL") {
+            true => python_packages(),
+            false => vec![std::env::var("DEP_TORCH_EXT_LIB").expect("torch-ext publishes `lib`")],
+        };
+        for folder in folders {
+            println!("cargo:rustc-link-arg=-Wl,-rpath,{folder}");
+        }
+        if has("WHEEL") {
+            // A function that another libtorch lacks is missed when it is called, after the version was looked at.
+            println!("cargo:rustc-link-arg=-Wl,-z,lazy");
+        }
     }
 
     // Git appends to this file at every commit and checkout.
@@ -22,6 +31,19 @@ fn main() {
     };
     let revision = revision.unwrap_or_else(|| "unknown".to_string());
     println!("cargo:rustc-env=MAE_REVISION={revision}");
+}
+
+/// Where pip puts the libraries of the package torch, seen from the folder of programs in the same environment.
+fn python_packages() -> Vec<String> {
+    let mut folders = Vec::new();
+    for python in 10..=14 {
+        for packages in ["site-packages", "dist-packages"] {
+            folders.push(format!(
+                "$ORIGIN/../lib/python3.{python}/{packages}/torch/lib"
+            ));
+        }
+    }
+    folders
 }
 
 /// What git calls the commit.

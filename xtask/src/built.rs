@@ -11,8 +11,8 @@ use serde_json::Value;
 
 use crate::{
     cargo,
+    libtorch::Source,
     process::{self, Interrupt},
-    setup::Source,
 };
 
 /// A program of the workspace: its package and name.

@@ -9,7 +9,7 @@ use std::{
 
 use anyhow::{Context, Result};
 
-use crate::setup::Source;
+use crate::libtorch::Source;
 
 /// The directory of the workspace's `Cargo.toml`.
 ///

@@ -44,3 +44,12 @@ impl fmt::Display for Kind {
         })
     }
 }
+
+/// Where the libtorch that cargo will find comes from.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Source {
+    /// From `.cargo/libtorch.toml`.
+    Config,
+    /// From the user's own environment, which cargo prefers.
+    Environment,
+}

@@ -12,7 +12,7 @@ use clap::Args;
 use crate::{
     cargo,
     libtorch::{
-        Kind, VERSION,
+        Kind, Source, VERSION,
         cache::{Cache, Installation},
         config, driver, existing, install, platform,
     },
@@ -51,15 +51,6 @@ pub struct Arguments {
     /// Install the build for CPUs only (530 MB to download, 510 MB on disk), whatever the machine has
     #[arg(long)]
     cpu: bool,
-}
-
-/// Where the libtorch that cargo will find comes from.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Source {
-    /// From `.cargo/libtorch.toml`.
-    Config,
-    /// From the user's own environment, which cargo prefers.
-    Environment,
 }
 
 /// Who asks for libtorch: decides what happens, and is said, when it is already there.

@@ -1,17 +1,19 @@
 //! `cargo xtask ablate` through the real binary, where cargo, mae-train and sbatch are scripts.
 #![cfg(target_os = "linux")]
 
+mod support;
+
 use std::{
     fs,
-    os::unix::fs::{PermissionsExt, symlink},
-    path::{Path, PathBuf},
+    path::Path,
     process::{Child, Command, Output, Stdio},
     thread,
     time::{Duration, Instant},
 };
 
 use serde_json::Value;
-use tempfile::TempDir;
+
+use support::World;
 
 /// A mae-train that logs what it is asked for and takes no time, unless the file `slow` is there.
 ///
@@ -81,41 +83,13 @@ eval)
 tokenizer) echo "tokenizer" >> "$LOG"; mkdir -p "$out" ;;
 esac"#;
 
-/// A workspace, and a search path of its own.
-struct World {
-    directory: TempDir,
-}
-
 impl World {
     fn new() -> Self {
-        let world = Self {
-            directory: tempfile::tempdir().unwrap(),
-        };
-        for directory in ["workspace/.cargo", "workspace/xtask", "bin", "mine/lib"] {
-            fs::create_dir_all(world.path(directory)).unwrap();
-        }
-        for tool in ["sh", "cat", "sleep", "mkdir", "grep"] {
-            let found = std::env::split_paths(&std::env::var_os("PATH").unwrap())
-                .map(|directory| directory.join(tool))
-                .find(|path| path.is_file());
-            symlink(found.unwrap(), world.path("bin").join(tool)).unwrap();
-        }
-        // A libtorch that set-up accepts.
-        fs::write(world.path("mine/lib/libtorch_cpu.so"), "").unwrap();
-        fs::write(world.path("mine/build-version"), "2.13.0").unwrap();
+        let world = Self::with(&[], &["sh", "cat", "sleep", "mkdir", "grep"]);
+        world.add_libtorch();
         world.script("cargo", r#"echo "{\"executable\": \"$BIN/mae-train\"}""#);
         world.script("mae-train", MAE_TRAIN);
         world
-    }
-
-    fn path(&self, name: &str) -> PathBuf {
-        self.directory.path().join(name)
-    }
-
-    fn script(&self, name: &str, text: &str) {
-        let path = self.path("bin").join(name);
-        fs::write(&path, format!("#!/bin/sh\n{text}\n")).unwrap();
-        fs::set_permissions(path, fs::Permissions::from_mode(0o755)).unwrap();
     }
 
     fn command(&self, arguments: &[&str]) -> Command {
@@ -133,7 +107,7 @@ impl World {
             .env("LIBTORCH", self.path("mine"))
             .env("MAE_CACHE_DIR", self.path("cache"))
             .env("CUDA_VISIBLE_DEVICES", "")
-            .current_dir(self.directory.path())
+            .current_dir(self.path("."))
             .stdin(Stdio::null())
             .stdout(Stdio::piped())
             .stderr(Stdio::piped());

@@ -1,9 +1,10 @@
 //! `cargo xtask bench` through the real binary, where cargo, Python and all that is measured are scripts.
 #![cfg(target_os = "linux")]
 
+mod support;
+
 use std::{
     fs,
-    os::unix::fs::{PermissionsExt, symlink},
     path::{Path, PathBuf},
     process::{Command, Output, Stdio},
     thread,
@@ -11,35 +12,17 @@ use std::{
 };
 
 use serde_json::Value;
-use tempfile::TempDir;
 
-/// A workspace with peers' scripts, photographs, a cache, and a search path of its own.
-struct World {
-    directory: TempDir,
-}
+use support::World;
 
 impl World {
-    /// One with a cargo, and without Python.
+    /// One with peers' scripts, photographs and a cargo, and without Python.
     fn new() -> Self {
-        let world = Self {
-            directory: tempfile::tempdir().unwrap(),
-        };
-        for directory in [
-            "workspace/.cargo",
-            "workspace/xtask",
-            "workspace/benches/peers",
-            "bin",
-            "photos/class",
-            "mine/lib",
-        ] {
-            fs::create_dir_all(world.path(directory)).unwrap();
-        }
-        for tool in ["sh", "cat", "cp", "sleep", "mkdir"] {
-            let found = std::env::split_paths(&std::env::var_os("PATH").unwrap())
-                .map(|directory| directory.join(tool))
-                .find(|path| path.is_file());
-            symlink(found.unwrap(), world.path("bin").join(tool)).unwrap();
-        }
+        let world = Self::with(
+            &["workspace/benches/peers", "photos/class"],
+            &["sh", "cat", "cp", "sleep", "mkdir"],
+        );
+        world.add_libtorch();
         fs::write(world.path("photos/a.jpg"), [0; 1000]).unwrap();
         fs::write(world.path("photos/class/b.JPEG"), [0; 3000]).unwrap();
         fs::write(
@@ -48,9 +31,6 @@ impl World {
         )
         .unwrap();
         fs::write(world.path("workspace/benches/peers/make_photos.py"), "1").unwrap();
-        // A libtorch that set-up accepts.
-        fs::write(world.path("mine/lib/libtorch_cpu.so"), "").unwrap();
-        fs::write(world.path("mine/build-version"), "2.13.0").unwrap();
         world.script(
             "cargo",
             r#"while [ "$1" != --example ]; do shift; done
@@ -101,16 +81,6 @@ impl World {
         );
     }
 
-    fn path(&self, name: &str) -> PathBuf {
-        self.directory.path().join(name)
-    }
-
-    fn script(&self, name: &str, text: &str) {
-        let path = self.path("bin").join(name);
-        fs::write(&path, format!("#!/bin/sh\n{text}\n")).unwrap();
-        fs::set_permissions(path, fs::Permissions::from_mode(0o755)).unwrap();
-    }
-
     fn command(&self, arguments: &[&str]) -> Command {
         let mut command = Command::new(env!("CARGO_BIN_EXE_xtask"));
         command
@@ -124,7 +94,7 @@ impl World {
             .env("CARGO_MANIFEST_DIR", self.path("workspace/xtask"))
             .env("LIBTORCH", self.path("mine"))
             .env("MAE_CACHE_DIR", self.path("cache"))
-            .current_dir(self.directory.path())
+            .current_dir(self.path("."))
             .stdin(Stdio::null());
         command
     }

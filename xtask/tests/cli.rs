@@ -2,51 +2,30 @@
 // The archive's name and the pins are those of the one system that is tested.
 #![cfg(all(target_os = "linux", target_arch = "x86_64"))]
 
+mod support;
+
 use std::{
     fs,
     io::{self, Read},
-    os::unix::fs::{PermissionsExt, symlink},
     path::{Path, PathBuf},
     process::{Child, Command, Output, Stdio},
     thread,
     time::{Duration, Instant, SystemTime},
 };
 
-use tempfile::TempDir;
 use zip::{ZipWriter, write::SimpleFileOptions};
+
+use support::World;
 
 /// Takes some tenths of a second to unpack, and no space in the archive.
 const FILLER: u64 = 1 << 29;
 
 const ARCHIVE: &str = "mirror/cpu/libtorch-shared-with-deps-2.13.0+cpu.zip";
 
-/// A workspace, a cache, a mirror of PyTorch's archives and a search path of its own.
-struct World {
-    directory: TempDir,
-}
-
 impl World {
-    /// One with the tools that an installation from an archive needs, and without pip.
+    /// One with a mirror of PyTorch's archives and the tools that an installation from one needs, and without pip.
     fn new() -> Self {
-        let world = Self {
-            directory: tempfile::tempdir().unwrap(),
-        };
-        for directory in ["workspace/.cargo", "workspace/xtask", "bin", "mirror/cpu"] {
-            fs::create_dir_all(world.path(directory)).unwrap();
-        }
-        for tool in ["curl", "df", "sh", "cat", "cp", "sleep"] {
-            let found = std::env::split_paths(&std::env::var_os("PATH").unwrap())
-                .map(|directory| directory.join(tool))
-                .find(|path| path.is_file());
-            if let Some(found) = found {
-                symlink(found, world.path("bin").join(tool)).unwrap();
-            }
-        }
-        world
-    }
-
-    fn path(&self, name: &str) -> PathBuf {
-        self.directory.path().join(name)
+        Self::with(&["mirror/cpu"], &["curl", "df", "sh", "cat", "cp", "sleep"])
     }
 
     fn libtorch(&self) -> PathBuf {
@@ -73,12 +52,6 @@ impl World {
             &mut format!("{version}+cpu\n").as_bytes(),
         );
         writer.finish().unwrap();
-    }
-
-    fn script(&self, name: &str, text: &str) {
-        let path = self.path("bin").join(name);
-        fs::write(&path, format!("#!/bin/sh\n{text}\n")).unwrap();
-        fs::set_permissions(path, fs::Permissions::from_mode(0o755)).unwrap();
     }
 
     /// A python3 with a pip that copies what is in `wheels`, whatever it is asked for.

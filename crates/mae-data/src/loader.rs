@@ -16,7 +16,7 @@ use self::batch::BrokenImage;
 pub use self::epoch::Epoch;
 pub use self::images::{ImageBatch, ImageLoaderConfig};
 pub use self::masked::{LoaderConfig, MaskedBatch};
-use self::recipe::{Recipe, Schedule};
+use self::recipe::{Batching, Recipe};
 pub use self::shard::Shard;
 use crate::dataset::Dataset;
 use crate::error::DataError;
@@ -57,7 +57,7 @@ pub type ImageLoader = Loader<ImageLoaderConfig>;
 struct Source<C> {
     dataset: Arc<dyn Dataset>,
     recipe: C,
-    schedule: Schedule,
+    batching: Batching,
     pool: ThreadPool,
     broken: Broken,
 }
@@ -69,11 +69,11 @@ impl<C: Recipe> Loader<C> {
     /// [`DataError::Config`] if settings are out of range, contradict each other or the data set,
     /// or make no batch; [`DataError::Threads`] if the threads cannot be started.
     pub fn new(dataset: Arc<dyn Dataset>, config: C) -> Result<Loader<C>, DataError> {
-        let schedule = config.schedule();
+        let batching = config.batching();
         config.validate(dataset.as_ref())?;
-        schedule.validate(dataset.len())?;
+        batching.validate(dataset.len())?;
         let pool = ThreadPoolBuilder::new()
-            .num_threads(schedule.workers)
+            .num_threads(batching.workers)
             .thread_name(|worker| format!("mae-loader-{worker}"))
             .build()
             .map_err(|error| DataError::Threads {
@@ -83,7 +83,7 @@ impl<C: Recipe> Loader<C> {
             source: Arc::new(Source {
                 dataset,
                 recipe: config,
-                schedule,
+                batching,
                 pool,
                 broken: Broken::default(),
             }),
@@ -92,7 +92,7 @@ impl<C: Recipe> Loader<C> {
 
     /// The number of batches of an epoch, those without any whole image included.
     pub fn batches_per_epoch(&self) -> usize {
-        self.source.schedule.batches(self.source.dataset.len())
+        self.source.batching.batches(self.source.dataset.len())
     }
 
     /// The batches of an epoch from number `first_batch` on.
@@ -113,10 +113,10 @@ impl<C> Source<C> {
     /// The images of an epoch in the order of the batches.
     fn order(&self, epoch: u64) -> Vec<usize> {
         let mut order: Vec<usize> = (0..self.dataset.len()).collect();
-        match self.schedule.order {
+        match self.batching.order {
             Order::Shuffled => {
                 let key = SampleKey {
-                    seed: self.schedule.seed,
+                    seed: self.batching.seed,
                     epoch,
                     index: 0,
                 };
@@ -135,7 +135,7 @@ impl<C> Source<C> {
         }
         let broken = self.broken.lock().len();
         let len = self.dataset.len();
-        let max_broken_share = self.schedule.max_broken_share;
+        let max_broken_share = self.batching.max_broken_share;
         if broken as f64 <= max_broken_share * len as f64 {
             return Ok(());
         }

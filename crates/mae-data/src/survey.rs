@@ -338,6 +338,17 @@ mod tests {
     }
 
     #[test]
+    fn netpbm_has_endings_of_its_own() {
+        let folder = tempfile::tempdir().unwrap();
+        for name in ["a.ppm", "b.pnm", "c.png"] {
+            std::fs::write(folder.path().join(name), b"P6 1 1 255\n\x01\x02\x03").unwrap();
+        }
+        let dataset = FolderDataset::open(folder.path(), 3).unwrap();
+        let found = survey(&dataset, None, 0, || {}).unwrap();
+        assert_eq!(found.misnamed, [(2, "netpbm")]);
+    }
+
+    #[test]
     fn arrays_are_told_by_their_numbers() {
         let folder = tempfile::tempdir().unwrap();
         let header = "{'descr': '<f4', 'fortran_order': False, 'shape': (1, 2, 5), }\n";

@@ -14,11 +14,11 @@ use std::collections::BTreeMap;
 use tch::nn;
 use tch::{Device, Tensor, no_grad};
 
-use crate::config::invalid;
 use crate::drop_path::{DropPath, drop_path_rates};
+use crate::error::{invalid, shape};
 use crate::init::initialize_head;
 use crate::kernels::Kernels;
-use crate::mae::{check_patches, shape};
+use crate::mae::check_patches;
 use crate::normalization::PixelScale;
 use crate::vit::{VisionTransformer, initialize, linear};
 use crate::{MaeConfig, Normalization, Result};

@@ -1,6 +1,9 @@
 //! The model's dimensions, and the published presets.
 
-use crate::{ModelError, Result, TokenizerConfig};
+#[cfg(doc)]
+use crate::ModelError;
+use crate::error::invalid;
+use crate::{Result, TokenizerConfig};
 use mae_data::PatchGrid;
 use serde::{Deserialize, Serialize};
 
@@ -327,14 +330,6 @@ impl MaeConfig {
             }
         }
         Ok(())
-    }
-}
-
-pub(crate) fn invalid(key: &'static str, found: impl ToString, expected: String) -> ModelError {
-    ModelError::Config {
-        key,
-        found: found.to_string(),
-        expected,
     }
 }
 

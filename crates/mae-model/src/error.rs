@@ -2,6 +2,8 @@
 
 use std::path::PathBuf;
 
+use tch::Tensor;
+
 /// What can go wrong in the model and its checkpoints.
 #[derive(Debug, thiserror::Error)]
 pub enum ModelError {
@@ -139,6 +141,24 @@ fn describe_keys(missing: &[String], extra: &[String], misshaped: &[String]) -> 
     .map(|(what, keys)| format!("{} tensors {what}: {}", keys.len(), few(keys)))
     .collect::<Vec<_>>()
     .join("; ")
+}
+
+/// A value of the configuration, or an argument, that cannot be used.
+pub(crate) fn invalid(key: &'static str, found: impl ToString, expected: String) -> ModelError {
+    ModelError::Config {
+        key,
+        found: found.to_string(),
+        expected,
+    }
+}
+
+/// A tensor that does not have the shape expected.
+pub(crate) fn shape(name: &'static str, tensor: &Tensor, expected: String) -> ModelError {
+    ModelError::Shape {
+        name,
+        found: tensor.size(),
+        expected,
+    }
 }
 
 /// The first of some names, and how many more there are.

@@ -337,7 +337,7 @@ impl ReadOptions {
                 false => format!("nothing: {} has no decoder", path.display()),
             };
             if let Some(said) = said.filter(|said| !is_there || *said != found) {
-                return Err(crate::config::invalid(key, said, expected));
+                return Err(crate::error::invalid(key, said, expected));
             }
         }
         Ok(())

@@ -43,7 +43,7 @@ pub use memory::{Computation, ParameterCount, TrainingMemory};
 pub use normalization::{Normalization, in_units};
 pub use patchify::{patchify, unpatchify};
 pub use pca::Pca;
-pub use start::Start;
+pub use start::StartedFrom;
 pub use statistics::PatchStatistics;
 pub use target::unshuffle;
 pub use tokenizer::{Tokenizer, TokenizerConfig};

@@ -13,7 +13,9 @@ use std::collections::BTreeMap;
 use tch::nn::{self, Path};
 use tch::{Device, Kind, Tensor};
 
-use crate::config::invalid;
+#[cfg(doc)]
+use crate::ModelError;
+use crate::error::{invalid, shape};
 use crate::kernels::Kernels;
 use crate::normalization::PixelScale;
 use crate::pca::Pca;
@@ -23,9 +25,7 @@ use crate::vit::{
     Block, BlockShape, VisionTransformer, gather_positions, initialize, layer_norm, linear,
     positions,
 };
-use crate::{
-    LossRegion, MaeConfig, ModelError, Normalization, PatchStatistics, Result, Target, Tokenizer,
-};
+use crate::{LossRegion, MaeConfig, Normalization, PatchStatistics, Result, Target, Tokenizer};
 
 /// A Masked Autoencoder with a ViT encoder and decoder. It owns its parameters.
 #[derive(Debug)]
@@ -509,13 +509,5 @@ fn check_ids(config: &MaeConfig, ids_shuffle: &Tensor) -> Result<[i64; 2]> {
             let expected = format!("[batch, {patches}] of i64");
             Err(shape("ids_shuffle", ids_shuffle, expected))
         }
-    }
-}
-
-pub(crate) fn shape(name: &'static str, tensor: &Tensor, expected: String) -> ModelError {
-    ModelError::Shape {
-        name,
-        found: tensor.size(),
-        expected,
     }
 }

@@ -4,7 +4,7 @@ use mae_data::PatchGrid;
 use tch::Tensor;
 
 use crate::Result;
-use crate::mae::shape;
+use crate::error::shape;
 
 /// Cuts images into patches on their device, in the order of [`mae_data::patchify`].
 ///

@@ -5,8 +5,7 @@
 use tch::{Device, Kind, Tensor, no_grad};
 
 use crate::Result;
-use crate::config::invalid;
-use crate::mae::shape;
+use crate::error::{invalid, shape};
 
 /// A mean patch and orthonormal directions from it, the one of the largest variance first.
 #[derive(Debug)]

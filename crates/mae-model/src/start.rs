@@ -10,7 +10,7 @@ use crate::{MaeConfig, MaskedAutoencoderViT, ModelError, Normalization, Result};
 
 /// What a model started from.
 #[derive(Clone, Debug, PartialEq)]
-pub struct Start {
+pub struct StartedFrom {
     /// How much of the model the file had; the rest is as it was.
     pub part: Part,
     /// The channel statistics that its weights were trained with.
@@ -28,7 +28,7 @@ impl MaskedAutoencoderViT {
     /// [`ModelError::Keys`] with every key that is missing, extra or of another shape;
     /// [`ModelError::Architecture`] with every dimension that is another, be it one that no shape shows;
     /// or if the file is not whole, not finite or lacks its metadata. Then nothing changed.
-    pub fn start_from(&self, path: &Path) -> Result<Start> {
+    pub fn start_from(&self, path: &Path) -> Result<StartedFrom> {
         let (mut found, metadata) = read_tensors(path)?;
         let from = config_of(path, &found, &metadata)?;
         let normalization = from_metadata(path, &metadata, NORMALIZATION)?;
@@ -62,7 +62,7 @@ impl MaskedAutoencoderViT {
             }
         }
         copy_into(path, parameters, &found)?;
-        Ok(Start {
+        Ok(StartedFrom {
             part,
             normalization,
         })

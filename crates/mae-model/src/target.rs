@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use tch::{Device, Kind, Reduction, Tensor};
 
-use crate::config::invalid;
+use crate::error::invalid;
 use crate::normalization::fill;
 use crate::pca::{self, Pca};
 use crate::statistics::{Gaps, PatchStatistics, interpolate, mean_and_std};

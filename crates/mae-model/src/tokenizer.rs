@@ -17,7 +17,7 @@ use std::collections::BTreeMap;
 use tch::nn::{self, Path};
 use tch::{Device, Kind, Tensor, no_grad};
 
-use crate::mae::shape;
+use crate::error::shape;
 use crate::normalization::PixelScale;
 use crate::{Normalization, Result, init, patchify, unpatchify};
 
@@ -195,7 +195,7 @@ impl Tokenizer {
         if beyond.f_int64_value(&[])? != 0 {
             let found = format!("{} to {}", ids.min(), ids.max());
             let expected = format!("0 to {}", vocabulary - 1);
-            return Err(crate::config::invalid("ids", found, expected));
+            return Err(crate::error::invalid("ids", found, expected));
         }
         self.in_full_precision(|| {
             let entries = self.codebook.index_select(0, &ids.reshape([-1]));

@@ -64,6 +64,22 @@ fn lies_in(file: &Path, place: &Path) -> bool {
     matches!((file.canonicalize(), place.canonicalize()), (Ok(file), Ok(place)) if file.starts_with(&place))
 }
 
+/// Says which images were left out, by name and reason; they were named before, too.
+fn tell_of_broken(broken: &[(String, String)]) {
+    const SHOWN: usize = 10;
+    match broken.len() {
+        0 => return,
+        1 => println!("left out 1 broken image:"),
+        count => println!("left out {count} broken images:"),
+    }
+    for (name, reason) in broken.iter().take(SHOWN) {
+        println!("  {name}: {reason}");
+    }
+    if broken.len() > SHOWN {
+        println!("  and {} more, named above", broken.len() - SHOWN);
+    }
+}
+
 /// Writes to standard output; a reader that has seen enough, as `head`, is no error.
 fn write_stdout(write: impl FnOnce(&mut dyn Write) -> io::Result<()>) -> Result<ExitCode> {
     let mut stdout = io::stdout().lock();

@@ -3,7 +3,7 @@
 use anyhow::Result;
 use mae_report::{EventWriter, MetricsWriter, Record, loss_svg, read_metrics};
 
-use crate::picture::Picture;
+use crate::picture::Pictures;
 use crate::run_dir::RunDir;
 
 /// The records of one run, in every format.
@@ -131,13 +131,13 @@ impl<'a> Journal<'a> {
         Ok(())
     }
 
-    /// Draws and saves the picture of an epoch's reconstructions.
+    /// Draws and saves the pictures of an epoch's reconstructions.
     ///
     /// # Errors
     /// If it cannot be drawn, or the disk is full or cannot be written to.
     pub fn picture(
         &mut self,
-        draw: impl FnOnce() -> Result<Picture>,
+        draw: impl FnOnce() -> Result<Pictures>,
         epoch: u64,
         step: u64,
     ) -> Result<()> {
@@ -146,16 +146,15 @@ impl<'a> Journal<'a> {
         };
         let folder = files.run_dir.reconstructions();
         std::fs::create_dir_all(&folder)?;
-        let picture = draw()?;
-        let png = picture.png()?;
+        let Pictures { whole, small } = draw()?;
+        if let Some(small) = small {
+            mae_report::write_atomic(&files.run_dir.small_picture(), &small.png()?)?;
+        }
+        let png = whole.png()?;
         mae_report::write_atomic(&folder.join(format!("epoch-{epoch:04}.png")), &png)?;
-        files.events.image_png(
-            "reconstructions",
-            step,
-            &png,
-            picture.height(),
-            picture.width(),
-        )?;
+        files
+            .events
+            .image_png("reconstructions", step, &png, whole.height(), whole.width())?;
         Ok(())
     }
 }

@@ -80,7 +80,8 @@ enum Command {
 fn main() -> ExitCode {
     let cli = Cli::try_parse().unwrap_or_else(|error| refuse(&error));
     let command = cli.command.unwrap_or(Command::Pretrain(cli.pretrain));
-    command.run().unwrap_or_else(|error| {
+    let version = torch_ext::check_version().map_err(anyhow::Error::from);
+    (version.and_then(|()| command.run())).unwrap_or_else(|error| {
         eprintln!("error: {error:#}");
         ExitCode::FAILURE
     })

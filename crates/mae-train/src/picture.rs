@@ -98,6 +98,61 @@ impl Comparison<'_> {
     }
 }
 
+/// Images of a small picture, if they fit.
+const SHOWN: usize = 3;
+/// The largest file of a small picture that has more than one image, bytes.
+const ROOM: usize = 90_000;
+/// Tiles of a small picture are shrunk by whole factors to at most about this side, pixels.
+const SMALL: u32 = 150;
+
+impl Comparison<'_> {
+    /// The first of `images`, one below the other, without words and small enough for many on a page.
+    ///
+    /// # Errors
+    /// If it cannot be encoded to see how large it is.
+    pub fn small(&self, images: &[Versions]) -> Result<Picture> {
+        let mut shown = SHOWN.min(images.len());
+        loop {
+            let picture = self.tiles(&images[..shown]);
+            if shown <= 1 || picture.png()?.len() <= ROOM {
+                return Ok(picture);
+            }
+            shown -= 1;
+        }
+    }
+
+    /// The tiles alone.
+    fn tiles(&self, images: &[Versions]) -> Picture {
+        let images: Vec<Versions> = (images.iter())
+            .map(|image| Versions {
+                tiles: image.tiles.clone(),
+                name: None,
+            })
+            .collect();
+        let bare = Comparison {
+            notes: &[],
+            groups: &[],
+            columns: 1,
+            ..*self
+        };
+        let Picture(whole) = bare.draw(&images);
+        let (width, height) = (whole.width() - 3 * GAP, whole.height() - LINE - 2 * GAP);
+        let tiles = imageops::crop_imm(&whole, GAP, LINE, width, height).to_image();
+        let scale = (TILE / self.height.max(self.width)).max(1);
+        let factor = (self.height.max(self.width) * scale).div_ceil(SMALL);
+        Picture(imageops::thumbnail(&tiles, width / factor, height / factor))
+    }
+}
+
+/// What is drawn of an epoch.
+#[derive(Clone, Debug)]
+pub struct Pictures {
+    /// All images, with words.
+    pub whole: Picture,
+    /// A few of them, without.
+    pub small: Option<Picture>,
+}
+
 /// How many letters fit into `width` pixels.
 pub fn letters(width: u32) -> usize {
     (width / FONT.character_size.width) as usize
@@ -205,5 +260,66 @@ impl DrawTarget for Picture {
             }
         }
         Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Images whose tiles are of one colour each, or noise.
+    fn drawn(side: u32, count: usize, noise: bool) -> Picture {
+        let mut random = 1_u32;
+        let images: Vec<Versions> = (0..count)
+            .map(|row| Versions {
+                tiles: (0..4)
+                    .map(|tile| {
+                        let pixel = |i: u32| {
+                            random = random.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
+                            match (noise, i % 3) {
+                                (true, _) => (random >> 24) as u8,
+                                (false, 0) => tile * 40,
+                                (false, 1) => row as u8 * 30,
+                                (false, _) => 7,
+                            }
+                        };
+                        (0..3 * side * side).map(pixel).collect()
+                    })
+                    .collect(),
+                name: Some("a name".into()),
+            })
+            .collect();
+        let comparison = Comparison {
+            notes: &["a note".into()],
+            groups: &[(2, "a group")],
+            titles: &["original", "masked", "prediction", "+ visible"],
+            columns: 2,
+            height: side,
+            width: side,
+        };
+        comparison.small(&images).unwrap()
+    }
+
+    #[test]
+    fn a_small_picture_has_the_tiles_of_three_images_and_no_words() {
+        for side in [32, 128] {
+            let Picture(found) = drawn(side, 8, false);
+            assert_eq!(found.dimensions(), (4 * 132 - 4, 3 * 132 - 4));
+            let pixel = |x: u32, y: u32| found.get_pixel(x, y).0;
+            assert_eq!(pixel(0, 0), [0, 0, 7]);
+            assert_eq!(pixel(found.width() - 1, 0), [120, 0, 7]);
+            assert_eq!(pixel(0, found.height() - 1), [0, 60, 7]);
+            assert_eq!(pixel(130, 0), [255; 3]);
+        }
+    }
+
+    #[test]
+    fn large_and_noisy_pictures_show_fewer_and_smaller_images() {
+        let noisy = drawn(128, 8, true);
+        assert_eq!((noisy.width(), noisy.height()), (524, 128));
+        let large = drawn(224, 8, false);
+        assert_eq!((large.width(), large.height()), (454, 340));
+        let one = drawn(32, 1, false);
+        assert_eq!((one.width(), one.height()), (524, 128));
     }
 }

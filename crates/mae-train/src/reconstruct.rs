@@ -16,8 +16,8 @@ use tch::{Device, Kind, Tensor, no_grad};
 use crate::batch::{images_to_device, masked_to_device};
 use crate::config::RunConfig;
 use crate::display::Display;
-pub use crate::picture::Picture;
 use crate::picture::{Comparison, Versions};
+pub use crate::picture::{Picture, Pictures};
 
 /// Images in a picture of training.
 const IMAGES: usize = 8;
@@ -61,14 +61,18 @@ pub fn pick(config: &RunConfig, dataset: Arc<dyn Dataset>) -> Result<MaskedBatch
 ///
 /// # Errors
 /// If the batch does not fit the model.
-pub fn draw(model: &MaskedAutoencoderViT, batch: &MaskedBatch) -> Result<Picture> {
+pub fn draw(model: &MaskedAutoencoderViT, batch: &MaskedBatch) -> Result<Pictures> {
     let statistics = match model.config().norm_pix_loss {
         true => PatchStatistics::Oracle,
         false => PatchStatistics::Raw,
     };
-    Samples::of_batch(batch, model.device())
-        .reconstruct(model, &[statistics])?
-        .picture(&[])
+    let found = Samples::of_batch(batch, model.device()).reconstruct(model, &[statistics])?;
+    found.compare(&[], |comparison, images| {
+        Ok(Pictures {
+            whole: comparison.draw(images),
+            small: Some(comparison.small(images)?),
+        })
+    })
 }
 
 /// What is hidden of images.
@@ -306,6 +310,15 @@ impl Reconstruction {
     /// # Errors
     /// If a tensor cannot be copied from its device.
     pub fn picture(&self, names: &[String]) -> Result<Picture> {
+        self.compare(names, |comparison, images| Ok(comparison.draw(images)))
+    }
+
+    /// Gives `draw` the versions of all images.
+    fn compare<T>(
+        &self,
+        names: &[String],
+        draw: impl FnOnce(&Comparison, &[Versions]) -> Result<T>,
+    ) -> Result<T> {
         let [batch, height, width, _] = self.versions[0].size()[..] else {
             unreachable!("images are [batch, height, width, channels]")
         };
@@ -330,15 +343,15 @@ impl Reconstruction {
         for _ in &self.statistics {
             titles.extend(["prediction", "+ visible"]);
         }
-        Ok(Comparison {
+        let comparison = Comparison {
             groups: &groups,
             titles: &titles,
             notes: &notes,
             columns: if self.statistics.len() > 1 { 1 } else { 2 },
             height: height as u32,
             width: width as u32,
-        }
-        .draw(&images))
+        };
+        draw(&comparison, &images)
     }
 
     /// What is said of the statistics above their versions, and above all.

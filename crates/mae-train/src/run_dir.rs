@@ -156,6 +156,11 @@ impl RunDir {
         self.path.join("tensorboard")
     }
 
+    /// The first images of the latest picture of reconstructions, small and without words.
+    pub fn small_picture(&self) -> PathBuf {
+        self.reconstructions().join("small.png")
+    }
+
     /// Pictures of reconstructions, `epoch-NNNN.png`.
     pub fn reconstructions(&self) -> PathBuf {
         self.path.join("reconstructions")

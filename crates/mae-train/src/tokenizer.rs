@@ -27,7 +27,7 @@ use crate::interrupt::Interrupt;
 use crate::journal::Journal;
 use crate::manifest;
 use crate::optim::Optimizer;
-use crate::picture::{Comparison, Picture, Versions};
+use crate::picture::{Comparison, Pictures, Versions};
 use crate::progress::Progress;
 use crate::run_dir::RunDir;
 use crate::train_loop::{Batches, Outcome, Task, is_due, train};
@@ -211,7 +211,7 @@ impl Training<'_> {
     }
 
     /// `original | from tokens` for the first images that are judged.
-    fn draw(&self, pixels: &Tensor) -> Result<Picture> {
+    fn draw(&self, pixels: &Tensor) -> Result<Pictures> {
         let grid = &self.config.grid;
         let image_len = grid.image_len();
         let display = Display::new(self.judged.pixels.kind(), self.tokenizer.normalization());
@@ -226,7 +226,7 @@ impl Training<'_> {
                 name: None,
             })
             .collect();
-        Ok(Comparison {
+        let whole = Comparison {
             notes: &Vec::from_iter(display.note()),
             groups: &[],
             titles: &["original", "from tokens"],
@@ -234,7 +234,8 @@ impl Training<'_> {
             height: grid.height() as u32,
             width: grid.width() as u32,
         }
-        .draw(&pairs))
+        .draw(&pairs);
+        Ok(Pictures { whole, small: None })
     }
 }
 

@@ -312,7 +312,10 @@ impl Run<'_> {
             self.optim.epochs, means.loss
         );
         if skipped > 0 {
-            message += &format!("  {skipped} updates skipped");
+            message += &match skipped {
+                1 => "  1 update skipped".to_string(),
+                _ => format!("  {skipped} updates skipped"),
+            };
         }
         self.bar.message(&message);
 

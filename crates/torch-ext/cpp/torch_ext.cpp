@@ -16,8 +16,10 @@
 #include <ATen/ops/linalg_vector_norm.h>
 #include <ATen/ops/stack.h>
 #include <c10/core/GradMode.h>
+#include <c10/macros/Macros.h>
 #include <torch/csrc/autograd/custom_function.h>
 #include <torch/csrc/jit/api/module.h>
+#include <torch/version.h>
 #include <torch/csrc/jit/frontend/tracer.h>
 
 #include <memory>
@@ -170,6 +172,19 @@ extern "C" {
 void ext_free(char *text) { std::free(text); }
 
 char *ext_message(const char *text, size_t length) { return message(std::string(text, length)); }
+
+char *ext_check_version() {
+  return guarded([] {
+    const std::string built = C10_STRINGIZE(TORCH_VERSION_MAJOR) "." C10_STRINGIZE(TORCH_VERSION_MINOR);
+    const std::string config = at::show_config(), key = "TORCH_VERSION=";
+    const size_t start = config.find(key);
+    if (start == std::string::npos) return;
+    const size_t first = start + key.size();
+    const std::string found = config.substr(first, config.find_first_of(", \n", first) - first);
+    TORCH_CHECK_VALUE(found.rfind(built + ".", 0) == 0, "this program was built for version ", built, ", and ", found,
+                      " was loaded; with Python's package, pip install 'torch==", built, ".*'");
+  });
+}
 
 // Takes over `state`, and drops it whatever happens.
 char *ext_with_backward(at::Tensor *output, at::Tensor *const *inputs, size_t input_count,

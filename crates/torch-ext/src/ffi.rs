@@ -26,6 +26,7 @@ pub type Forward = unsafe extern "C" fn(
 // The C++ functions receive tensor handles as tch holds them: pointers to at::Tensor.
 unsafe extern "C" {
     fn ext_free(text: *mut c_char);
+    pub fn ext_check_version() -> *mut c_char;
     fn ext_message(text: *const c_char, length: usize) -> *mut c_char;
     pub fn ext_with_backward(
         output: *mut C_tensor,

@@ -18,6 +18,7 @@ mod optim;
 mod random;
 mod trace;
 mod values;
+mod version;
 
 pub use autocast::{autocast, autocast_kind};
 pub use cuda::{
@@ -30,6 +31,7 @@ pub use optim::{AdamW, AdamWState, clear_grads, fused_adamw, total_norm, unscale
 pub use random::exponential;
 pub use trace::{Traced, save_traced};
 pub use values::{Values, as_slice};
+pub use version::check_version;
 
 /// What libtorch refused, in its words.
 #[derive(Debug, thiserror::Error)]

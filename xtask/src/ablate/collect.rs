@@ -213,11 +213,8 @@ fn is_of(name: &str, protocol: &str) -> bool {
     name.split(' ').next() == Some(protocol)
 }
 
-/// The latest picture of a run.
+/// The small picture of a run.
 fn picture(run: &Path) -> Option<PathBuf> {
-    let pictures = std::fs::read_dir(run.join("reconstructions")).ok()?;
-    (pictures.flatten())
-        .map(|entry| entry.path())
-        .filter(|path| path.extension().is_some_and(|extension| extension == "png"))
-        .max()
+    let path = run.join("reconstructions/small.png");
+    path.exists().then_some(path)
 }

@@ -8,7 +8,6 @@ mod html;
 mod lines;
 mod markdown;
 mod page;
-mod picture;
 mod statistics;
 mod table;
 

@@ -9,7 +9,7 @@ use super::{
     photos::Photos,
     python::Python,
 };
-use crate::setup::Source;
+use crate::libtorch::Source;
 use crate::{
     built::{self, Target},
     process::Interrupt,

@@ -103,7 +103,7 @@ impl<C: Recipe> Source<C> {
 
     fn fill(&self, epoch: u64, index: usize, slot: C::Slot<'_>) -> Result<(), DataError> {
         let key = SampleKey {
-            seed: self.schedule.seed,
+            seed: self.batching.seed,
             epoch,
             index: index as u64,
         };

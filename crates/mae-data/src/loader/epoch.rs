@@ -27,12 +27,12 @@ impl<B: Send + 'static> Epoch<B> {
         first_batch: usize,
     ) -> Epoch<B> {
         let stop = Arc::new(AtomicBool::new(false));
-        let (sender, batches) = sync_channel(source.schedule.prefetch);
+        let (sender, batches) = sync_channel(source.batching.prefetch);
         let order = Arc::new(source.order(epoch));
         let turn = Arc::new(Turn::new(first_batch));
         let count = makers(
             source.pool.current_num_threads(),
-            (source.schedule.batch_size / source.schedule.shard.size).max(1),
+            (source.batching.batch_size / source.batching.shard.size).max(1),
         );
         let mut makers = Vec::with_capacity(count);
         let mut start_error = None;
@@ -137,9 +137,9 @@ impl<C: Recipe> Maker<C> {
     fn run(&self) {
         // Dropped early, and by a panic too: the others must not wait for a turn that never comes.
         let turns = EndTurns(&self.turn);
-        let batch_size = self.source.schedule.batch_size;
-        let batches = self.source.schedule.batches(self.order.len());
-        let shard = self.source.schedule.shard;
+        let batch_size = self.source.batching.batch_size;
+        let batches = self.source.batching.batches(self.order.len());
+        let shard = self.source.batching.shard;
         for number in (self.first..batches).step_by(self.step) {
             let end = ((number + 1) * batch_size).min(self.order.len());
             let indices = shard.of(&self.order[number * batch_size..end]);
@@ -160,7 +160,7 @@ impl<C: Recipe> Maker<C> {
             Ok(Some(made)) => (self.source.report_broken(made.broken)).map(|()| made.batch),
             Err(error) => Err(error),
         };
-        let is_alone = !self.source.schedule.shard.is_part();
+        let is_alone = !self.source.batching.shard.is_part();
         if is_alone && matches!(&message, Ok(batch) if C::is_empty(batch)) {
             return Some(());
         }

@@ -1,5 +1,5 @@
 use super::batch::{keep_pixels, keep_rows, labels};
-use super::recipe::{Recipe, Schedule};
+use super::recipe::{Batching, Recipe};
 use super::{Order, Shard};
 use crate::dataset::Dataset;
 use crate::error::DataError;
@@ -108,8 +108,8 @@ impl Recipe for LoaderConfig {
     type Batch = MaskedBatch;
     type Slot<'a> = MaskedSlot<'a>;
 
-    fn schedule(&self) -> Schedule {
-        Schedule {
+    fn batching(&self) -> Batching {
+        Batching {
             batch_size: self.batch_size,
             workers: self.workers,
             prefetch: self.prefetch,

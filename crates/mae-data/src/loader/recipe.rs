@@ -15,7 +15,7 @@ pub trait Recipe: Send + Sync + 'static {
     type Slot<'a>: Send;
 
     /// Which images a batch holds, and who makes it.
-    fn schedule(&self) -> Schedule;
+    fn batching(&self) -> Batching;
 
     /// Refuses settings that are out of range or do not fit the data set.
     fn validate(&self, dataset: &dyn Dataset) -> Result<(), DataError>;
@@ -46,7 +46,7 @@ pub trait Recipe: Send + Sync + 'static {
 
 /// The settings that all loaders share.
 #[derive(Copy, Clone, Debug)]
-pub struct Schedule {
+pub struct Batching {
     pub(super) batch_size: usize,
     pub(super) workers: usize,
     pub(super) prefetch: usize,
@@ -57,7 +57,7 @@ pub struct Schedule {
     pub(super) shard: Shard,
 }
 
-impl Schedule {
+impl Batching {
     pub(super) fn validate(&self, images: usize) -> Result<(), DataError> {
         let refuse = |key, expected: String, found: String, remedy: &str| {
             Err(DataError::Config {

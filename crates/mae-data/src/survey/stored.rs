@@ -102,6 +102,7 @@ pub fn is_extension_of(extension: &str, format: &str) -> bool {
         "jpg" | "jfif" | "jpe" | "jif" | "pjpeg" | "pjp" => format == "jpeg",
         "tif" => format == "tiff",
         "dib" => format == "bmp",
+        "pnm" | "ppm" | "pgm" | "pbm" => format == "netpbm",
         // Any other ending, or none, promises nothing: such a file is there for its content.
         _ => extension == format || !is_promise(extension),
     }
@@ -126,6 +127,7 @@ fn format_name(format: ImageFormat) -> &'static str {
         ImageFormat::Bmp => "bmp",
         ImageFormat::Tiff => "tiff",
         ImageFormat::Gif => "gif",
+        ImageFormat::Pnm => "netpbm",
         _ => "another format",
     }
 }

@@ -2,7 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use crate::config::invalid;
+use crate::error::invalid;
 use crate::{MaeConfig, Result};
 
 /// What a classifier is built from.

@@ -9,7 +9,7 @@ use super::{ClassifierConfig, Pooling, VitClassifier, rows_and_columns};
 use crate::checkpoint::{
     NORMALIZATION, config_of, copy_into, json, read_config, read_tensors, write_tensors,
 };
-use crate::config::invalid;
+use crate::error::invalid;
 use crate::pos_embed::{interpolate, sincos_2d};
 use crate::{MaeConfig, Result};
 

@@ -3,7 +3,7 @@
 use tch::{Kind, Tensor};
 
 use super::{Part, Weights};
-use crate::config::invalid;
+use crate::error::invalid;
 use crate::{Normalization, Result, Target};
 
 /// How weights for some channels become weights for others.

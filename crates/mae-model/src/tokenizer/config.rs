@@ -4,7 +4,7 @@ use mae_data::PatchGrid;
 use serde::{Deserialize, Serialize};
 
 use crate::Result;
-use crate::config::invalid;
+use crate::error::invalid;
 
 /// Every dimension of a tokenizer.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]

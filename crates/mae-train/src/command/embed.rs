@@ -14,7 +14,7 @@ use mae_train::interrupt::Interrupt;
 use mae_train::precision::Precision;
 use mae_train::{checkpoint, device};
 
-use super::{lies_in, start_progress};
+use super::{lies_in, start_progress, tell_of_broken};
 
 /// What `--help` ends with.
 pub const EXAMPLES: &str = "Examples:
@@ -151,7 +151,6 @@ impl EmbedArgs {
     }
 
     fn tell(&self, summary: &Summary) {
-        const SHOWN: usize = 10;
         let sides: Vec<String> = (std::iter::once(&summary.images).chain(&summary.shape))
             .map(usize::to_string)
             .collect();
@@ -161,18 +160,6 @@ impl EmbedArgs {
             sides.join(", "),
             summary.csv.display()
         );
-        if summary.broken.is_empty() {
-            return;
-        }
-        match summary.broken.len() {
-            1 => println!("left out 1 broken image:"),
-            broken => println!("left out {broken} broken images:"),
-        }
-        for (name, reason) in summary.broken.iter().take(SHOWN) {
-            println!("  {name}: {reason}");
-        }
-        if summary.broken.len() > SHOWN {
-            println!("  and {} more", summary.broken.len() - SHOWN);
-        }
+        tell_of_broken(&summary.broken);
     }
 }

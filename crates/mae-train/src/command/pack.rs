@@ -16,7 +16,7 @@ use mae_train::distributed::World;
 use mae_train::interrupt::Interrupt;
 use mae_train::progress::Progress;
 
-use super::start_progress;
+use super::{start_progress, tell_of_broken};
 
 /// What `--help` ends with.
 pub const EXAMPLES: &str = "Examples:
@@ -204,26 +204,13 @@ impl PackArgs {
     }
 
     fn tell(&self, summary: &PackSummary) {
-        const SHOWN: usize = 10;
         println!(
             "packed {} images into {}, {}; use it with --data {1}",
             summary.images,
             self.out.display(),
             size(summary.bytes as f64)
         );
-        if summary.broken.is_empty() {
-            return;
-        }
-        match summary.broken.len() {
-            1 => println!("left out 1 broken image:"),
-            broken => println!("left out {broken} broken images:"),
-        }
-        for (name, reason) in summary.broken.iter().take(SHOWN) {
-            println!("  {name}: {reason}");
-        }
-        if summary.broken.len() > SHOWN {
-            println!("  and {} more, named above", summary.broken.len() - SHOWN);
-        }
+        tell_of_broken(&summary.broken);
     }
 }
 

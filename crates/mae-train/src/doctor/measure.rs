@@ -96,7 +96,7 @@ pub fn measure(
 
     let samples = reconstruct::pick(config, Arc::clone(dataset))?;
     let started = Instant::now();
-    let png = reconstruct::draw(&state.model, &samples)?.png()?;
+    let png = reconstruct::draw(&state.model, &samples)?.whole.png()?;
     let picture_s = started.elapsed().as_secs_f64();
     let peak_memory = match config.device {
         _ if batch < batch_size => None,

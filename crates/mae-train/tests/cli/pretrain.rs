@@ -51,6 +51,7 @@ fn a_run_leaves_everything_that_the_documentation_names() {
         "metrics.jsonl",
         "loss.svg",
         "reconstructions/epoch-0004.png",
+        "reconstructions/small.png",
     ] {
         assert!(run.join(file).metadata().unwrap().len() > 100, "{file}");
     }

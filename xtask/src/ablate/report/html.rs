@@ -79,14 +79,14 @@ fn section(section: &Section) -> String {
     if !section.pictures.is_empty() {
         html += &format!("<h3>Reconstructions</h3>\n<p>{TILES}</p>\n<div class=\"pictures\">\n");
         for picture in &section.pictures {
-            let (label, part) = (escape(&picture.label), &picture.part);
+            let label = escape(&picture.label);
             html += &format!(
                 "<figure><figcaption>{label}</figcaption>\
                  <img alt=\"Reconstructions of {label}\" width=\"{}\" height=\"{}\" \
                  src=\"data:image/png;base64,{}\"></figure>\n",
-                part.width,
-                part.height,
-                BASE64_STANDARD.encode(&part.png)
+                picture.width,
+                picture.height,
+                BASE64_STANDARD.encode(&picture.png)
             );
         }
         html += "</div>\n";

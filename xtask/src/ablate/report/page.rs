@@ -1,6 +1,6 @@
 //! What a report shows, with its charts and pictures drawn: the same for every way to show it.
 
-use std::{fs, path::Path};
+use std::{fs, io::Cursor, path::Path};
 
 use anyhow::{Context, Result};
 use mae_report::{Ablation, Layout, Point, Series, ablation_svg, write_atomic};
@@ -8,7 +8,6 @@ use mae_report::{Ablation, Layout, Point, Series, ablation_svg, write_atomic};
 use super::{
     Report, StudyReport,
     findings::sentences,
-    picture::{self, Part},
     statistics::Estimate,
     table::{PAPER, Table, protocols, scores},
 };
@@ -45,7 +44,11 @@ pub struct Picture {
     /// Relative to the report's folder.
     pub file: String,
     pub label: String,
-    pub part: Part,
+    pub png: Vec<u8>,
+    /// Pixels.
+    pub width: u32,
+    /// Pixels.
+    pub height: u32,
 }
 
 impl<'a> Page<'a> {
@@ -68,6 +71,16 @@ impl<'a> Page<'a> {
     }
 }
 
+/// A PNG file, and its size.
+fn read(path: &Path) -> Result<(Vec<u8>, (u32, u32))> {
+    let png = fs::read(path)?;
+    let size = png::Decoder::new(Cursor::new(&png))
+        .read_info()?
+        .info()
+        .size();
+    Ok((png, size))
+}
+
 fn section<'a>(study: &'a StudyReport, folder: &Path) -> Result<Section<'a>> {
     let id = slug(&study.name);
     let mut sentences = sentences(study);
@@ -76,17 +89,16 @@ fn section<'a>(study: &'a StudyReport, folder: &Path) -> Result<Section<'a>> {
         let Some(source) = &value.picture else {
             continue;
         };
-        let part = fs::read(source)
-            .map_err(Into::into)
-            .and_then(|png| picture::first_images(&png));
-        match part {
-            Ok(part) => {
+        match read(source) {
+            Ok((png, (width, height))) => {
                 let file = format!("pictures/{id}-{}.png", index + 1);
-                write_atomic(&folder.join(&file), &part.png)?;
+                write_atomic(&folder.join(&file), &png)?;
                 pictures.push(Picture {
                     file,
                     label: value.label.clone(),
-                    part,
+                    png,
+                    width,
+                    height,
                 });
             }
             // The numbers are worth showing without it.
