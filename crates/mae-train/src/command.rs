@@ -64,7 +64,7 @@ fn lies_in(file: &Path, place: &Path) -> bool {
     matches!((file.canonicalize(), place.canonicalize()), (Ok(file), Ok(place)) if file.starts_with(&place))
 }
 
-/// Says which images were left out, by name and reason; they were named before, too.
+/// Says which images were left out, by name and reason.
 fn tell_of_broken(broken: &[(String, String)]) {
     const SHOWN: usize = 10;
     match broken.len() {
@@ -76,7 +76,7 @@ fn tell_of_broken(broken: &[(String, String)]) {
         println!("  {name}: {reason}");
     }
     if broken.len() > SHOWN {
-        println!("  and {} more, named above", broken.len() - SHOWN);
+        println!("  and {} more", broken.len() - SHOWN);
     }
 }
 
