@@ -1,444 +1,92 @@
-//! `cargo xtask ablate`: the paper's ablations on the user's images, and the user's own.
-//!
-//! A *study* varies one setting and has a *variant* for each value; with a seed a variant is a *cell*: a pre-training
-//! and its evaluation, by child processes of `mae-train`.
-//! [`study`] and [`grid`] say what there is to compare, [`plan`] resolves and names the cells, [`cell`] runs one,
-//! [`local`] and [`slurm`] run them all, [`collect`] reads what they left, and [`report`] shows it.
-
-mod base;
-mod cell;
-mod collect;
-mod display;
-mod grid;
-mod local;
-mod plan;
-mod report;
-mod slurm;
-mod study;
+//! `cargo xtask ablate`: the door to `mae-ablate`.
 
 use std::{
-    collections::BTreeSet,
-    env,
-    path::{Path, PathBuf},
+    ffi::OsString,
     process::{Command, ExitCode},
-    sync::Mutex,
 };
 
-use anyhow::{Context, Result, bail, ensure};
-use clap::{Args, Subcommand, ValueEnum};
+use anyhow::Result;
+use clap::Args;
 
-use self::{
-    base::{Base, Settings},
-    plan::{Configs, Plan, Planned},
-    study::{STUDIES, Study},
-};
 use crate::{
     built::{self, Target},
     cargo,
-    machine::{self, Machine},
+    libtorch::Source,
     process::Interrupt,
-    setup,
+    revision, setup,
 };
 
-/// Compare variants: the paper's ablations, or your own, with intervals over seeds
+/// Set libtorch up if needed, build mae-train and mae-ablate, and compare variants
 ///
-/// Every value of a study is pre-trained with several seeds and judged by its nearest neighbours and a linear probe.
-/// The report, with the paper's numbers beside, is in report.html and report.md in --out.
-///
-/// Killed at any point and started again, it keeps finished cells and resumes the others; cells that studies have
-/// in common run once.
+/// Every argument goes to mae-ablate as it is: `cargo xtask ablate --help` shows mae-ablate's own help.
 #[derive(Args)]
-#[command(args_conflicts_with_subcommands = true, subcommand_negates_reqs = true)]
-#[command(after_help = EXAMPLES)]
+#[command(disable_help_flag = true)]
 pub struct Arguments {
-    #[command(subcommand)]
-    command: Option<Action>,
-    #[command(flatten)]
-    ablation: Ablation,
-}
-
-const EXAMPLES: &str = "Examples:
-  cargo xtask ablate list
-  cargo xtask ablate mask-ratio --dry-run
-  cargo xtask ablate mask-ratio decoder-depth --recipe cifar10 --data photos/train --val photos/test --jobs 2
-  cargo xtask ablate target --data photos --set optim.epochs=5 --seeds 5
-  cargo xtask ablate my-grid.toml --config my.toml
-  cargo xtask ablate schedule --data photos --launcher slurm --sbatch=--gpus=1 --jobs 8
-  cargo xtask ablate report --out runs/ablation
-
-A grid of your own is a TOML file:
-  [grid]                                  # every combination
-  \"model.patch_size\" = [4, 8]
-  \"optim.base_lr\" = [1e-3, 2e-3]
-  [[cell]]                                # and single ones
-  label = \"one block\"
-  set = { \"model.decoder_depth\" = 1 }";
-
-#[derive(Subcommand)]
-enum Action {
-    /// List the studies
-    List,
-    /// Write the report of what an ablation has found so far
-    Report {
-        /// The ablation's folder
-        #[arg(long, value_name = "DIR", default_value = OUT)]
-        out: PathBuf,
-    },
-    /// Run one cell: what a task of Slurm does
-    #[command(hide = true)]
-    Cell(slurm::Task),
-}
-
-#[derive(Args)]
-struct Ablation {
-    /// Studies, by name or as the file of a grid of your own
-    #[arg(value_name = "STUDY", required = true)]
-    studies: Vec<String>,
-    /// An embedded recipe of mae-train to begin from [default: quickstart]
-    #[arg(long, value_name = "NAME", conflicts_with = "config")]
-    recipe: Option<String>,
-    /// A TOML file to begin from
-    #[arg(long, value_name = "FILE")]
-    config: Option<PathBuf>,
-    /// Your labelled images; without it those of the recipe
-    #[arg(long, value_name = "PATH")]
-    data: Option<PathBuf>,
-    /// The labelled images to judge by [default: a part of --data held out, or CIFAR's test images]
-    #[arg(long, value_name = "PATH", requires = "data")]
-    val: Option<PathBuf>,
-    /// Changes one key of all cells, for example `optim.epochs=20`; repeatable
-    #[arg(long, value_name = "KEY=VALUE")]
-    set: Vec<String>,
-    /// Changes one key of all evaluations, for example `linear.epochs=30`; repeatable
-    #[arg(long, value_name = "KEY=VALUE")]
-    eval_set: Vec<String>,
-    /// Judges every value by full fine-tuning, too
-    #[arg(long)]
-    finetune: bool,
-    /// For the study `target`: a tokenizer's run or file [default: one is trained first, on the same images]
-    #[arg(long, value_name = "PATH", conflicts_with = "tokenizer_set")]
-    tokenizer: Option<PathBuf>,
-    /// Changes one key of the tokenizer that is trained for the study `target`; repeatable
-    #[arg(long, value_name = "KEY=VALUE")]
-    tokenizer_set: Vec<String>,
-    /// Seeds of each value
-    #[arg(long, value_name = "N", default_value_t = 3, value_parser = clap::value_parser!(u64).range(1..=1000))]
-    seeds: u64,
-    /// Cells at a time, the threads divided among them [default: one, or one for each graphics processor]
-    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..))]
-    jobs: Option<u16>,
-    /// The folder to write everything into
-    #[arg(long, value_name = "DIR", default_value = OUT)]
-    out: PathBuf,
-    /// Lists the cells and stops
-    #[arg(long)]
-    dry_run: bool,
-    /// What runs the cells
-    #[arg(long, value_name = "ENGINE", default_value = "local")]
-    launcher: Launcher,
-    /// An argument for sbatch, as in --sbatch=--partition=gpu; repeatable
-    #[arg(long, value_name = "ARG", allow_hyphen_values = true)]
-    sbatch: Vec<String>,
-}
-
-const OUT: &str = "runs/ablation";
-
-#[derive(Clone, Copy, PartialEq, Eq, ValueEnum)]
-enum Launcher {
-    /// Child processes on this machine
-    Local,
-    /// One job array, through sbatch
-    Slurm,
+    /// mae-ablate's arguments
+    #[arg(
+        trailing_var_arg = true,
+        allow_hyphen_values = true,
+        value_name = "ARGS"
+    )]
+    arguments: Vec<OsString>,
 }
 
 /// Runs `cargo xtask ablate`.
 pub fn run(arguments: &Arguments) -> Result<ExitCode> {
-    match &arguments.command {
-        Some(Action::List) => {
-            for (name, varies) in STUDIES {
-                println!("{name:18} {varies}");
-            }
-            Ok(ExitCode::SUCCESS)
-        }
-        Some(Action::Report { out }) => report_only(out),
-        Some(Action::Cell(task)) => slurm::run(task),
-        None => arguments.ablation.run(),
-    }
-}
-
-/// Writes the report of the ablation in `out`.
-fn report_only(out: &Path) -> Result<ExitCode> {
-    let plan = Plan::open(out)?.with_context(|| {
-        format!(
-            "{} holds no ablation: there is no plan.json in it",
-            out.display()
-        )
-    })?;
-    write_report(&plan, out)?;
-    let cells = plan.cells().len();
-    let finished = cells - plan.unfinished(out).len();
-    println!("{finished} of {cells} cells are finished");
-    println!("report: {}", out.join("report.html").display());
-    Ok(ExitCode::SUCCESS)
-}
-
-fn write_report(plan: &Plan, out: &Path) -> Result<()> {
-    report::write(&collect::collect(plan, out)?, out).context("writing the report")
-}
-
-impl Ablation {
-    fn run(&self) -> Result<ExitCode> {
-        ensure!(
-            self.sbatch.is_empty() || self.launcher == Launcher::Slurm,
-            "--sbatch is for --launcher slurm"
-        );
-        let interrupt = Interrupt::catch()?;
+    let root = cargo::workspace_root();
+    let interrupt = Interrupt::catch()?;
+    let build =
+        |name, libtorch| built::build(&root, Target::Program(name, name), libtorch, &interrupt);
+    // It links no libtorch, so it does not matter where that is.
+    let mut ablate = Command::new(build("mae-ablate", Source::Config)?);
+    if trains(&arguments.arguments) {
         let libtorch = setup::ensure()?;
-        let target = Target::Program("mae-train", "mae-train");
-        let program = built::build(&cargo::workspace_root(), target, libtorch, &interrupt)?;
-
-        let settings = self.settings();
-        let base_config = settings.resolve(&program, &[])?;
-        settings.check_images(&base_config)?;
-        settings.check_keys(&program)?;
-        let base = Base::of(&base_config)?;
-        let mut studies = self.studies(&base)?;
-        let earlier = Plan::open(&self.out)?;
-        let base_text = toml::to_string(&base_config)?;
-        if let Some(earlier) = &earlier {
-            earlier.admit(&settings, &base_text, &studies, &self.out)?;
-        }
-        let tokenizer = self.tokenizer(&settings, &studies, &base_config, &program)?;
-        for variant in studies.iter_mut().flat_map(|study| &mut study.variants) {
-            if let (true, Some(path)) = (variant.needs_tokenizer, &tokenizer) {
-                variant
-                    .set
-                    .push(format!("data.tokenizer={}", path.display()));
-            }
-        }
-        if tokenizer.is_none() {
-            for study in &mut studies {
-                study.variants.retain(|variant| !variant.needs_tokenizer);
-            }
-        }
-
-        let gpus = match self.launcher {
-            Launcher::Local => local::gpus(),
-            Launcher::Slurm => Vec::new(),
-        };
-        let jobs = self.jobs.map_or(gpus.len().max(1), usize::from);
-        let slots = local::slots(jobs, &gpus);
-        let mut configs = Configs::new();
-        let planned = (studies.into_iter())
-            .map(|study| {
-                let cells = plan::resolve(&study, &settings, &program, self.seeds, &mut configs)?;
-                Ok(Planned {
-                    study,
-                    command: typed(),
-                    engine: self.engine(&slots),
-                    cells,
-                })
-            })
-            .collect::<Result<_>>()?;
-        let mut plan = Plan {
-            settings,
-            base_config: base_text,
-            machine: Machine::this(),
-            revision: machine::revision(&cargo::workspace_root()),
-            studies: planned,
-        };
-        if self.dry_run {
-            self.list(&plan);
-            return Ok(ExitCode::SUCCESS);
-        }
-
-        if let Some(earlier) = earlier {
-            plan.join(earlier);
-        }
-        for (hash, config) in &configs {
-            let folder = cell::Folder::new(&self.out, hash, &plan.settings);
-            std::fs::create_dir_all(&folder.path)
-                .with_context(|| format!("creating {}", folder.path.display()))?;
-            mae_report::write_atomic(&folder.config(), config.as_bytes())?;
-        }
-        plan.save(&self.out)?;
-        match self.launcher {
-            Launcher::Local => self.run_here(&plan, &program, &slots, &interrupt),
-            Launcher::Slurm => {
-                let jobs = self.jobs.map(usize::from);
-                slurm::submit(&plan, &self.out, &program, jobs, &self.sbatch)
-            }
-        }
+        ablate
+            .env("MAE_TRAIN", build("mae-train", libtorch)?)
+            .env("MAE_REVISION", revision::of(&root));
     }
-
-    fn settings(&self) -> Settings {
-        Settings {
-            recipe: self.recipe.clone(),
-            config: self.config.clone(),
-            data: self.data.clone(),
-            val: self.val.clone(),
-            set: self.set.clone(),
-            eval_set: self.eval_set.clone(),
-            finetune: self.finetune,
-            tokenizer: self.tokenizer.clone(),
-            tokenizer_set: self.tokenizer_set.clone(),
-        }
-    }
-
-    fn studies(&self, base: &Base) -> Result<Vec<Study>> {
-        let mut studies: Vec<Study> = Vec::new();
-        for name in &self.studies {
-            let study = match name.ends_with(".toml") {
-                true => grid::read(Path::new(name))?,
-                false => study::study(name, base)?,
-            };
-            if studies.iter().any(|other| other.name == study.name) {
-                bail!("the study {} is given twice", study.name);
-            }
-            studies.push(study);
-        }
-        Ok(studies)
-    }
-
-    /// The tokenizer that studies need, trained if the user gave none; in a dry run nothing is trained.
-    fn tokenizer(
-        &self,
-        settings: &Settings,
-        studies: &[Study],
-        base_config: &toml::Table,
-        program: &Path,
-    ) -> Result<Option<PathBuf>> {
-        let mut variants = studies.iter().flat_map(|study| &study.variants);
-        if !variants.any(|variant| variant.needs_tokenizer) {
-            return Ok(None);
-        }
-        if let Some(given) = &settings.tokenizer {
-            return Ok(Some(given.clone()));
-        }
-        let path = self.out.join("tokenizer");
-        if self.dry_run {
-            println!(
-                "a tokenizer is trained first, into {}; cells that need it are not listed",
-                path.display()
-            );
-            return Ok(None);
-        }
-        eprintln!("first the tokenizer, in {}", path.display());
-        let mut command = Command::new(program);
-        command
-            .arg("tokenizer")
-            .arg("--resume")
-            .arg("--out")
-            .arg(&path);
-        let own = ["image_height", "image_width", "patch_size", "channels"];
-        for section in ["model", "data"] {
-            let keys = base_config.get(section).and_then(toml::Value::as_table);
-            for (key, value) in keys.into_iter().flatten() {
-                if section == "data" || own.contains(&key.as_str()) {
-                    command.arg("--set").arg(format!("{section}.{key}={value}"));
-                }
-            }
-        }
-        for pair in &settings.tokenizer_set {
-            command.arg("--set").arg(pair);
-        }
-        let status =
-            (command.status()).with_context(|| format!("running {}", program.display()))?;
-        ensure!(
-            status.success(),
-            "the tokenizer was not trained to its end ({status}): repeat the command to go on, or give one by --tokenizer"
-        );
-        Ok(Some(path))
-    }
-
-    /// On what and how cells run, in words.
-    fn engine(&self, slots: &[cell::Slot]) -> String {
-        match self.launcher {
-            Launcher::Slurm => "The cells ran as a Slurm job array.".into(),
-            Launcher::Local => {
-                let gpus: BTreeSet<_> = slots.iter().filter_map(|slot| slot.gpu.as_ref()).collect();
-                let threads = slots.first().map_or(1, |slot| slot.threads);
-                match (slots.len(), gpus.len()) {
-                    (1, 0) => format!("The cells ran one after the other, with {threads} threads."),
-                    (jobs, 0) => format!(
-                        "{jobs} cells ran at a time, with {threads} thread{} each: they share the machine, so times are \
-                         comparable with each other only.",
-                        if threads == 1 { "" } else { "s" }
-                    ),
-                    (jobs, gpus) => {
-                        format!("{jobs} cells ran at a time on {gpus} graphics processors.")
-                    }
-                }
-            }
-        }
-    }
-
-    /// What `--dry-run` prints.
-    fn list(&self, plan: &Plan) {
-        for Planned { study, cells, .. } in &plan.studies {
-            println!("{}: {}", study.name, study.question);
-            if let Some(rule) = &study.rule {
-                println!("  {rule}");
-            }
-            for (variant, keys) in study.variants.iter().zip(cells) {
-                let hashes: Vec<&str> = keys.iter().map(|key| key.hash.as_str()).collect();
-                let settings = match &variant.protocol {
-                    Some(protocol) => protocol.clone(),
-                    None => variant.set.join(" "),
-                };
-                println!("  {:22} {settings}  [{}]", variant.label, hashes.join(" "));
-            }
-        }
-        let cells = plan.cells().len();
-        let finished = cells - plan.unfinished(&self.out).len();
-        println!(
-            "{cells} cells of {} seeds, of which {finished} are finished; a cell's folder is named by what stands in \
-             brackets",
-            self.seeds
-        );
-    }
-
-    fn run_here(
-        &self,
-        plan: &Plan,
-        program: &Path,
-        slots: &[cell::Slot],
-        interrupt: &Interrupt,
-    ) -> Result<ExitCode> {
-        let one_at_a_time = Mutex::new(());
-        let report = || {
-            let _guard = one_at_a_time.lock();
-            write_report(plan, &self.out)
-        };
-        let ended = local::run(plan, &self.out, program, slots, interrupt, report)?;
-        report()?;
-        println!("report: {}", self.out.join("report.html").display());
-        if ended.interrupted {
-            println!("stopped; the same command goes on");
-            return Ok(ExitCode::from(130));
-        }
-        if ended.failed.is_empty() {
-            return Ok(ExitCode::SUCCESS);
-        }
-        eprintln!(
-            "{} cells failed; the same command tries them again:",
-            ended.failed.len()
-        );
-        for (name, reason) in &ended.failed {
-            eprintln!("  {name}: {reason}");
-        }
-        Ok(ExitCode::FAILURE)
-    }
+    ablate.args(&arguments.arguments);
+    // What it calls itself, in its help and where it says what to type.
+    #[cfg(unix)]
+    std::os::unix::process::CommandExt::arg0(&mut ablate, "cargo xtask ablate");
+    cargo::become_command(ablate)
 }
 
-/// The command line, as it can be typed again.
-fn typed() -> String {
-    let words = env::args().skip(1).map(|word| {
-        let is_plain = |c: char| c.is_ascii_alphanumeric() || "-_=.,/:+@%".contains(c);
-        match !word.is_empty() && word.chars().all(is_plain) {
-            true => word,
-            false => format!("'{}'", word.replace('\'', r"'\''")),
+/// Whether mae-ablate needs mae-train for these arguments.
+fn trains(arguments: &[OsString]) -> bool {
+    let is = |words: &[&str], argument: &OsString| words.iter().any(|word| argument == word);
+    !arguments.is_empty()
+        && !is(
+            &["list", "report", "help", "-V", "--version"],
+            &arguments[0],
+        )
+        && !arguments
+            .iter()
+            .any(|argument| is(&["-h", "--help"], argument))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_what_trains_needs_the_program_that_does() {
+        let check = |line: &str| {
+            let words: Vec<OsString> = line.split_whitespace().map(OsString::from).collect();
+            trains(&words)
+        };
+        for line in [
+            "",
+            "list",
+            "report --out runs/list",
+            "--help",
+            "mask-ratio -h",
+            "-V",
+        ] {
+            assert!(!check(line), "{line}");
         }
-    });
-    format!("cargo xtask {}", words.collect::<Vec<_>>().join(" "))
+        for line in ["mask-ratio", "--data list target", "mask-ratio --dry-run"] {
+            assert!(check(line), "{line}");
+        }
+    }
 }

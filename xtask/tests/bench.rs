@@ -172,8 +172,11 @@ fn without_peers_ours_is_measured_and_kept() {
     assert!(page[begin..end].contains(row), "{page}");
 
     let record = &world.results()["loader"][0];
-    for key in ["cpu", "cores", "os", "rustc", "libtorch"] {
+    for key in ["cpu", "cores", "os"] {
         assert!(!record["machine"][key].is_null(), "{record}");
+    }
+    for key in ["rustc", "libtorch"] {
+        assert!(record[key].is_string(), "{record}");
     }
     assert_eq!(record["rounds"], 2);
     assert!(record["date"].as_str().unwrap().ends_with('Z'), "{record}");

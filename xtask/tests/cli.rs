@@ -457,6 +457,47 @@ fn train_passes_arguments_exit_code_and_a_clean_environment() {
 }
 
 #[test]
+fn ablate_builds_what_it_needs_and_passes_the_rest_on() {
+    let world = World::new();
+    world.script(
+        "mae-ablate",
+        r#"echo "MAE_TRAIN=${MAE_TRAIN-unset} REVISION=${MAE_REVISION-unset}"; for argument in "$@"; do echo "<$argument>"; done
+           exit 7"#,
+    );
+    world.script(
+        "cargo",
+        r#"echo "$LIBTORCH $*" >> built
+           echo "{\"executable\": \"${0%/*}/$4\"}""#,
+    );
+    users_libtorch(&world.path("mine"), "2.13.0");
+    let run = |arguments: &[&str]| {
+        let output = (world.command(arguments))
+            .env("CARGO", world.path("bin/cargo"))
+            .env("LIBTORCH", world.path("mine"))
+            .output()
+            .unwrap();
+        assert_eq!(output.status.code(), Some(7), "{output:?}");
+        let built = fs::read_to_string(world.path("workspace/built")).unwrap();
+        fs::remove_file(world.path("workspace/built")).unwrap();
+        (String::from_utf8(output.stdout).unwrap(), built)
+    };
+    let (said, built) = run(&["ablate", "list"]);
+    assert_eq!(said, "MAE_TRAIN=unset REVISION=unset\n<list>\n");
+    assert_eq!(built.lines().count(), 1, "{built}");
+
+    let (said, built) = run(&["ablate", "mask-ratio", "--set", "a b"]);
+    let train = world.path("bin/mae-train");
+    assert_eq!(
+        said,
+        format!(
+            "MAE_TRAIN={} REVISION=unknown\n<mask-ratio>\n<--set>\n<a b>\n",
+            train.display()
+        )
+    );
+    assert_eq!(built.lines().count(), 2, "{built}");
+}
+
+#[test]
 fn test_passes_its_arguments_to_cargo_test() {
     let world = World::new();
     let output = with_cargo(&world, &["test", "--release", "--", "--nocapture"]);
@@ -475,6 +516,7 @@ fn every_command_has_help() {
         ("setup", "--cuda"),
         ("train", "mae-train"),
         ("test", "cargo test"),
+        ("ablate", "mae-ablate"),
         ("bench", "--peers"),
     ] {
         let said = String::from_utf8(world.run(&["help", command]).stdout).unwrap();

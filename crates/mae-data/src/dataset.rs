@@ -4,6 +4,7 @@ mod cifar;
 mod classes;
 mod content;
 mod ending;
+mod fingerprint;
 mod folder;
 mod kind;
 mod left_out;
@@ -16,8 +17,8 @@ mod tar;
 
 pub use cifar::{Cifar, CifarDataset, Split};
 pub use classes::{label_by_name, shared_classes};
-pub use ending::SUPPORTED_EXTENSIONS;
 pub(crate) use ending::is_promise;
+pub use fingerprint::{Differences, Fingerprint, fingerprints};
 pub use folder::FolderDataset;
 pub use left_out::LeftOut;
 pub use packed::{PackConfig, PackEncoding, PackProgress, PackSummary, PackedDataset, pack};
@@ -29,7 +30,6 @@ use std::borrow::Cow;
 use std::hash::Hasher;
 
 use crate::error::DataError;
-use crate::fingerprint::Fingerprint;
 use crate::image::{Image, Nodata};
 use crate::pixels::PixelKind;
 

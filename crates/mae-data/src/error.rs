@@ -1,6 +1,6 @@
 use std::path::PathBuf;
 
-use crate::dataset::SUPPORTED_EXTENSIONS;
+use crate::extensions::SUPPORTED_EXTENSIONS;
 
 /// Everything that can go wrong between a folder of images and a masked batch.
 ///

@@ -1,6 +1,7 @@
 //! An image in memory: decoding, cropping, resizing, flipping.
 
 mod decode;
+pub(crate) mod jpeg;
 mod nodata;
 mod npy;
 mod npz;

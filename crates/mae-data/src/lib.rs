@@ -14,9 +14,8 @@
 mod color_jitter;
 mod dataset;
 mod error;
-mod fingerprint;
+mod extensions;
 mod image;
-mod jpeg;
 mod loader;
 mod mask;
 mod patch;
@@ -31,12 +30,12 @@ mod transform;
 
 pub use crate::color_jitter::ColorJitter;
 pub use crate::dataset::{
-    Cifar, CifarDataset, Content, Dataset, FolderDataset, LeftOut, PackConfig, PackEncoding,
-    PackProgress, PackSummary, PackedDataset, SUPPORTED_EXTENSIONS, Split, Subset,
-    SyntheticDataset, TarDataset, hold_out, label_by_name, pack, shared_classes,
+    Cifar, CifarDataset, Content, Dataset, Differences, Fingerprint, FolderDataset, LeftOut,
+    PackConfig, PackEncoding, PackProgress, PackSummary, PackedDataset, Split, Subset,
+    SyntheticDataset, TarDataset, fingerprints, hold_out, label_by_name, pack, shared_classes,
 };
 pub use crate::error::DataError;
-pub use crate::fingerprint::{Differences, Fingerprint, fingerprints};
+pub use crate::extensions::SUPPORTED_EXTENSIONS;
 pub use crate::image::{CropBox, Image, Nodata};
 pub use crate::loader::{
     Epoch, ImageBatch, ImageLoader, ImageLoaderConfig, Loader, LoaderConfig, MaskedBatch, Order,

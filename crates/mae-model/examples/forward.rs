@@ -13,8 +13,9 @@ use std::collections::{BTreeMap, HashMap};
 use std::error::Error;
 use std::path::Path;
 
-use mae_model::checkpoint::{read_config, read_tensors, write_tensors};
+use mae_model::checkpoint::read_config;
 use mae_model::classifier::{ClassifierConfig, Pooling};
+use mae_model::tensor_file::{read_tensors, write_tensors};
 use mae_model::{MaskedAutoencoderViT, ModelError, VitClassifier, patchify};
 use tch::{Device, Tensor, no_grad};
 

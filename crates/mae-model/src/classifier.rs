@@ -24,7 +24,7 @@ use crate::vit::{VisionTransformer, initialize, linear};
 use crate::{MaeConfig, Normalization, Result};
 
 pub use config::{ClassifierConfig, HeadInit, Pooling};
-pub(crate) use pretrained::{CLASSIFIER, resize_positions};
+pub(crate) use pretrained::resize_positions;
 
 /// Whether a forward pass drops residual branches.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -1,13 +1,10 @@
 //! What is in a file of weights.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::HashMap;
+use std::path::Path;
 
-use tch::Tensor;
-
-use crate::checkpoint::{CONFIG, ENCODER, PART};
-use crate::classifier::CLASSIFIER;
-use crate::formats::family;
-use crate::tokenizer::TOKENIZER;
+use crate::metadata::{CLASSIFIER, CONFIG, ENCODER, PART, TOKENIZER, from_metadata};
+use crate::{MaeConfig, ModelError, Result};
 
 /// The metadata key that only embeddings have: the digest of the file that made them.
 pub const EMBEDDINGS: &str = "model_sha256";
@@ -30,7 +27,7 @@ pub enum FileKind {
 }
 
 impl FileKind {
-    /// By a file's metadata, as [`read_tensors`](crate::checkpoint::read_tensors) gives them.
+    /// By a file's metadata, as [`read_tensors`](crate::tensor_file::read_tensors) gives them.
     pub fn of(metadata: &HashMap<String, String>) -> Self {
         let has = |key: &str| metadata.contains_key(key);
         match metadata.get(PART).map(String::as_str) {
@@ -45,28 +42,29 @@ impl FileKind {
     }
 }
 
-/// What a foreign file seems to be, by its tensors: of what can be converted the end is `layout`.
-pub fn guess(tensors: &BTreeMap<String, Tensor>) -> String {
-    if let Some(family) = family(tensors) {
-        return family;
-    }
-    let has = |part: &str| tensors.keys().any(|key| key.contains(part));
-    let hugging_face = has("embeddings.patch_embeddings");
-    let (encoder, decoder) = (
-        hugging_face || has("patch_embed.proj.weight"),
-        has("decoder_blocks.") || has("decoder.decoder_"),
-    );
-    let layout = match (hugging_face, decoder) {
-        (true, _) => "Hugging Face's layout",
-        (false, true) => "the MAE authors' layout",
-        (false, false) => "timm's layout",
-    };
-    match (encoder, decoder) {
-        (true, true) => format!("a Masked Autoencoder in {layout}"),
-        (true, false) if has("head.weight") || has("classifier.weight") => {
-            format!("a ViT with a head of classes in {layout}")
+/// The configuration of the Masked Autoencoder, or of its encoder, that a file of this project holds.
+///
+/// # Errors
+/// [`ModelError::Foreign`] with what the file holds instead; in the words of `seems` if it is none of this project's.
+pub(crate) fn config_of(
+    path: &Path,
+    metadata: &HashMap<String, String>,
+    seems: impl FnOnce() -> String,
+) -> Result<MaeConfig> {
+    const GIVE: &str = "give the checkpoint of a pre-training run";
+    let problem = match FileKind::of(metadata) {
+        FileKind::MaskedAutoencoder | FileKind::Encoder => {
+            return from_metadata(path, metadata, CONFIG);
         }
-        (true, false) => format!("the encoder of a ViT in {layout}"),
-        (false, _) => "neither a ViT nor a Masked Autoencoder".into(),
-    }
+        FileKind::Embeddings => {
+            format!("embeddings that mae-train embed wrote, no weights; {GIVE}")
+        }
+        FileKind::Classifier => format!("a classifier's weights, no Masked Autoencoder's; {GIVE}"),
+        FileKind::Tokenizer => format!("a tokenizer's weights, no Masked Autoencoder's; {GIVE}"),
+        FileKind::Foreign => seems(),
+    };
+    Err(ModelError::Foreign {
+        path: path.into(),
+        problem,
+    })
 }

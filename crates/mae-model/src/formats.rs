@@ -40,13 +40,13 @@ use std::path::{Path, PathBuf};
 use serde_json::Value;
 use tch::Tensor;
 
-use crate::checkpoint::{check_finite, read_tensors};
 use crate::content::Content;
+use crate::tensor_file::{check_finite, read_tensors};
 use crate::{FileKind, MaeConfig, ModelError, Normalization, Result};
 
-pub use crate::checkpoint::Part;
+use crate::metadata::Part;
 pub use channels::Adapt;
-pub(crate) use families::family;
+pub use families::guess;
 pub use folder::{has_weights, is_of_others};
 use torch_file::TorchFile;
 

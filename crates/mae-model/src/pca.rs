@@ -148,7 +148,7 @@ pub(crate) fn check(pca: &Pca, components: usize, dim: usize) -> Result<()> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::checkpoint::read_tensors;
+    use crate::tensor_file::read_tensors;
     use std::path::Path;
 
     /// Norm of the difference over the norm.

@@ -2,10 +2,10 @@
 
 use std::path::Path;
 
-use crate::checkpoint::{
-    NORMALIZATION, Part, config_of, copy_into, from_metadata, part_of, read_tensors,
-};
+use crate::checkpoint::config_of;
 use crate::classifier::resize_positions;
+use crate::metadata::{NORMALIZATION, Part, from_metadata, part_of};
+use crate::tensor_file::{copy_into, read_tensors};
 use crate::{MaeConfig, MaskedAutoencoderViT, ModelError, Normalization, Result};
 
 /// What a model started from.

@@ -22,7 +22,6 @@ use crate::normalization::PixelScale;
 use crate::{Normalization, Result, init, patchify, unpatchify};
 
 pub use config::TokenizerConfig;
-pub(crate) use file::TOKENIZER;
 pub use file::read_config;
 use layers::{Down, Up};
 

@@ -2,8 +2,8 @@
 
 use std::path::Path;
 
-use mae_model::checkpoint::{read_tensors, write_tensors};
 use mae_model::classifier::{ClassifierConfig, HeadInit, Pass, Pooling};
+use mae_model::tensor_file::{read_tensors, write_tensors};
 use mae_model::{MaeConfig, MaskedAutoencoderViT, Normalization, VitClassifier, pos_embed};
 use tch::{Device, Kind, Tensor, no_grad};
 

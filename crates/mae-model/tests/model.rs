@@ -1,7 +1,7 @@
 //! The model against itself: what must be equal, what must be refused, what must survive a file.
 
 use mae_data::{MaskSampler, SampleKey};
-use mae_model::checkpoint::{read_tensors, verify, write_tensors};
+use mae_model::tensor_file::{read_tensors, verify, write_tensors};
 use mae_model::{
     CHECKSUMS, MaeConfig, MaskedAutoencoderViT, ModelError, Normalization, PatchStatistics,
     in_units, unshuffle,

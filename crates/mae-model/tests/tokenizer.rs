@@ -239,7 +239,7 @@ fn losses_gradients_and_ids_are_those_of_plain_pytorch() {
         env!("CARGO_MANIFEST_DIR"),
         "/tests/fixtures/tokenizer.safetensors"
     );
-    let (golden, _) = mae_model::checkpoint::read_tensors(path.as_ref()).unwrap();
+    let (golden, _) = mae_model::tensor_file::read_tensors(path.as_ref()).unwrap();
     let config = TokenizerConfig {
         image_height: 12,
         image_width: 18,

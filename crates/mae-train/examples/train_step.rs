@@ -173,7 +173,7 @@ fn run_config(step: &Step, precision: StepPrecision) -> Result<RunConfig> {
         format!("run.precision={precision}"),
     ];
     let mut config = read(&Source::Recipe("quickstart".into()), None, &overrides)?.resolve()?;
-    config.model = step.model.clone();
+    config.method.model = step.model.clone();
     config.grid = step.model.grid()?;
     Ok(config)
 }
@@ -257,7 +257,7 @@ mod tests {
         let steps: BTreeMap<String, Step> = serde_json::from_str(STEPS).unwrap();
         for (name, step) in &steps {
             assert_eq!(
-                run_config(step, StepPrecision::Fp32).unwrap().model,
+                run_config(step, StepPrecision::Fp32).unwrap().method.model,
                 step.model,
                 "{name}"
             );

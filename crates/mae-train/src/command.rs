@@ -25,7 +25,7 @@ use std::process::ExitCode;
 
 use anyhow::Result;
 use mae_train::distributed::World;
-use mae_train::progress::Progress;
+use mae_train::run::progress::Progress;
 
 /// A progress bar, of which several processes show one, and a logger that does not tear it.
 fn start_progress(world: &World) -> Result<Progress> {

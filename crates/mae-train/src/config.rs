@@ -5,22 +5,28 @@
 
 mod data;
 mod read;
+pub mod recipes;
+mod run;
 mod tokenizer;
 
 use std::path::PathBuf;
 
 use anyhow::{Context, Result, anyhow, bail, ensure};
-use mae_data::{MaskSampler, PatchGrid, Transform};
+use mae_data::MaskSampler;
 use mae_model::{Kernels, LossRegion, MaeConfig, Target, TokenizerConfig};
 use serde::{Deserialize, Serialize};
 use tch::Device;
 
 use crate::device;
-use crate::precision::Precision;
-use crate::schedule::Schedule;
+use crate::run::folder::RunDir;
+use crate::train::precision::Precision;
+use crate::train::schedule::Schedule;
 
 pub use data::{AugmentationKind, DataSection, DataSource, NormalizationSource};
 pub use read::{ON_CPU, Source, read, read_as, read_begun, read_run};
+pub use run::{Method, Run, RunKeys};
+
+use recipes::Recipe;
 
 /// What the user wrote: sections and keys of a TOML file. Absent keys take the defaults given here.
 #[derive(Clone, Debug, Default, PartialEq, Deserialize)]
@@ -200,30 +206,35 @@ impl Default for RunSection {
     }
 }
 
-/// What a run is made of: complete and checked. Only [`TrainConfig::resolve`] makes one.
+/// Pre-training of a Masked Autoencoder, as a run does it.
 #[derive(Clone, Debug, PartialEq, Serialize)]
-pub struct RunConfig {
-    /// Seed of weights, order, crops and masks.
-    pub seed: u64,
+pub struct MaskedAutoencoding {
     /// The network.
     pub model: MaeConfig,
-    /// The images.
-    pub data: DataSection,
     /// What is hidden of an image.
     pub mask: MaskSection,
-    /// Batch, learning rate and length of training.
-    pub optim: OptimSection,
-    /// Where and how it runs; `device`, `precision` and `kernels` are definite.
-    pub run: RunSection,
-    /// The device that `run.device` names.
-    #[serde(skip)]
-    pub device: Device,
-    /// The precision that `run.precision` names.
-    #[serde(skip)]
-    pub precision: Precision,
-    /// The patches of an image.
-    #[serde(skip)]
-    pub grid: PatchGrid,
+}
+
+/// What a pre-training run is made of. Only [`TrainConfig::resolve`] makes one.
+pub type RunConfig = Run<MaskedAutoencoding>;
+
+impl Method for MaskedAutoencoding {
+    const COMMAND: &'static str = "pretrain";
+    const RECIPE: &'static str = "quickstart";
+    const RECIPES: &'static [Recipe] = recipes::PRETRAIN;
+    type Written = TrainConfig;
+    type Keys = RunSection;
+
+    fn resolve(written: TrainConfig) -> Result<RunConfig> {
+        written.resolve()
+    }
+
+    fn begin_anew(run_dir: &RunDir) -> String {
+        format!(
+            "or begin a new run from its weights with --set run.init={} and another --out",
+            run_dir.path().display()
+        )
+    }
 }
 
 impl TrainConfig {
@@ -238,47 +249,14 @@ impl TrainConfig {
         let grid = model.grid().context("`model` makes no grid of patches")?;
         (self.mask.sampler.kept(&grid, self.mask.ratio))
             .context("`mask` does not fit the patches of an image")?;
-        self.data.check(grid.channels())?;
         if let Some(normalization) = normalization.flatten() {
             self.data.share_normalization(normalization)?;
         }
-        self.optim.check_as("optim")?;
-
-        let (device, precision) = self.run.check()?;
-        let run = RunSection {
-            device: device::name(device),
-            precision: Some(precision),
-            kernels: self.run.kernels.here(),
-            ..self.run
-        };
-        let config = RunConfig {
-            seed: self.seed,
+        let method = MaskedAutoencoding {
             model,
-            data: self.data,
             mask: self.mask,
-            optim: self.optim,
-            run,
-            device,
-            precision,
-            grid,
         };
-        config
-            .transform()
-            .validate()
-            .context("`data` describes no crop")?;
-        Ok(config)
-    }
-}
-
-impl RunConfig {
-    /// The resolved configuration as a TOML file, which reads back as itself.
-    pub fn to_toml(&self) -> String {
-        toml::to_string(self).expect("plain tables of numbers and strings")
-    }
-
-    /// What is done to an image before it is cut into patches.
-    pub fn transform(&self) -> Transform {
-        self.data.transform(self.grid.height(), self.grid.width())
+        Run::complete(self.seed, method, grid, self.data, self.optim, self.run)
     }
 }
 

@@ -1,6 +1,9 @@
 //! From a configuration to images, statistics and batches.
 
+pub mod batch;
+pub mod digest;
 pub mod parts;
+pub mod prepare;
 
 use std::path::Path;
 use std::sync::Arc;
@@ -14,11 +17,11 @@ use mae_data::{
 use mae_model::Normalization;
 use sha2::{Digest, Sha256};
 
-use crate::checkpoint;
 use crate::config::{DataSection, DataSource, NormalizationSource, RunConfig, Source, read_begun};
-use crate::digest::hex;
+use crate::data::digest::hex;
 use crate::distributed::World;
-use crate::progress::Progress;
+use crate::run::checkpoint;
+use crate::run::progress::Progress;
 
 /// Images whose pixels are looked at for `data.normalization = "auto"`.
 const STATISTICS_SAMPLE: usize = 1024;
@@ -283,8 +286,8 @@ pub fn loader(config: &RunConfig, dataset: Arc<dyn Dataset>, world: &World) -> R
             seed: config.seed,
             max_broken_share: config.data.max_broken_share,
             shard: world.shard(),
-            mask_ratio: config.mask.ratio,
-            sampler: config.mask.sampler,
+            mask_ratio: config.method.mask.ratio,
+            sampler: config.method.mask.sampler,
             transform: config.transform(),
             ..LoaderConfig::new(config.grid, config.optim.batch_size)
         },

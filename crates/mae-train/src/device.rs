@@ -69,6 +69,17 @@ pub fn name(device: Device) -> String {
     }
 }
 
+/// Lets CUDA compute products that are in f32 at all in TF32: 10 bits of mantissa are the norm for training.
+///
+/// # Errors
+/// If libtorch refuses.
+pub fn prefer_speed(device: Device) -> Result<()> {
+    if let Device::Cuda(_) = device {
+        torch_ext::set_float32_matmul_precision(torch_ext::MatmulPrecision::High)?;
+    }
+    Ok(())
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

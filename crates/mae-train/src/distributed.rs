@@ -9,7 +9,6 @@ mod membership;
 mod watch;
 
 use std::cell::Cell;
-use std::fmt;
 use std::net::{IpAddr, UdpSocket};
 use std::num::NonZero;
 use std::rc::Rc;
@@ -20,6 +19,8 @@ use anyhow::{Context, Result, bail, ensure};
 use mae_data::Shard;
 use tch::{Device, Tensor};
 use torch_ext::{Address, Backend, ProcessGroup, ReduceOp, Reducer, Store};
+
+use crate::error::Lost;
 
 pub use launch::{end_with_launcher, launch};
 pub use membership::Membership;
@@ -45,24 +46,6 @@ struct Others {
     keys: Cell<u64>,
     timeout: Duration,
 }
-
-/// Another process is gone, or did not come in time.
-#[derive(Debug)]
-struct Lost(torch_ext::Error);
-
-impl fmt::Display for Lost {
-    fn fmt(&self, f: &mut fmt::Formatter) -> fmt::Result {
-        // Gloo begins with the place in its source, and ends with good wishes.
-        let words = self.0.to_string();
-        let words = words
-            .split_once("] ")
-            .map_or(words.as_str(), |(_, words)| words);
-        let words = words.split(". This is typically").next().unwrap_or(words);
-        write!(f, "the processes of this run have lost each other: {words}")
-    }
-}
-
-impl std::error::Error for Lost {}
 
 impl World {
     /// A process without others.
@@ -138,7 +121,7 @@ impl World {
         const MARGIN: Duration = Duration::from_secs(1);
         let patience = timeout.saturating_sub(ASKING + MARGIN).max(timeout / 2);
         let group = ProcessGroup::new(backend, &store, rank, size, &address, patience)
-            .map_err(Lost)
+            .map_err(Lost::from)
             .with_context(|| {
                 format!(
                     "process {rank}, which listens at {}, and the others could not connect to each other; \
@@ -300,7 +283,7 @@ impl World {
 
     fn all_reduce(&self, tensor: &Tensor, op: ReduceOp) -> Result<()> {
         match &self.others {
-            Some(others) => Ok(others.group.all_reduce(tensor, op).map_err(Lost)?),
+            Some(others) => Ok(others.group.all_reduce(tensor, op).map_err(Lost::from)?),
             None => Ok(()),
         }
     }
@@ -319,7 +302,7 @@ impl World {
                 for kind in kinds {
                     let alike = tensors.iter().filter(|tensor| tensor.kind() == kind);
                     let alike: Vec<Tensor> = alike.map(Tensor::shallow_clone).collect();
-                    others.group.broadcast(&alike).map_err(Lost)?;
+                    others.group.broadcast(&alike).map_err(Lost::from)?;
                 }
                 Ok(())
             }
@@ -338,7 +321,10 @@ impl World {
         let key = others.new_key();
         if self.is_first() {
             let text = tell()?;
-            others.store.set(&key, text.as_bytes()).map_err(Lost)?;
+            others
+                .store
+                .set(&key, text.as_bytes())
+                .map_err(Lost::from)?;
             return Ok(text);
         }
         Ok(String::from_utf8(
@@ -353,7 +339,10 @@ impl World {
     pub fn remember(&self, name: &str, text: &str) -> Result<()> {
         if let (Some(others), true) = (&self.others, self.is_first()) {
             let key = format!("lasting/{name}");
-            others.lasting.set(&key, text.as_bytes()).map_err(Lost)?;
+            others
+                .lasting
+                .set(&key, text.as_bytes())
+                .map_err(Lost::from)?;
         }
         Ok(())
     }
@@ -367,9 +356,9 @@ impl World {
             return Ok(None);
         };
         let key = format!("lasting/{name}");
-        match others.lasting.has(&key).map_err(Lost)? {
+        match others.lasting.has(&key).map_err(Lost::from)? {
             true => {
-                let text = others.lasting.get(&key).map_err(Lost)?;
+                let text = others.lasting.get(&key).map_err(Lost::from)?;
                 Ok(Some(String::from_utf8(text)?))
             }
             false => Ok(None),
@@ -407,7 +396,7 @@ impl World {
         others
             .store
             .set(&key(self.rank()), words.as_bytes())
-            .map_err(Lost)?;
+            .map_err(Lost::from)?;
         for rank in 1..self.size() {
             let words = others.watch.wait_for(&key(rank), others.timeout)?;
             let words = String::from_utf8(words)?;
@@ -425,7 +414,7 @@ impl World {
     /// That of `result`.
     pub fn check<T>(&self, result: torch_ext::Result<T>) -> Result<T> {
         match self.others {
-            Some(_) => Ok(result.map_err(Lost)?),
+            Some(_) => Ok(result.map_err(Lost::from)?),
             None => Ok(result?),
         }
     }
@@ -443,8 +432,7 @@ impl World {
         let Others { group, watch, .. } = others;
         // Whoever waits for this process learns at once that it is gone.
         drop(group);
-        let is_lost = error.chain().any(|cause| cause.is::<Lost>());
-        let (missing, reason) = match is_lost {
+        let (missing, reason) = match Lost::caused(error) {
             true => (watch.missing(), String::new()),
             false => (Missing::default(), format!("{error:#}")),
         };

@@ -9,6 +9,7 @@ pub mod machine;
 mod measure;
 mod memory;
 mod plan;
+pub mod scaling;
 
 use std::path::Path;
 use std::sync::Arc;
@@ -22,9 +23,10 @@ use tch::Device;
 
 use crate::config::RunConfig;
 use crate::data;
+use crate::device;
 use crate::distributed::World;
-use crate::precision::Precision;
-use crate::progress::Progress;
+use crate::run::progress::Progress;
+use crate::train::precision::Precision;
 
 pub use advice::{Finding, Severity};
 pub use images::ImageSample;
@@ -134,9 +136,7 @@ pub fn examine(
     progress: &Progress,
 ) -> Result<Diagnosis> {
     let started = Instant::now();
-    if let Device::Cuda(_) = config.device {
-        torch_ext::set_float32_matmul_precision(torch_ext::MatmulPrecision::High)?;
-    }
+    device::prefer_speed(config.device)?;
     let cores = machine::cores();
     let workers = match config.run.workers {
         0 => cores,
@@ -264,9 +264,9 @@ impl RunTime {
         let whole = MaeConfig {
             encoder_mask_tokens: true,
             loss_region: LossRegion::Masked,
-            ..config.model.clone()
+            ..config.method.model.clone()
         };
-        let flops = whole.flops(config.mask.ratio)?.encoder as f64 * plan.images as f64;
+        let flops = whole.flops(config.method.mask.ratio)?.encoder as f64 * plan.images as f64;
         let flops_per_s = speed.together * plan.training_flops as f64;
         let evaluations = plan.evaluations as f64 * flops / flops_per_s;
         let checkpoints = plan.checkpoints as f64 * checkpoint_bytes(config)? as f64 / WRITING;
@@ -348,7 +348,7 @@ pub(crate) mod tests {
         // Two, each with the encoder's part of the forward pass of all tokens of all images.
         let whole = MaeConfig {
             encoder_mask_tokens: true,
-            ..config.model.clone()
+            ..config.method.model.clone()
         };
         let share = whole.flops(0.75).unwrap().encoder as f64 / plan.training_flops as f64;
         assert!((time.evaluations - 2.0 * 8.0 * share).abs() < 1e-9);

@@ -29,9 +29,9 @@ use mae_model::classifier::Pooling;
 use tch::{Device, Tensor};
 
 use crate::eval::features::Extraction;
-use crate::interrupt::Interrupt;
-use crate::precision::Precision;
-use crate::progress::Progress;
+use crate::run::interrupt::Interrupt;
+use crate::run::progress::Progress;
+use crate::train::precision::Precision;
 
 pub use write::{Summary, embed};
 

@@ -37,13 +37,15 @@ use mae_model::{MaeConfig, Normalization, VitClassifier};
 use mae_report::{MetricsWriter, loss_svg, read_metrics};
 use tch::Device;
 
-use crate::batch::labels_of;
+use crate::config::RunKeys;
 use crate::data;
+use crate::data::batch::labels_of;
 use crate::distributed::World;
-use crate::interrupt::{Interrupt, Stopped};
-use crate::precision::Precision;
-use crate::progress::Progress;
-use crate::run_dir::RunDir;
+use crate::error::{Error, Stopped};
+use crate::run::folder::RunDir;
+use crate::run::interrupt::Interrupt;
+use crate::run::progress::Progress;
+use crate::train::precision::Precision;
 use config::EvalConfig;
 use features::{Extraction, FeatureCache, Features};
 use finetune::FineTuning;
@@ -156,10 +158,10 @@ pub fn evaluate(
     eval: &Evaluation,
     protocols: &[Protocol],
     starts: &[Start],
-) -> Result<Option<Report>> {
+) -> Result<Option<Report>, Error> {
     match judge(eval, protocols, starts) {
         Err(error) if error.is::<Stopped>() => Ok(None),
-        judged => judged.map(Some),
+        judged => Ok(judged.map(Some)?),
     }
 }
 

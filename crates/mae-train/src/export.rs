@@ -13,8 +13,9 @@ use mae_model::classifier::Pooling;
 use mae_model::{MaeConfig, VitClassifier, patchify};
 use tch::{CModule, Device, Kind, Tensor, no_grad};
 
-use crate::batch::images_to_device;
+use crate::data::batch::images_to_device;
 use crate::data::open_own;
+use crate::error::Error;
 
 /// How close a written module is to the model that it was recorded from.
 #[derive(Clone, Debug, PartialEq)]
@@ -46,7 +47,11 @@ pub fn export_torchscript(
     weights: &Path,
     images: &Arc<dyn Dataset>,
     out: &Path,
-) -> Result<Verified> {
+) -> Result<Verified, Error> {
+    Ok(export(weights, images, out)?)
+}
+
+fn export(weights: &Path, images: &Arc<dyn Dataset>, out: &Path) -> Result<Verified> {
     let mut model = VitClassifier::open_encoder(weights, Pooling::ClassToken, Device::Cpu)?;
     let (name, pixels) = first_image(images, &model.config().encoder)?;
     // One image, and three that differ.

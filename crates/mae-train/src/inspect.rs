@@ -17,13 +17,13 @@ use mae_data::{Nodata, PackedDataset};
 use mae_model::formats::has_weights;
 use serde::Serialize;
 
-use crate::checkpoint::find_model;
 use crate::config::DataSource;
 use crate::eval::SETTINGS;
 use crate::eval::report::Report;
-use crate::progress::Progress;
-use crate::run_dir::RunDir;
-use crate::shell;
+use crate::run::checkpoint::find_model;
+use crate::run::folder::RunDir;
+use crate::run::progress::Progress;
+use crate::run::shell;
 
 pub use images::{Broken, Class, Images, Sizes};
 pub use model::{Embeddings, Model};

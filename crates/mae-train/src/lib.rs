@@ -1,39 +1,44 @@
 #![doc = include_str!("../README.md")]
 //!
-//! # The modules
+//! # The floors
 //!
-//! [`pretrain`](mod@pretrain) is what happens around the [`train_loop`], [`trainer`] what one update is,
-//! [`config`] what it is told; [`eval`] judges the encoder; [`tokenizer`] learns tokens of images;
-//! [`embed`](mod@embed) and [`export`] take what was learned elsewhere; [`distributed`] is for several processes.
+//! Modules stand on those above them in this list and know nothing of those below; `tests/floors.rs` holds them to it.
+//!
+//! | floor | modules |
+//! |---|---|
+//! | what a run is | [`device`], [`run`]: folder, checkpoints, metrics, progress; [`distributed`]: several processes |
+//! | one update | [`train`]: optimizer, schedule, precision |
+//! | what it is told | [`config`], [`data`] |
+//! | many updates | [`train_loop`] |
+//! | what comes of it | [`eval`], [`embed`](mod@embed), [`reconstruct`], [`export`] |
+//! | what is trained | [`pretrain`](mod@pretrain), [`tokenizer`] |
+//! | what looks at it | [`inspect`], [`doctor`] |
+//!
+//! The program's commands stand on all of them.
 
-pub mod batch;
-pub mod checkpoint;
+pub mod device;
+mod error;
+mod picture;
+pub mod run;
+
+pub mod distributed;
+
+pub mod train;
+
 pub mod config;
 pub mod data;
-pub mod device;
-pub mod digest;
-pub mod display;
-pub mod distributed;
-pub mod doctor;
+
+pub mod train_loop;
+
 pub mod embed;
 pub mod eval;
 pub mod export;
-pub mod inspect;
-pub mod interrupt;
-pub mod journal;
-pub mod manifest;
-pub mod optim;
-mod picture;
-pub mod precision;
-pub mod pretrain;
-pub mod progress;
-pub mod recipes;
 pub mod reconstruct;
-pub mod run_dir;
-pub mod scaling;
-pub mod schedule;
-pub mod shell;
+
+pub mod pretrain;
 pub mod tokenizer;
-pub mod totals;
-pub mod train_loop;
-pub mod trainer;
+
+pub mod doctor;
+pub mod inspect;
+
+pub use error::{Diverged, Error, Lost, Stopped};

@@ -8,27 +8,28 @@ use std::path::Path;
 use std::rc::Rc;
 use std::sync::Arc;
 
-use anyhow::{Context, Result, ensure};
+use anyhow::{Context, Result};
 use mae_data::{Dataset, MaskedBatch, hold_out, shared_classes};
 use mae_model::MaskedAutoencoderViT;
 use mae_model::checkpoint::Part;
 use mae_report::Record;
-use tch::{Device, Tensor};
+use tch::Tensor;
 
-use crate::checkpoint::{self, Saved};
 use crate::config::{RunConfig, Source, read_as};
-use crate::data::parts::Parts;
+use crate::data::prepare::{Prepared, prepare};
 use crate::distributed::World;
+use crate::error::Error;
 use crate::eval::config::EvalConfig;
 use crate::eval::score::Score;
 use crate::eval::{Evaluation, evaluate_frozen};
-use crate::interrupt::Interrupt;
-use crate::journal::Journal;
-use crate::progress::Progress;
-use crate::run_dir::RunDir;
+use crate::run::checkpoint::{self, Saved};
+use crate::run::folder::RunDir;
+use crate::run::interrupt::Interrupt;
+use crate::run::journal::Journal;
+use crate::run::progress::Progress;
+use crate::train::trainer::Trainer;
 use crate::train_loop::{Batches, Outcome, Task, is_due, train};
-use crate::trainer::Trainer;
-use crate::{data, manifest, recipes, reconstruct};
+use crate::{config::recipes, data, device, reconstruct, run::manifest};
 
 pub use state::TrainState;
 
@@ -41,49 +42,28 @@ pub use state::TrainState;
 /// If the data or the run's files cannot be read or written, training diverges, or another process is gone or
 /// has other images.
 pub fn pretrain(
+    config: RunConfig,
+    run_dir: Option<&RunDir>,
+    world: &Rc<World>,
+    interrupt: &Interrupt,
+    progress: &Progress,
+) -> Result<Outcome, Error> {
+    Ok(run(config, run_dir, world, interrupt, progress)?)
+}
+
+fn run(
     mut config: RunConfig,
     run_dir: Option<&RunDir>,
     world: &Rc<World>,
     interrupt: &Interrupt,
     progress: &Progress,
 ) -> Result<Outcome> {
-    if let Device::Cuda(_) = config.device {
-        // TF32 where products are in f32 at all; 10 bits of mantissa are the norm for training on CUDA.
-        torch_ext::set_float32_matmul_precision(torch_ext::MatmulPrecision::High)?;
-    }
-    let (grid, seed) = (config.grid, config.seed);
-    let dataset = data::open(&config.data, &grid, seed)?;
-    if let Some(path) = &config.data.path
-        && let Some(parts) = Parts::of(dataset.as_ref(), path)
-    {
-        ensure!(
-            config.run.eval_every == 0,
-            "`run.eval_every` needs one sub-folder a class, but {parts}; give one of them with --data"
-        );
-        progress.line(&parts.notice());
-    }
-    data::tell_of_images(&[dataset.as_ref()], progress);
-    if config.run.eval_every > 0 {
-        data::tell_of_labels(&[dataset.as_ref()], progress);
-    }
-    let is_new = match run_dir {
-        Some(run_dir) => checkpoint::latest(&run_dir.checkpoints())?.is_none(),
-        None => true,
-    };
-    if let Some(run_dir) = run_dir.filter(|_| !is_new) {
-        let remedy = format!(
-            "or begin a new run from its weights with --set run.init={} and another --out",
-            run_dir.path().display()
-        );
-        manifest::check(&run_dir.images(), dataset.as_ref(), &remedy)?;
-        if let Some(path) = &config.data.path {
-            run_dir.note_data(path)?;
-        }
-    }
-    data::settle_values(&mut config.data, dataset.as_ref())?;
-    let normalization =
-        data::settle_normalization(&mut config.data, &grid, seed, dataset.as_ref())?;
-    data::agree(dataset.as_ref(), world)?;
+    device::prefer_speed(config.device)?;
+    let Prepared {
+        dataset,
+        normalization,
+        is_new,
+    } = prepare(&mut config, run_dir, world, progress)?;
     let loader = data::loader(&config, dataset.clone(), world)?;
     let samples = reconstruct::pick(&config, dataset.clone())?;
     let probing = match config.run.eval_every {
@@ -212,7 +192,7 @@ impl Pretraining<'_> {
             config: &probing.config,
             device: self.config.device,
             precision: self.config.precision,
-            encoder: self.config.model.clone(),
+            encoder: self.config.method.model.clone(),
             normalization: self.state.model.normalization().clone(),
             weights: weights.clone(),
             train: Arc::clone(&probing.train),
@@ -276,7 +256,8 @@ impl Task for Pretraining<'_> {
     }
 
     fn flops_per_image(&self) -> Result<u64> {
-        Ok(self.config.model.flops(self.config.mask.ratio)?.training())
+        let method = &self.config.method;
+        Ok(method.model.flops(method.mask.ratio)?.training())
     }
 
     fn end_epoch(&mut self, epoch: u64, step: u64, journal: &mut Journal) -> Result<String> {

@@ -1,5 +1,7 @@
 //! Pictures of what a model makes of masked images.
 
+pub mod display;
+
 use std::sync::Arc;
 
 use anyhow::{Context, Result, ensure};
@@ -13,11 +15,11 @@ use mae_model::{
 };
 use tch::{Device, Kind, Tensor, no_grad};
 
-use crate::batch::{images_to_device, masked_to_device};
 use crate::config::RunConfig;
-use crate::display::Display;
+use crate::data::batch::{images_to_device, masked_to_device};
 use crate::picture::{Comparison, Versions};
 pub use crate::picture::{Picture, Pictures};
+use crate::reconstruct::display::Display;
 
 /// Images in a picture of training.
 const IMAGES: usize = 8;
@@ -41,8 +43,8 @@ pub fn pick(config: &RunConfig, dataset: Arc<dyn Dataset>) -> Result<MaskedBatch
             order: Order::Shuffled,
             seed: config.seed,
             max_broken_share: 1.0,
-            mask_ratio: config.mask.ratio,
-            sampler: config.mask.sampler,
+            mask_ratio: config.method.mask.ratio,
+            sampler: config.method.mask.sampler,
             transform: Transform::center_crop(config.grid.height(), config.grid.width()),
             ..LoaderConfig::new(config.grid, images)
         },

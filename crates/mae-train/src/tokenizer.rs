@@ -17,21 +17,23 @@ use mae_model::tokenizer::gumbel_noise;
 use mae_report::Record;
 use tch::{Device, Kind, Tensor};
 
-use crate::batch::images_to_device;
-use crate::checkpoint::{self, Saved};
-use crate::data;
-use crate::data::parts::Parts;
-use crate::display::Display;
+use crate::config::RunKeys;
+use crate::data::batch::images_to_device;
+use crate::data::prepare::{Prepared, prepare};
+use crate::device;
 use crate::distributed::World;
-use crate::interrupt::Interrupt;
-use crate::journal::Journal;
-use crate::manifest;
-use crate::optim::Optimizer;
+use crate::error::Error;
 use crate::picture::{Comparison, Pictures, Versions};
-use crate::progress::Progress;
-use crate::run_dir::RunDir;
+use crate::reconstruct::display::Display;
+use crate::run::checkpoint::Saved;
+use crate::run::folder::RunDir;
+use crate::run::interrupt::Interrupt;
+use crate::run::journal::Journal;
+use crate::run::manifest;
+use crate::run::progress::Progress;
+use crate::train::optim::Optimizer;
+use crate::train::trainer::Trainer;
 use crate::train_loop::{Batches, Outcome, Task, is_due, train};
-use crate::trainer::Trainer;
 use config::TokenizerRun;
 
 /// Images that each epoch is judged by.
@@ -47,39 +49,28 @@ const SHOWN: usize = 24;
 /// If the data or the run's files cannot be read or written, training diverges, or another process is gone or
 /// has other images.
 pub fn train_tokenizer(
+    config: TokenizerRun,
+    run_dir: Option<&RunDir>,
+    world: &Rc<World>,
+    interrupt: &Interrupt,
+    progress: &Progress,
+) -> Result<Outcome, Error> {
+    Ok(run(config, run_dir, world, interrupt, progress)?)
+}
+
+fn run(
     mut config: TokenizerRun,
     run_dir: Option<&RunDir>,
     world: &Rc<World>,
     interrupt: &Interrupt,
     progress: &Progress,
 ) -> Result<Outcome> {
-    if let Device::Cuda(_) = config.device {
-        // TF32 where products are in f32 at all; 10 bits of mantissa are the norm for training on CUDA.
-        torch_ext::set_float32_matmul_precision(torch_ext::MatmulPrecision::High)?;
-    }
-    let (grid, seed) = (config.grid, config.seed);
-    let dataset = data::open(&config.data, &grid, seed)?;
-    if let Some(path) = &config.data.path
-        && let Some(parts) = Parts::of(dataset.as_ref(), path)
-    {
-        progress.line(&parts.notice());
-    }
-    data::tell_of_images(&[dataset.as_ref()], progress);
-    let is_new = match run_dir {
-        Some(run_dir) => checkpoint::latest(&run_dir.checkpoints())?.is_none(),
-        None => true,
-    };
-    if let Some(run_dir) = run_dir.filter(|_| !is_new) {
-        let remedy = "or begin a new run with another --out";
-        manifest::check(&run_dir.images(), dataset.as_ref(), remedy)?;
-        if let Some(path) = &config.data.path {
-            run_dir.note_data(path)?;
-        }
-    }
-    data::settle_values(&mut config.data, dataset.as_ref())?;
-    let normalization =
-        data::settle_normalization(&mut config.data, &grid, seed, dataset.as_ref())?;
-    data::agree(dataset.as_ref(), world)?;
+    device::prefer_speed(config.device)?;
+    let Prepared {
+        dataset,
+        normalization,
+        is_new,
+    } = prepare(&mut config, run_dir, world, progress)?;
     let images = dataset.len();
     let judged = pick(&config, Arc::clone(&dataset))?;
     let loader = ImageLoader::new(
@@ -89,7 +80,7 @@ pub fn train_tokenizer(
             prefetch: 2 * config.optim.accumulate,
             drop_last: config.data.drop_last,
             order: Order::Shuffled,
-            seed,
+            seed: config.seed,
             max_broken_share: config.data.max_broken_share,
             shard: world.shard(),
             ..ImageLoaderConfig::new(config.transform(), config.optim.batch_size)
@@ -102,7 +93,12 @@ pub fn train_tokenizer(
         manifest::write(&run_dir.images(), dataset.as_ref())?;
     }
 
-    let tokenizer = Tokenizer::new(&config.model, &normalization, config.device, seed)?;
+    let tokenizer = Tokenizer::new(
+        &config.method.model,
+        &normalization,
+        config.device,
+        config.seed,
+    )?;
     let optim = &config.optim;
     let optimizer = Optimizer::new(&tokenizer.parameters(), optim.weight_decay, optim.betas);
     let updates = loader.batches_per_epoch().div_ceil(optim.accumulate) as u64 * optim.epochs;
@@ -177,7 +173,7 @@ struct Judgement {
 
 impl Training<'_> {
     fn judge(&self) -> Result<Judgement> {
-        let config = &self.config.model;
+        let config = &self.config.method.model;
         let transform = Transform::center_crop(config.image_height, config.image_width);
         let pixels = images_to_device(&self.judged, &transform, self.config.device);
         let (mut decoded, mut counts) = (Vec::new(), Tensor::from(0i64));
@@ -262,7 +258,10 @@ impl Task for Training<'_> {
 
     fn update(&mut self, group: &[ImageBatch], lr: f64, step: u64) -> Result<usize> {
         let config = self.config;
-        let relaxation = config.relaxation.at(step as f64 / self.updates as f64);
+        let relaxation = config
+            .method
+            .relaxation
+            .at(step as f64 / self.updates as f64);
         let first_pass = step * config.optim.accumulate as u64;
         let world = Rc::clone(self.trainer.world());
         let (rank, size) = (world.rank() as u64, world.size() as u64);
@@ -274,7 +273,7 @@ impl Task for Training<'_> {
             let tokens = [
                 images.size()[0],
                 config.grid.patches() as i64,
-                config.model.vocabulary as i64,
+                config.method.model.vocabulary as i64,
             ];
             // Noise of its own in each process.
             let pass = (first_pass + batch as u64) * size + rank;
@@ -288,7 +287,7 @@ impl Task for Training<'_> {
     }
 
     fn flops_per_image(&self) -> Result<u64> {
-        Ok(self.config.model.training_flops())
+        Ok(self.config.method.model.training_flops())
     }
 
     fn end_epoch(&mut self, epoch: u64, step: u64, journal: &mut Journal) -> Result<String> {
@@ -309,7 +308,7 @@ impl Task for Training<'_> {
         if is_due(every, epoch, self.config.optim.epochs) {
             journal.picture(|| self.draw(&pixels), epoch, step)?;
         }
-        let vocabulary = self.config.model.vocabulary;
+        let vocabulary = self.config.method.model.vocabulary;
         Ok(format!(
             "  from tokens: mse {mse:.4}, {used} of {vocabulary} used, perplexity {perplexity:.0}"
         ))

@@ -5,19 +5,20 @@ use std::path::PathBuf;
 use std::rc::Rc;
 use std::time::Instant;
 
-use anyhow::{Context, Result, bail, ensure};
+use anyhow::{Context, Result, ensure};
 use mae_data::{Epoch, ImageBatch, MaskedBatch};
 use mae_report::Record;
 
-use crate::checkpoint::{self, Position, Saved};
 use crate::config::{OptimSection, RunSection};
 use crate::distributed::World;
-use crate::interrupt::Interrupt;
-use crate::journal::Journal;
-use crate::progress::{Progress, Steps};
-use crate::run_dir::RunDir;
-use crate::schedule::Schedule;
-use crate::trainer::Trainer;
+use crate::error::Diverged;
+use crate::run::checkpoint::{self, Position, Saved};
+use crate::run::folder::RunDir;
+use crate::run::interrupt::Interrupt;
+use crate::run::journal::Journal;
+use crate::run::progress::{Progress, Steps};
+use crate::train::schedule::Schedule;
+use crate::train::trainer::Trainer;
 
 /// How a loop ended.
 #[derive(Clone, Debug, PartialEq)]
@@ -278,7 +279,7 @@ impl Run<'_> {
         if (step + 1).is_multiple_of(self.settings.log_every) || ends_epoch {
             self.log(task.trainer(), lr)?;
         }
-        self.clock.update(&mut self.position);
+        self.clock.tell(&mut self.position);
         let minutes = self.settings.checkpoint_minutes;
         if minutes > 0.0 && self.clock.saved.elapsed().as_secs_f64() > 60.0 * minutes {
             self.save(task)?;
@@ -293,7 +294,7 @@ impl Run<'_> {
         let (images_per_s, data_wait) = self.clock.take_window();
         let epoch = self.position.step as f64 / self.steps_per_epoch as f64;
         let skipped = trainer.totals.skipped();
-        self.clock.update(&mut self.position);
+        self.clock.tell(&mut self.position);
         self.journal.record(&Record::Step {
             step: self.position.step,
             epoch,
@@ -329,13 +330,14 @@ impl Run<'_> {
                 Some(path) => format!("the last good checkpoint is {}", path.display()),
                 None => "no checkpoint had been saved yet".into(),
             };
-            bail!(
+            return Err(Diverged(format!(
                 "the loss or a gradient was not finite in {in_row} updates in a row, the last of them step {}; {kept}; \
                  start a new run with a smaller base_lr (now {:e}), a longer warmup_epochs, \
                  clip_grad=1, or run.precision=fp32",
                 self.position.step,
                 self.optim.base_lr
-            );
+            ))
+            .into());
         }
         Ok(())
     }
@@ -343,7 +345,7 @@ impl Run<'_> {
     /// Closes an epoch: its record, what the task has to do, a checkpoint if it is due. Returns its mean loss.
     fn end_epoch(&mut self, task: &mut impl Task, broken_images: u64) -> Result<f64> {
         let loss = task.trainer().totals.take_epoch().loss;
-        self.clock.update(&mut self.position);
+        self.clock.tell(&mut self.position);
         let seconds = self.clock.take_epoch();
         self.position = Position {
             step: (self.position.epoch + 1) * self.steps_per_epoch,
@@ -430,7 +432,7 @@ impl Clock {
         self.waited += self.waiting.elapsed().as_secs_f64();
     }
 
-    fn update(&self, position: &mut Position) {
+    fn tell(&self, position: &mut Position) {
         position.elapsed_s = self.run_before + self.run.elapsed().as_secs_f64();
         position.epoch_s = self.epoch_before + self.epoch.elapsed().as_secs_f64();
     }

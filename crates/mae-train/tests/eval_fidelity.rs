@@ -6,15 +6,15 @@ use std::collections::{BTreeMap, HashMap};
 use std::path::Path;
 
 use mae_data::{PatchGrid, patchify};
-use mae_model::checkpoint::{read_tensors, write_tensors};
 use mae_model::classifier::{ClassifierConfig, HeadInit, Pass, Pooling};
 use mae_model::drop_path::drop_path_rates;
+use mae_model::tensor_file::{read_tensors, write_tensors};
 use mae_model::{MaeConfig, Normalization, VitClassifier, pos_embed};
 use mae_train::eval::ema::Ema;
 use mae_train::eval::lars::Lars;
 use mae_train::eval::layer_decay::param_group;
 use mae_train::eval::mix::{Mix, smooth_one_hot, soft_cross_entropy};
-use mae_train::schedule::Schedule;
+use mae_train::train::schedule::Schedule;
 use serde::Deserialize;
 use serde::de::DeserializeOwned;
 use tch::{Device, Kind, Tensor, no_grad};
@@ -399,7 +399,7 @@ fn fidelity_ema() {
     let parameters = |step| BTreeMap::from([("weight".to_string(), weights.get(step))]);
     let mut ema = Ema::new(&parameters(0), 0.9);
     for step in 1..4 {
-        ema.update(&parameters(step));
+        ema.follow(&parameters(step));
     }
     check_tensors(
         "moving average",

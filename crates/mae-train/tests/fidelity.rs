@@ -9,9 +9,9 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 use mae_data::{Mask, PatchGrid, kept_patches, patchify};
-use mae_model::checkpoint::{read_tensors, write_tensors};
+use mae_model::tensor_file::{read_tensors, write_tensors};
 use mae_model::{Kernels, MaeConfig, MaskedAutoencoderViT, Normalization, pos_embed};
-use mae_train::optim::Optimizer;
+use mae_train::train::optim::Optimizer;
 use serde::Deserialize;
 use tch::{Device, Kind, Tensor};
 

@@ -5,8 +5,8 @@ use std::collections::BTreeMap;
 use mae_train::config::{Source, read};
 use toml::{Table, Value};
 
-/// The settings of every study: its name, the value's, and the keys; as xtask's own tests find them.
-const STUDIES: &str = include_str!("../../../xtask/tests/fixtures/studies.txt");
+/// The settings of every study: its name, the value's, and the keys; as mae-ablate's own tests find them.
+const STUDIES: &str = include_str!("../../mae-ablate/tests/fixtures/studies.txt");
 
 /// The model that the settings were scaled to.
 const BASE: &[&str] = &[

@@ -7,12 +7,14 @@ use std::{
 };
 
 use anyhow::{Context, Result, bail};
+use mae_report::Machine;
 use serde_json::{Map, Value};
 
 use super::record::{Contender, Group, Record, Run};
 use crate::{
-    machine::{self, Machine},
+    libtorch,
     process::{self, Interrupt},
+    revision,
 };
 
 /// Everything that is measured in turn.
@@ -112,7 +114,7 @@ pub fn in_turn(
         .into_iter()
         .map(|group| (group.title, group.entries.into_iter().map(begin).collect()))
         .collect();
-    let (date, revision) = (machine::now(), machine::revision(root));
+    let (date, revision) = (now(), revision::of(root));
     for round in 1..=rounds {
         for (title, group) in &mut groups {
             for measured in group
@@ -132,6 +134,8 @@ pub fn in_turn(
         revision,
         command: command.to_string(),
         machine: Machine::this(),
+        rustc: revision::rustc(),
+        libtorch: libtorch::VERSION.to_string(),
         rounds,
         notes: suite.notes,
         groups: groups
@@ -142,6 +146,11 @@ pub fn in_turn(
             })
             .collect(),
     })
+}
+
+/// The time, UTC, as `2026-01-31T23:59:58Z`.
+fn now() -> String {
+    jiff::Timestamp::now().strftime("%FT%TZ").to_string()
 }
 
 fn begin(entry: Entry) -> Measured {
@@ -167,7 +176,7 @@ fn measure(measured: &mut Measured, round: u32, root: &Path, interrupt: &Interru
         .current_dir(root)
         .stdout(Stdio::piped())
         .stderr(Stdio::piped());
-    let started = machine::now();
+    let started = now();
     let finished = process::run(&mut command, interrupt)?;
     let lines = if finished.status.success() {
         lines(&finished.output)

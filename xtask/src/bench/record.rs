@@ -7,11 +7,11 @@ use std::{
 };
 
 use anyhow::{Context, Result};
+use mae_report::Machine;
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
 use super::Section;
-use crate::machine::Machine;
 
 /// The file, and what is in it: a section's records, one a processor, the latest first.
 pub struct Results {
@@ -29,6 +29,9 @@ pub struct Record {
     /// What repeats all of it.
     pub command: String,
     pub machine: Machine,
+    pub rustc: String,
+    /// The version.
+    pub libtorch: String,
     pub rounds: u32,
     /// What a reader must know of all measurements.
     pub notes: Vec<String>,
@@ -129,6 +132,8 @@ mod tests {
                 cpu: cpu.into(),
                 ..Machine::this()
             },
+            rustc: "rustc 1.95.0".into(),
+            libtorch: "2.13.0".into(),
             rounds: 1,
             notes: Vec::new(),
             groups: Vec::new(),

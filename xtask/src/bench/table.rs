@@ -27,8 +27,8 @@ pub fn render(record: &Record) -> String {
         machine.cores,
         memory.unwrap_or_default(),
         machine.os,
-        machine.rustc,
-        machine.libtorch,
+        record.rustc,
+        record.libtorch,
         versions(record),
         record.rounds,
     );
@@ -247,7 +247,7 @@ fn short(number: f64) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::machine::Machine;
+    use mae_report::Machine;
     use serde_json::json;
 
     fn run(round: u32, lines: &[Value]) -> Run {
@@ -280,9 +280,9 @@ mod tests {
                 cores: 2,
                 memory: Some(24 << 30),
                 os: "An OS".into(),
-                rustc: "rustc 1.95.0".into(),
-                libtorch: "2.13.0".into(),
             },
+            rustc: "rustc 1.95.0".into(),
+            libtorch: "2.13.0".into(),
             rounds: 3,
             notes: vec!["A note.".into()],
             groups,

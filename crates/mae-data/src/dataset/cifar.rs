@@ -3,8 +3,8 @@ use std::path::{Path, PathBuf};
 
 use super::left_out::{Tally, Weight};
 use super::{Dataset, LeftOut, check_index, ending, service};
+use crate::dataset::Fingerprint;
 use crate::error::DataError;
-use crate::fingerprint::Fingerprint;
 use crate::image::Image;
 
 const SIDE: usize = 32;

@@ -10,8 +10,8 @@ use std::path::{Path, PathBuf};
 use std::time::UNIX_EPOCH;
 
 use super::{Content, Dataset, LeftOut, check_index, cifar, kind};
+use crate::dataset::Fingerprint;
 use crate::error::DataError;
-use crate::fingerprint::Fingerprint;
 use crate::image::{Image, Nodata, check_channels};
 use crate::pixels::PixelKind;
 

@@ -14,8 +14,8 @@ use self::format::{BadHeader, ENTRY_LEN, Encoding, Entry, HEADER_LEN, Header, MA
 pub use self::write::{PackConfig, PackEncoding, PackProgress, PackSummary, pack};
 use super::mapped::MappedFile;
 use super::{Content, Dataset, check_index, ending, kind};
+use crate::dataset::Fingerprint;
 use crate::error::DataError;
-use crate::fingerprint::Fingerprint;
 use crate::image::{Image, MAX_CHANNELS, Nodata, check_channels};
 use crate::pixels::{PixelKind, Pixels, recolour};
 

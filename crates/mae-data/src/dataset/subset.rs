@@ -3,8 +3,8 @@ use std::hash::Hasher;
 use std::sync::Arc;
 
 use super::{Content, Dataset, LeftOut, check_index};
+use crate::dataset::Fingerprint;
 use crate::error::DataError;
-use crate::fingerprint::Fingerprint;
 use crate::image::{Image, Nodata};
 use crate::pixels::PixelKind;
 use crate::rng::{Rng, SampleKey, Stream};

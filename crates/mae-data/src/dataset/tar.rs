@@ -19,8 +19,8 @@ use self::index::{Member, list_members};
 use self::labels::{BadLabel, Conflicts, Label};
 use super::mapped::MappedFile;
 use super::{Content, Dataset, LeftOut, check_index, kind};
+use crate::dataset::Fingerprint;
 use crate::error::DataError;
-use crate::fingerprint::Fingerprint;
 use crate::image::{Image, Nodata, check_channels};
 use crate::pixels::PixelKind;
 

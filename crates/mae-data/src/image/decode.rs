@@ -8,8 +8,7 @@ use image::{DynamicImage, ImageDecoder, ImageError, ImageFormat, ImageReader, Li
 
 use super::nodata::Missing;
 use super::number::{Number, Stored};
-use super::{Choose, MAX_DECODED, MAX_SIDE, Nodata, npy, npz, tiff};
-use crate::jpeg;
+use super::{Choose, MAX_DECODED, MAX_SIDE, Nodata, jpeg, npy, npz, tiff};
 use crate::pixels::{PixelKind, Pixels, from_u8, from_u16, recolour};
 
 /// What a file holds, or the part of it that was chosen.

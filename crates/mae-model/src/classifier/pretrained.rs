@@ -6,11 +6,11 @@ use std::path::Path;
 use tch::{Device, Kind, Tensor};
 
 use super::{ClassifierConfig, Pooling, VitClassifier, rows_and_columns};
-use crate::checkpoint::{
-    NORMALIZATION, config_of, copy_into, json, read_config, read_tensors, write_tensors,
-};
+use crate::checkpoint::{config_of, read_config};
 use crate::error::invalid;
+use crate::metadata::{CLASSIFIER, NORMALIZATION, json};
 use crate::pos_embed::{interpolate, sincos_2d};
+use crate::tensor_file::{copy_into, read_tensors, write_tensors};
 use crate::{MaeConfig, Result};
 
 impl VitClassifier {
@@ -92,9 +92,6 @@ impl VitClassifier {
         copy_into(path, expected, &found)
     }
 }
-
-/// What a classifier's file has in place of a Masked Autoencoder's configuration.
-pub(crate) const CLASSIFIER: &str = "classifier";
 
 /// Fixed positions differ from computed ones by rounding, in a file of f16 by up to 5e-4.
 const SAME_POSITION: f64 = 1e-3;

@@ -7,7 +7,7 @@ use tch::{Kind, Tensor};
 use torch_ext::{Traced, save_traced};
 
 use super::VitClassifier;
-use crate::checkpoint::{CONFIG, NORMALIZATION, json};
+use crate::metadata::{CONFIG, NORMALIZATION, json};
 use crate::{Kernels, Result, patchify};
 
 /// What the module takes, as its attribute `input` says.

@@ -139,7 +139,7 @@ pub fn check(path: &Path, tensors: &BTreeMap<String, Tensor>) -> Result<()> {
 }
 
 /// The name of the model that they are of, if it is known to be another.
-pub fn family(tensors: &BTreeMap<String, Tensor>) -> Option<String> {
+fn family(tensors: &BTreeMap<String, Tensor>) -> Option<String> {
     let names: Vec<String> = (tensors.keys())
         .filter(|key| !is_head(key))
         .map(|key| format!("^{key}$"))
@@ -186,6 +186,32 @@ fn by_shape(tensors: &BTreeMap<String, Tensor>) -> Option<String> {
             Some("an EVA-02 of CLIP, whose norms come after attention and MLP".into())
         }
         _ => None,
+    }
+}
+
+/// What a foreign file seems to be, by its tensors: of what can be converted the end is `layout`.
+pub fn guess(tensors: &BTreeMap<String, Tensor>) -> String {
+    if let Some(family) = family(tensors) {
+        return family;
+    }
+    let has = |part: &str| tensors.keys().any(|key| key.contains(part));
+    let hugging_face = has("embeddings.patch_embeddings");
+    let (encoder, decoder) = (
+        hugging_face || has("patch_embed.proj.weight"),
+        has("decoder_blocks.") || has("decoder.decoder_"),
+    );
+    let layout = match (hugging_face, decoder) {
+        (true, _) => "Hugging Face's layout",
+        (false, true) => "the MAE authors' layout",
+        (false, false) => "timm's layout",
+    };
+    match (encoder, decoder) {
+        (true, true) => format!("a Masked Autoencoder in {layout}"),
+        (true, false) if has("head.weight") || has("classifier.weight") => {
+            format!("a ViT with a head of classes in {layout}")
+        }
+        (true, false) => format!("the encoder of a ViT in {layout}"),
+        (false, _) => "neither a ViT nor a Masked Autoencoder".into(),
     }
 }
 

@@ -8,8 +8,8 @@ use tch::Tensor;
 
 use super::torch_file::TorchFile;
 use super::{foreign, read_json};
-use crate::checkpoint::{read_tensors, write_tensors};
 use crate::content::Content;
+use crate::tensor_file::{read_tensors, write_tensors};
 use crate::{ModelError, Result};
 
 /// Whether a folder is of a model of other programs: it has a description, or weights under the names that they give.

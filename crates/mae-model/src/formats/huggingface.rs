@@ -11,7 +11,7 @@ use tch::{Kind, Tensor};
 
 use super::keys::Renaming;
 use super::{Facts, Format, Found, Weights, folder, foreign, names, read_json};
-use crate::checkpoint::Part;
+use crate::metadata::Part;
 use crate::{LossRegion, Normalization, Result, Target};
 
 const RENAMING: Renaming = Renaming {

@@ -5,11 +5,10 @@ use std::path::Path;
 
 use tch::Tensor;
 
-use super::{Format, ReadOptions, Weights};
-use crate::checkpoint::{
-    CONFIG, ENCODER, NORMALIZATION, PART, Part, config_of, from_metadata, json, part_of,
-    write_tensors,
-};
+use super::{Format, ReadOptions, Weights, families};
+use crate::file_kind::config_of;
+use crate::metadata::{CONFIG, ENCODER, NORMALIZATION, PART, Part, from_metadata, json, part_of};
+use crate::tensor_file::write_tensors;
 use crate::{Normalization, Result};
 
 pub fn read(
@@ -18,7 +17,7 @@ pub fn read(
     metadata: &HashMap<String, String>,
     options: &ReadOptions,
 ) -> Result<Weights> {
-    let config = config_of(path, &tensors, metadata)?;
+    let config = config_of(path, metadata, || families::guess(&tensors))?;
     config.validate()?;
     let normalization: Normalization = from_metadata(path, metadata, NORMALIZATION)?;
     let part = part_of(path, metadata)?;

@@ -7,7 +7,7 @@ use serde_json::{Value, json};
 use tch::Tensor;
 
 use super::{Facts, Format, Found, Weights, folder, foreign};
-use crate::checkpoint::Part;
+use crate::metadata::Part;
 use crate::{Normalization, Result};
 
 /// Widths and heads by the size in the name of an architecture.

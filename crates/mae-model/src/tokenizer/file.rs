@@ -6,13 +6,9 @@ use std::path::Path;
 use tch::Device;
 
 use super::{Tokenizer, TokenizerConfig};
-use crate::checkpoint::{
-    NORMALIZATION, copy_into, from_metadata, json, read_tensors, write_tensors,
-};
+use crate::metadata::{NORMALIZATION, TOKENIZER, from_metadata, json};
+use crate::tensor_file::{copy_into, read_tensors, write_tensors};
 use crate::{Normalization, Result};
-
-/// What a tokenizer's file has in place of a Masked Autoencoder's configuration.
-pub(crate) const TOKENIZER: &str = "tokenizer";
 
 impl Tokenizer {
     /// Writes the weights under their native keys, with the configuration as metadata.

@@ -3,8 +3,9 @@
 use std::collections::BTreeMap;
 
 use mae_model::Normalization;
-use mae_model::checkpoint::{Part, read_tensors, write_tensors};
+use mae_model::checkpoint::Part;
 use mae_model::formats::{ReadOptions, read};
+use mae_model::tensor_file::{read_tensors, write_tensors};
 use tch::{Kind, Tensor};
 
 use super::{authors, fixture, read_fixture, same};

@@ -9,9 +9,10 @@ mod refusals;
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
-use mae_model::checkpoint::{Part, read_tensors, write_tensors};
+use mae_model::checkpoint::Part;
 use mae_model::classifier::{ClassifierConfig, Pooling};
 use mae_model::formats::{Adapt, Format, ReadOptions, Weights, read};
+use mae_model::tensor_file::{read_tensors, write_tensors};
 use mae_model::{MaskedAutoencoderViT, Normalization, VitClassifier, patchify};
 use tch::{Device, Kind, Tensor, no_grad};
 

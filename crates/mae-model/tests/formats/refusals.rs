@@ -3,8 +3,8 @@
 use std::collections::BTreeMap;
 use std::path::Path;
 
-use mae_model::checkpoint::{read_tensors, write_tensors};
 use mae_model::formats::{Adapt, Format, ReadOptions, read};
+use mae_model::tensor_file::{read_tensors, write_tensors};
 use mae_model::{LossRegion, MaeConfig, MaskedAutoencoderViT, Normalization, Target};
 use tch::{Device, Kind, Tensor};
 

@@ -4,10 +4,10 @@ use std::process::ExitCode;
 
 use anyhow::Result;
 use clap::Args;
-use mae_train::config::{RunConfig, Source, read_as};
+use mae_train::config::recipes::{self, Recipe};
+use mae_train::config::{MaskedAutoencoding, Source, read_as};
 use mae_train::eval::config::EvalConfig;
-use mae_train::recipes::{self, Recipe};
-use mae_train::tokenizer::config::TokenizerRun;
+use mae_train::tokenizer::config::DiscreteAutoencoding;
 
 use super::run::TrainingArgs;
 use super::write_stdout;
@@ -41,7 +41,7 @@ impl ConfigArgs {
             recipes.iter().any(|recipe| Some(recipe.name) == name)
         };
         if is_of(recipes::TOKENIZER) {
-            return Ok(training.resolve::<TokenizerRun>()?.to_toml());
+            return Ok(training.resolve::<DiscreteAutoencoding>()?.to_toml());
         }
         match &training.recipe {
             Some(name) if is_of(recipes::EVAL) => {
@@ -51,7 +51,7 @@ impl ConfigArgs {
                 config.resolve()?;
                 Ok(config.to_toml())
             }
-            _ => Ok(training.resolve::<RunConfig>()?.to_toml()),
+            _ => Ok(training.resolve::<MaskedAutoencoding>()?.to_toml()),
         }
     }
 }

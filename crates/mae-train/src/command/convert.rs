@@ -8,7 +8,7 @@ use clap::{Args, ValueEnum};
 use mae_model::Normalization;
 use mae_model::checkpoint::Part;
 use mae_model::formats::{Adapt, Format, ReadOptions, Weights, is_of_others, read};
-use mae_train::checkpoint::find_model;
+use mae_train::run::checkpoint::find_model;
 
 use super::write_stdout;
 

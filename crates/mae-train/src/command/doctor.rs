@@ -7,7 +7,7 @@ use std::time::{SystemTime, UNIX_EPOCH};
 use anyhow::Result;
 use clap::Args;
 use mae_data::LeftOut;
-use mae_train::config::RunConfig;
+use mae_train::config::MaskedAutoencoding;
 use mae_train::distributed::World;
 use mae_train::doctor::{Diagnosis, Finding, Plan, RunTime, Severity, Speed, examine};
 
@@ -51,7 +51,7 @@ impl DoctorArgs {
     /// Examines the run and says what was found.
     pub fn run(&self) -> Result<ExitCode> {
         let progress = start_progress(&World::alone())?;
-        let found = match self.training.resolve::<RunConfig>() {
+        let found = match self.training.resolve::<MaskedAutoencoding>() {
             Ok(config) => {
                 let out = self.out.as_deref().unwrap_or(Path::new("runs"));
                 examine(config, out, self.seconds, &progress)?

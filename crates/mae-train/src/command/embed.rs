@@ -10,9 +10,9 @@ use mae_data::{Dataset, Nodata, Split};
 use mae_train::data::{nodata_as_in_training, open_own, open_path};
 use mae_train::distributed::World;
 use mae_train::embed::{Embedding, Summary, Tokens, embed};
-use mae_train::interrupt::Interrupt;
-use mae_train::precision::Precision;
-use mae_train::{checkpoint, device};
+use mae_train::run::interrupt::Interrupt;
+use mae_train::train::precision::Precision;
+use mae_train::{device, run::checkpoint};
 
 use super::{lies_in, start_progress, tell_of_broken};
 

@@ -6,9 +6,9 @@ use std::process::ExitCode;
 use anyhow::{Context, Result, ensure};
 use clap::Args;
 use mae_model::checkpoint::read_config;
-use mae_train::checkpoint;
 use mae_train::distributed::World;
 use mae_train::export::{Verified, export_torchscript, images_for};
+use mae_train::run::checkpoint;
 
 use super::{lies_in, start_progress};
 

@@ -13,8 +13,8 @@ use mae_data::{
 };
 use mae_train::data::{open_path, tell_of_images};
 use mae_train::distributed::World;
-use mae_train::interrupt::Interrupt;
-use mae_train::progress::Progress;
+use mae_train::run::interrupt::Interrupt;
+use mae_train::run::progress::Progress;
 
 use super::{start_progress, tell_of_broken};
 

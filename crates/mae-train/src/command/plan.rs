@@ -8,11 +8,11 @@ use anyhow::{Result, ensure};
 use clap::Args;
 use mae_train::config::{ON_CPU, RunConfig, Source};
 use mae_train::data;
-use mae_train::scaling::{Cluster, Job, Limit, Link, Update};
+use mae_train::doctor::scaling::{Cluster, Job, Limit, Link, Update};
 use serde::Serialize;
 use torch_ext::Reducer;
 
-use super::run::{RunConfiguration, TrainingArgs};
+use super::run::TrainingArgs;
 use super::write_stdout;
 
 /// What `--help` ends with.
@@ -23,7 +23,7 @@ pub const EXAMPLES: &str = "Examples:
   mae-train plan --config my.toml --data photos --devices 1,2,4 --cores 16
   mae-train plan --json > plan.json                       for scripts
 
-These are formulas, in mae_train::scaling; docs/scaling.md says how far they can be trusted.";
+These are formulas, in mae_train::doctor::scaling; docs/scaling.md says how far they can be trusted.";
 
 /// What is to be trained, on what.
 #[derive(Args)]
@@ -101,7 +101,7 @@ impl PlanArgs {
         let path = training.data.as_deref().unwrap_or(Path::new("."));
         // Nor do they need the device that it names.
         let keys = [training.set.as_slice(), &[ON_CPU.into()]].concat();
-        let config = <RunConfig as RunConfiguration>::read(&source, Some(path), &keys)?;
+        let config = RunConfig::read(&source, Some(path), &keys)?;
         let images = match training.data {
             Some(_) => data::open(&config.data, &config.grid, config.seed)?.len(),
             None => IMAGENET_IMAGES,
@@ -137,7 +137,11 @@ impl PlanArgs {
         let job = Job {
             gradient_bytes: gradient_bytes(config)?,
             last_bucket_bytes: Reducer::BUCKET_BYTES as f64,
-            flops_per_image: config.model.flops(config.mask.ratio)?.training() as f64,
+            flops_per_image: config
+                .method
+                .model
+                .flops(config.method.mask.ratio)?
+                .training() as f64,
             images_per_update: update as f64,
             accumulate: accumulate as f64,
             images: (images / update * update) as f64 * config.optim.epochs as f64,
@@ -172,9 +176,14 @@ impl PlanArgs {
              run       {} epochs of {images} images, {} an update\n\
              device    {} TFLOP/s, of which {:.0} % are reached; {} GB/s to the {} others of its machine\n\
              loading   {} cores a machine, {} images/s each\n",
-            config.model.parameter_count()?.trained() as f64 / 1e6,
+            config.method.model.parameter_count()?.trained() as f64 / 1e6,
             gradient_bytes(config)? / 1e6,
-            config.model.flops(config.mask.ratio)?.training() as f64 / 1e9,
+            config
+                .method
+                .model
+                .flops(config.method.mask.ratio)?
+                .training() as f64
+                / 1e9,
             config.optim.epochs,
             config.optim.effective_batch(),
             self.tflops,
@@ -226,5 +235,5 @@ impl PlanArgs {
 const IMAGENET_IMAGES: usize = 1_281_167;
 
 fn gradient_bytes(config: &RunConfig) -> Result<f64> {
-    Ok(4.0 * config.model.parameter_count()?.trained() as f64)
+    Ok(4.0 * config.method.model.parameter_count()?.trained() as f64)
 }

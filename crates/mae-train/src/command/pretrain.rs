@@ -1,17 +1,14 @@
 //! `mae-train pretrain`.
 
-use std::path::Path;
 use std::process::ExitCode;
 
 use anyhow::Result;
 use clap::Args;
-use mae_train::config::{DataSection, RunConfig, Source, read};
-use mae_train::interrupt::Interrupt;
-use mae_train::precision::Precision;
+use mae_train::config::MaskedAutoencoding;
 use mae_train::pretrain::pretrain;
-use tch::Device;
+use mae_train::run::interrupt::Interrupt;
 
-use super::run::{RunArgs, RunConfiguration, report};
+use super::run::{RunArgs, report};
 use super::start_progress;
 
 /// What `--help` ends with.
@@ -35,41 +32,10 @@ impl PretrainArgs {
     pub fn run(&self) -> Result<ExitCode> {
         self.run.processes.run(|world| {
             let progress = start_progress(world)?;
-            let (config, run_dir) = self.run.start::<RunConfig>(world)?;
+            let (config, run_dir) = self.run.start::<MaskedAutoencoding>(world)?;
             let interrupt = Interrupt::catch()?;
             let outcome = pretrain(config, run_dir.as_ref(), world, &interrupt, &progress)?;
-            Ok(report::<RunConfig>(outcome, run_dir.as_ref()))
+            Ok(report::<MaskedAutoencoding>(outcome, run_dir.as_ref()))
         })
-    }
-}
-
-impl RunConfiguration for RunConfig {
-    const COMMAND: &'static str = "pretrain";
-    const RECIPE: &'static str = "quickstart";
-
-    fn read(source: &Source, data: Option<&Path>, overrides: &[String]) -> Result<Self> {
-        read(source, data, overrides)?.resolve()
-    }
-
-    fn to_toml(&self) -> String {
-        self.to_toml()
-    }
-
-    fn data(&mut self) -> &mut DataSection {
-        &mut self.data
-    }
-
-    fn copy_run(&mut self, from: &Self) {
-        let precision = self.run.precision;
-        self.run = from.run.clone();
-        self.run.precision = precision;
-    }
-
-    fn device(&self) -> (Device, Precision) {
-        (self.device, self.precision)
-    }
-
-    fn set_device(&mut self, device: Device) {
-        self.device = device;
     }
 }

@@ -3,7 +3,7 @@
 use std::process::ExitCode;
 
 use anyhow::Result;
-use mae_train::recipes;
+use mae_train::config::recipes;
 
 use super::write_stdout;
 

@@ -9,13 +9,13 @@ use anyhow::{Context, Result, bail, ensure};
 use clap::builder::{PossibleValuesParser, TypedValueParser};
 use clap::{Args, ValueEnum};
 use mae_data::{Dataset, Image, Mask, MaskSampler, Nodata, PatchGrid};
-use mae_model::checkpoint::read_tensors;
+use mae_model::tensor_file::read_tensors;
 use mae_model::{FileKind, MaskedAutoencoderViT, PatchStatistics};
 use mae_train::config::{Source, TrainConfig, read};
 use mae_train::data::{self, open_path_or_image};
 use mae_train::distributed::World;
 use mae_train::reconstruct::{Masking, Samples};
-use mae_train::{checkpoint, device};
+use mae_train::{device, run::checkpoint};
 
 use super::{free_file, lies_in, start_progress};
 

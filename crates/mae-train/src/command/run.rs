@@ -5,13 +5,11 @@ use std::process::ExitCode;
 
 use anyhow::Result;
 use clap::Args;
-use mae_train::config::{DataSection, NormalizationSource, ON_CPU, Source};
+use mae_train::config::{Method, NormalizationSource, ON_CPU, Run, Source};
 use mae_train::distributed::World;
-use mae_train::precision::Precision;
-use mae_train::run_dir::RunDir;
-use mae_train::shell;
+use mae_train::run::folder::RunDir;
+use mae_train::run::shell;
 use mae_train::train_loop::Outcome;
-use tch::Device;
 
 use super::begun::{Begun, check_same, check_there};
 use super::free_folder;
@@ -49,32 +47,6 @@ pub struct RunArgs {
     pub processes: ProcessArgs,
 }
 
-/// The resolved configuration of a command that trains.
-pub trait RunConfiguration: Sized + Clone {
-    /// The command's name.
-    const COMMAND: &'static str;
-    /// What it runs where nothing else is said.
-    const RECIPE: &'static str;
-
-    /// Reads and resolves it.
-    fn read(source: &Source, data: Option<&Path>, overrides: &[String]) -> Result<Self>;
-
-    /// As a TOML file.
-    fn to_toml(&self) -> String;
-
-    /// Its images.
-    fn data(&mut self) -> &mut DataSection;
-
-    /// Takes over `[run]`, of which no number depends, but for its precision.
-    fn copy_run(&mut self, from: &Self);
-
-    /// Where it computes, and in what.
-    fn device(&self) -> (Device, Precision);
-
-    /// Computes elsewhere.
-    fn set_device(&mut self, device: Device);
-}
-
 impl TrainingArgs {
     /// Where the configuration starts from, if it is said.
     pub fn source(&self) -> Option<Source> {
@@ -86,37 +58,36 @@ impl TrainingArgs {
     }
 
     /// The complete configuration.
-    pub fn resolve<C: RunConfiguration>(&self) -> Result<C> {
-        let default = || Source::Recipe(C::RECIPE.into());
+    pub fn resolve<M: Method>(&self) -> Result<Run<M>> {
+        let default = || Source::Recipe(M::RECIPE.into());
         self.resolve_from(&self.source().unwrap_or_else(default))
     }
 
-    fn resolve_from<C: RunConfiguration>(&self, source: &Source) -> Result<C> {
-        C::read(source, self.data.as_deref(), &self.set)
+    fn resolve_from<M: Method>(&self, source: &Source) -> Result<Run<M>> {
+        Run::read(source, self.data.as_deref(), &self.set)
     }
 
     /// What a run is called where nothing else is said.
-    fn name<C: RunConfiguration>(&self) -> &str {
+    fn name<M: Method>(&self) -> &str {
         match (&self.config, &self.recipe) {
             (Some(path), _) => path
                 .file_stem()
                 .and_then(|stem| stem.to_str())
                 .unwrap_or("run"),
             (None, Some(name)) => name,
-            (None, None) => C::RECIPE,
+            (None, None) => M::RECIPE,
         }
     }
 }
 
 impl RunArgs {
     /// The configuration and, in the first process, the folder of the run to start or to go on with; says which.
-    pub fn start<C: RunConfiguration>(&self, world: &World) -> Result<(C, Option<RunDir>)> {
-        let (mut config, run_dir) = self.find::<C>(world)?;
+    pub fn start<M: Method>(&self, world: &World) -> Result<(Run<M>, Option<RunDir>)> {
+        let (mut config, run_dir) = self.find::<M>(world)?;
         world.agree("configuration", &anywhere(&config))?;
-        let device = world.device(config.device().0)?;
-        config.set_device(device);
+        config.device = world.device(config.device)?;
         if let Some(run_dir) = &run_dir {
-            let images = match &config.data().path {
+            let images = match &config.data.path {
                 Some(path) => path.display().to_string(),
                 None => "drawn scenes".into(),
             };
@@ -131,8 +102,8 @@ impl RunArgs {
                     (false, false) => "a new run",
                 },
                 run_dir.path().display(),
-                mae_train::device::name(device),
-                config.device().1.name(),
+                mae_train::device::name(config.device),
+                config.precision.name(),
                 match world.size() {
                     1 => String::new(),
                     size => format!(", by {size} processes"),
@@ -142,7 +113,7 @@ impl RunArgs {
         Ok((config, run_dir))
     }
 
-    fn find<C: RunConfiguration>(&self, world: &World) -> Result<(C, Option<RunDir>)> {
+    fn find<M: Method>(&self, world: &World) -> Result<(Run<M>, Option<RunDir>)> {
         let training = &self.training;
         let begun = Begun::find(world, self.out.as_deref(), self.resume, "config.toml")?;
         let Begun { out, resume, .. } = begun;
@@ -150,13 +121,14 @@ impl RunArgs {
             None => training.resolve()?,
             Some(stored) => {
                 let source = training.source();
-                let mut config: C = training.resolve_from(source.as_ref().unwrap_or(&stored))?;
+                let mut config: Run<M> =
+                    training.resolve_from(source.as_ref().unwrap_or(&stored))?;
                 let out = out.as_deref().unwrap_or_else(|| Path::new("runs"));
-                if let (None, Some(path)) = (&training.data, &config.data().path) {
+                if let (None, Some(path)) = (&training.data, &config.data.path) {
                     check_there(path)?;
                 }
                 // Where it began does not matter.
-                let begun = C::read(&stored, None, &[ON_CPU.into()])?;
+                let begun = Run::read(&stored, None, &[ON_CPU.into()])?;
                 continue_exactly(&mut config, &begun, out)?;
                 config
             }
@@ -164,7 +136,7 @@ impl RunArgs {
         if !world.is_first() {
             return Ok((config, None));
         }
-        let out = out.unwrap_or_else(|| free_folder(training.name::<C>()));
+        let out = out.unwrap_or_else(|| free_folder(training.name::<M>()));
         let run_dir = match resume && out.join("config.toml").exists() {
             true => RunDir::open(&out)?,
             false => RunDir::create(&out)?,
@@ -175,7 +147,7 @@ impl RunArgs {
 }
 
 /// A configuration without what may differ between machines: where the images lie, and the device.
-fn anywhere(config: &impl RunConfiguration) -> String {
+fn anywhere(config: &Run<impl Method>) -> String {
     let toml = config.to_toml();
     let lines = toml.lines().filter(|line| {
         let key = line.split('=').next().unwrap_or_default().trim();
@@ -185,7 +157,7 @@ fn anywhere(config: &impl RunConfiguration) -> String {
 }
 
 /// Says how a run ended, in the process that writes.
-pub fn report<C: RunConfiguration>(outcome: Outcome, run_dir: Option<&RunDir>) -> ExitCode {
+pub fn report<M: Method>(outcome: Outcome, run_dir: Option<&RunDir>) -> ExitCode {
     match outcome {
         Outcome::Finished { loss, checkpoint } => {
             if let (Some(run_dir), Some(checkpoint)) = (run_dir, checkpoint) {
@@ -206,7 +178,7 @@ pub fn report<C: RunConfiguration>(outcome: Outcome, run_dir: Option<&RunDir>) -
                 println!(
                     "stopped and saved as {}; go on with: mae-train {} --resume --out {}",
                     checkpoint.display(),
-                    C::COMMAND,
+                    M::COMMAND,
                     shell::word(run_dir.path())
                 );
             }
@@ -218,17 +190,14 @@ pub fn report<C: RunConfiguration>(outcome: Outcome, run_dir: Option<&RunDir>) -
 /// Makes sure that going on under `config` continues the run that began under `stored`.
 ///
 /// Only `[run]` may differ, and where the images lie.
-fn continue_exactly<C: RunConfiguration>(config: &mut C, stored: &C, out: &Path) -> Result<()> {
-    let mut stored = stored.clone();
-    config.data().values = config.data().values.or(stored.data().values);
-    if config.data().normalization == NormalizationSource::Auto {
-        let measured = stored.data().clone();
-        let data = config.data();
+fn continue_exactly<M: Method>(config: &mut Run<M>, stored: &Run<M>, out: &Path) -> Result<()> {
+    config.data.values = config.data.values.or(stored.data.values);
+    if config.data.normalization == NormalizationSource::Auto {
+        let (data, measured) = (&mut config.data, stored.data.clone());
         (data.normalization, data.mean, data.std) =
             (measured.normalization, measured.mean, measured.std);
     }
-    let mut comparable = config.clone();
-    comparable.data().path.clone_from(&stored.data().path);
-    comparable.copy_run(&stored);
+    let mut comparable = config.clone().with_run_of(stored);
+    comparable.data.path.clone_from(&stored.data.path);
     check_same("run", &comparable.to_toml(), &stored.to_toml(), out)
 }

@@ -1,19 +1,14 @@
 //! `mae-train tokenizer`.
 
-use std::path::Path;
 use std::process::ExitCode;
 
 use anyhow::Result;
 use clap::Args;
-use mae_train::config::{DataSection, Source, read_run};
-use mae_train::interrupt::Interrupt;
-use mae_train::precision::Precision;
-use mae_train::recipes;
-use mae_train::tokenizer::config::{TokenizerRun, TokenizerTraining};
+use mae_train::run::interrupt::Interrupt;
+use mae_train::tokenizer::config::DiscreteAutoencoding;
 use mae_train::tokenizer::train_tokenizer;
-use tch::Device;
 
-use super::run::{RunArgs, RunConfiguration, report};
+use super::run::{RunArgs, report};
 use super::start_progress;
 
 /// What `--help` ends with.
@@ -36,42 +31,10 @@ impl TokenizerArgs {
     pub fn run(&self) -> Result<ExitCode> {
         self.run.processes.run(|world| {
             let progress = start_progress(world)?;
-            let (config, run_dir) = self.run.start::<TokenizerRun>(world)?;
+            let (config, run_dir) = self.run.start::<DiscreteAutoencoding>(world)?;
             let interrupt = Interrupt::catch()?;
             let outcome = train_tokenizer(config, run_dir.as_ref(), world, &interrupt, &progress)?;
-            Ok(report::<TokenizerRun>(outcome, run_dir.as_ref()))
+            Ok(report::<DiscreteAutoencoding>(outcome, run_dir.as_ref()))
         })
-    }
-}
-
-impl RunConfiguration for TokenizerRun {
-    const COMMAND: &'static str = "tokenizer";
-    const RECIPE: &'static str = "tokenizer";
-
-    fn read(source: &Source, data: Option<&Path>, overrides: &[String]) -> Result<Self> {
-        let config: TokenizerTraining = read_run(source, recipes::TOKENIZER, data, overrides)?;
-        config.resolve()
-    }
-
-    fn to_toml(&self) -> String {
-        self.to_toml()
-    }
-
-    fn data(&mut self) -> &mut DataSection {
-        &mut self.data
-    }
-
-    fn copy_run(&mut self, from: &Self) {
-        let precision = self.run.precision;
-        self.run = from.run.clone();
-        self.run.precision = precision;
-    }
-
-    fn device(&self) -> (Device, Precision) {
-        (self.device, self.precision)
-    }
-
-    fn set_device(&mut self, device: Device) {
-        self.device = device;
     }
 }

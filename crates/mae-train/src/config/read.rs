@@ -7,7 +7,7 @@ use serde::de::DeserializeOwned;
 use toml::{Table, Value};
 
 use super::{DataSource, RunConfig, TrainConfig};
-use crate::recipes::{self, Recipe};
+use crate::config::recipes::{self, Recipe};
 
 /// Where a configuration starts from.
 #[derive(Clone, Debug)]
@@ -251,7 +251,7 @@ mod tests {
         );
         assert_eq!(config.seed, 7);
         let sides = ["model.image_height=32", "model.image_width=48"];
-        let model = quickstart(&sides).unwrap().model;
+        let model = quickstart(&sides).unwrap().method.model;
         assert_eq!((model.image_height, model.image_width), (32, 48));
     }
 

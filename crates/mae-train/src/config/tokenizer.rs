@@ -4,7 +4,7 @@ use anyhow::{Context, Result, bail, ensure};
 use mae_model::{Normalization, Target, TokenizerConfig, tokenizer};
 
 use super::{DataSection, ModelSection, NormalizationSource};
-use crate::checkpoint::find_model;
+use crate::run::checkpoint::find_model;
 
 /// The tokenizer to predict tokens of, and its channel statistics where its file is there.
 ///

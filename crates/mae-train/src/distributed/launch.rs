@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, Result, ensure};
 use torch_ext::Store;
 
-use crate::interrupt::Interrupt;
+use crate::run::interrupt::Interrupt;
 
 /// The launcher's process number, for those that it starts.
 const LAUNCHER: &str = "MAE_LAUNCHER";

@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, Result, bail};
 use torch_ext::Store;
 
-use super::Lost;
+use crate::error::Lost;
 
 /// Between two signs of life.
 const BEAT: Duration = Duration::from_millis(500);
@@ -96,11 +96,11 @@ impl Watch {
         let start = Instant::now();
         loop {
             let waited = self.store.wait(key, BEAT);
-            if self.store.has(key).map_err(Lost)? {
-                return Ok(self.store.get(key).map_err(Lost)?);
+            if self.store.has(key).map_err(Lost::from)? {
+                return Ok(self.store.get(key).map_err(Lost::from)?);
             }
             for other in 0..self.size {
-                match reason(&self.store, other).map_err(Lost)? {
+                match reason(&self.store, other).map_err(Lost::from)? {
                     None => {}
                     Some(reason) if reason.is_empty() => {
                         bail!("process {other} ended, for another one is gone")
@@ -109,7 +109,7 @@ impl Watch {
                 }
             }
             if start.elapsed() > timeout {
-                waited.map_err(Lost)?;
+                waited.map_err(Lost::from)?;
             }
         }
     }

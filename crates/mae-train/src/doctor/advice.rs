@@ -10,8 +10,8 @@ use tch::Device;
 use super::{DeviceMemory, ImageSample, Plan, RunDisk, RunMemory, RunTime, Speed};
 use crate::config::{AugmentationKind, DataSource, RunConfig};
 use crate::data::parts::Parts;
-use crate::precision::Precision;
-use crate::run_dir::RunDir;
+use crate::run::folder::RunDir;
+use crate::train::precision::Precision;
 
 /// How bad it is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize)]
@@ -83,7 +83,7 @@ pub(super) fn of_parts(config: &RunConfig, dataset: &dyn Dataset) -> Option<Find
 /// From the configuration alone.
 pub(super) fn of_configuration(config: &RunConfig) -> Vec<Finding> {
     let mut found = Vec::new();
-    let (model, optim) = (&config.model, &config.optim);
+    let (model, optim) = (&config.method.model, &config.optim);
     if model.norm_pix_loss && model.target == Target::Pixels {
         match (config.grid.patch_dim(), model.patch_size) {
             (1, _) => found.push(Finding::error(

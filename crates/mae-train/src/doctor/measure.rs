@@ -14,7 +14,7 @@ use super::machine;
 use crate::config::RunConfig;
 use crate::distributed::World;
 use crate::pretrain::{TrainState, learned_target};
-use crate::progress::Progress;
+use crate::run::progress::Progress;
 use crate::train_loop::next_group;
 use crate::{data, reconstruct};
 
@@ -106,7 +106,11 @@ pub fn measure(
             .map(|(before, now)| before.saturating_sub(now.free)),
         _ => machine::peak_resident(),
     };
-    let flops_per_image = config.model.flops(config.mask.ratio)?.training() as f64;
+    let flops_per_image = config
+        .method
+        .model
+        .flops(config.method.mask.ratio)?
+        .training() as f64;
     Ok(Speed {
         loader: loading,
         step,

@@ -45,8 +45,11 @@ impl RunMemory {
             device: config.device,
             precision: config.precision.kind(),
         };
-        let training =
-            (config.model).training_memory(optim.batch_size, config.mask.ratio, computation)?;
+        let training = (config.method.model).training_memory(
+            optim.batch_size,
+            config.method.mask.ratio,
+            computation,
+        )?;
         let batch = batch_bytes(&config.grid, optim.batch_size);
         let (program, batches) = match config.device {
             // The loader's batches are in main memory; the device has one, and the next on its way.
@@ -87,7 +90,7 @@ pub fn batches_held(batch_size: usize, accumulate: usize, workers: usize) -> usi
 /// # Errors
 /// If the configuration describes no model.
 pub fn checkpoint_bytes(config: &RunConfig) -> Result<u64> {
-    let count = config.model.parameter_count()?;
+    let count = config.method.model.parameter_count()?;
     Ok(4 * count.total() + 8 * count.trained())
 }
 

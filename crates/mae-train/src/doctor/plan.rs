@@ -76,10 +76,11 @@ impl Plan {
     /// # Errors
     /// If the configuration describes no model or no mask.
     pub fn new(config: &RunConfig, images: usize) -> Result<Self> {
-        let (model, optim, grid) = (&config.model, &config.optim, &config.grid);
+        let (method, optim, grid) = (&config.method, &config.optim, &config.grid);
+        let (model, mask) = (&method.model, &method.mask);
         let patches = grid.patches();
-        let kept = config.mask.sampler.kept(grid, config.mask.ratio)?;
-        let flops = model.flops(config.mask.ratio)?;
+        let kept = mask.sampler.kept(grid, mask.ratio)?;
+        let flops = model.flops(mask.ratio)?;
         let batches_per_epoch = match config.data.drop_last {
             true => images / optim.batch_size,
             false => images.div_ceil(optim.batch_size),

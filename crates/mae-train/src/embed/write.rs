@@ -18,8 +18,9 @@ use tch::Device;
 use super::Embedding;
 use super::format::{Format, Layout};
 use super::partial::{Identity, Partial};
+use crate::data::digest::{digest_of, hex};
 use crate::data::tell_of_images;
-use crate::digest::{digest_of, hex};
+use crate::error::Error;
 use crate::eval::features::BATCH;
 
 /// What [`embed`] wrote.
@@ -52,7 +53,11 @@ pub fn embed(
     embedding: &Embedding,
     dataset: &Arc<dyn Dataset>,
     out: &Path,
-) -> Result<Option<Summary>> {
+) -> Result<Option<Summary>, Error> {
+    Ok(write(embedding, dataset, out)?)
+}
+
+fn write(embedding: &Embedding, dataset: &Arc<dyn Dataset>, out: &Path) -> Result<Option<Summary>> {
     let format = Format::of(out)?;
     tell_of_images(&[dataset.as_ref()], &embedding.progress);
     let csv = out.with_extension("csv");

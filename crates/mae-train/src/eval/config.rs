@@ -8,9 +8,9 @@ use serde::{Deserialize, Serialize};
 use tch::Device;
 
 use super::erase::EraseConfig;
-use crate::config::{OptimSection, RunSection, number};
+use crate::config::{OptimSection, RunKeys, RunSection, number};
 use crate::device;
-use crate::precision::Precision;
+use crate::train::precision::Precision;
 
 /// What the user wrote: sections and keys of a TOML file. Absent keys take the defaults given here.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
@@ -273,23 +273,8 @@ impl EvalConfig {
         self.finetune.check()?;
         self.val_transform(1, 1).validate()?;
         self.finetune.transform(1, 1).validate()?;
-        ensure!(
-            self.run.log_every >= 1,
-            "`run.log_every` is 0, expected at least 1 step"
-        );
-        number(
-            "run.checkpoint_minutes",
-            self.run.checkpoint_minutes,
-            0.0..=1e6,
-        )?;
-        let device = device::find("run.device", &self.run.device)?;
-        let precision = match self.run.precision {
-            Some(precision) => precision,
-            None => Precision::default_for(device)?,
-        };
-        self.run.device = device::name(device);
-        self.run.precision = Some(precision);
-        self.run.kernels = self.run.kernels.here();
+        let (device, precision) = self.run.for_loop().check()?;
+        self.run.settle(device, precision);
         Ok((device, precision))
     }
 
@@ -402,10 +387,12 @@ impl FinetuneSection {
     }
 }
 
-impl EvalRunSection {
-    /// What the training loop needs of it: a checkpoint each epoch, the last two kept, for one may be damaged.
-    pub fn for_loop(&self) -> RunSection {
+impl RunKeys for EvalRunSection {
+    /// A checkpoint each epoch, the last two kept, for one may be damaged.
+    fn for_loop(&self) -> RunSection {
         RunSection {
+            device: self.device.clone(),
+            precision: self.precision,
             kernels: self.kernels,
             log_every: self.log_every,
             checkpoint_every: 1,
@@ -413,5 +400,11 @@ impl EvalRunSection {
             keep_checkpoints: 2,
             ..RunSection::default()
         }
+    }
+
+    fn settle(&mut self, device: Device, precision: Precision) {
+        self.device = device::name(device);
+        self.precision = Some(precision);
+        self.kernels = self.kernels.here();
     }
 }

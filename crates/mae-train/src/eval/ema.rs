@@ -22,7 +22,7 @@ impl Ema {
     }
 
     /// Moves the average to the `parameters`, the same as at first, by `1 - decay` of the way.
-    pub fn update(&mut self, parameters: &BTreeMap<String, Tensor>) {
+    pub fn follow(&mut self, parameters: &BTreeMap<String, Tensor>) {
         no_grad(|| {
             for (key, average) in &mut self.averages {
                 let _ = average.lerp_(&parameters[key], 1.0 - self.decay);
@@ -46,7 +46,7 @@ mod tests {
         let parameters = BTreeMap::from([("weight".to_string(), weight.shallow_clone())]);
         let mut ema = Ema::new(&parameters, 0.75);
         let _ = no_grad(|| weight.fill_(5.0));
-        ema.update(&parameters);
+        ema.follow(&parameters);
         let value = |tensor: &Tensor| Vec::<f32>::try_from(tensor.detach()).unwrap();
         assert_eq!(value(&ema.parameters()["weight"]), [2.0, 2.75]);
         assert_eq!(value(&weight), [5.0, 5.0]);

@@ -8,16 +8,16 @@ use std::sync::Arc;
 
 use anyhow::{Context, Result};
 use mae_data::{Dataset, ImageBatch, ImageLoader, ImageLoaderConfig, Shard, Transform};
-use mae_model::checkpoint::{read_tensors, write_tensors};
+use mae_model::tensor_file::{read_tensors, write_tensors};
 use mae_model::{VitClassifier, patchify};
 use tch::{Device, Kind, Tensor, no_grad};
 
-use crate::batch::{images_to_device, labels_of};
-use crate::digest::Digester;
+use crate::data::batch::{images_to_device, labels_of};
+use crate::data::digest::Digester;
 use crate::distributed::World;
-use crate::interrupt::Interrupt;
-use crate::precision::Precision;
-use crate::progress::Progress;
+use crate::run::interrupt::Interrupt;
+use crate::run::progress::Progress;
+use crate::train::precision::Precision;
 
 /// Features and labels of a data set.
 #[derive(Debug)]
@@ -74,7 +74,7 @@ impl Extraction<'_> {
     /// A cache that cannot be written to costs a warning, for the features are there without it.
     ///
     /// # Errors
-    /// If images cannot be read or have no labels, or another process is gone; or, as [`Stopped`](crate::interrupt::Stopped), after a signal.
+    /// If images cannot be read or have no labels, or another process is gone; or, as [`Stopped`](crate::error::Stopped), after a signal.
     pub fn features(
         &self,
         dataset: &Arc<dyn Dataset>,
@@ -114,7 +114,7 @@ impl Extraction<'_> {
     /// The features of `dataset`, computed: each of several processes computes its part of them, and has all.
     ///
     /// # Errors
-    /// If images cannot be read or have no labels, or another process is gone; or, as [`Stopped`](crate::interrupt::Stopped), after a signal.
+    /// If images cannot be read or have no labels, or another process is gone; or, as [`Stopped`](crate::error::Stopped), after a signal.
     pub fn extract(
         &self,
         dataset: &Arc<dyn Dataset>,

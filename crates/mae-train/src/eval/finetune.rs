@@ -17,18 +17,19 @@ use super::erase::erase;
 use super::layer_decay::param_group;
 use super::mix::{MixConfig, smooth_one_hot, soft_cross_entropy};
 use super::score::{Score, Tally};
-use crate::batch::{images_to_device, labels_of};
-use crate::checkpoint::Saved;
 use crate::config::RunSection;
+use crate::data::batch::{images_to_device, labels_of};
 use crate::distributed::World;
-use crate::interrupt::{Interrupt, Stopped};
-use crate::journal::Journal;
-use crate::optim::Optimizer;
-use crate::precision::Precision;
-use crate::progress::Progress;
-use crate::run_dir::RunDir;
+use crate::error::Stopped;
+use crate::run::checkpoint::Saved;
+use crate::run::folder::RunDir;
+use crate::run::interrupt::Interrupt;
+use crate::run::journal::Journal;
+use crate::run::progress::Progress;
+use crate::train::optim::Optimizer;
+use crate::train::precision::Precision;
+use crate::train::trainer::Trainer;
 use crate::train_loop::{Batches, Outcome, Task, train};
-use crate::trainer::Trainer;
 
 /// What is fine-tuned, on what.
 pub struct FineTuning<'a> {
@@ -294,7 +295,7 @@ impl Task for State<'_> {
             loss(task, &group[batch], epoch, pass, frozen)
         })?;
         if let Some(ema) = &mut self.ema {
-            ema.update(&task.model.parameters());
+            ema.follow(&task.model.parameters());
         }
         Ok(images)
     }

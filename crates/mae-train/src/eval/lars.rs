@@ -9,7 +9,7 @@ use anyhow::Result;
 use tch::{Tensor, no_grad};
 use torch_ext::clear_grads;
 
-use crate::optim::{gradients, trainable};
+use crate::train::optim::{gradients, trainable};
 
 const MOMENTUM: f64 = 0.9;
 const TRUST_COEFFICIENT: f64 = 0.001;

@@ -4,7 +4,7 @@
 
 use tch::Tensor;
 
-use crate::optim::ParamGroup;
+use crate::train::optim::ParamGroup;
 
 /// The layer of a classifier's parameter: 0 is the embedding, `i + 1` block `i`, `depth + 1` norm and head.
 ///

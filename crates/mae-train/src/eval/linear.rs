@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use anyhow::{Context, Result, ensure};
+use anyhow::{Context, Result};
 use mae_report::Record;
 use tch::{Device, Kind, Tensor, no_grad};
 
@@ -11,9 +11,10 @@ use super::features::Features;
 use super::lars::Lars;
 use super::random::{Random, Stream};
 use super::score::{Score, Tally, rows_at_once};
-use crate::interrupt::Interrupt;
-use crate::optim::Optimizer;
-use crate::schedule::Schedule;
+use crate::error::Diverged;
+use crate::run::interrupt::Interrupt;
+use crate::train::optim::Optimizer;
+use crate::train::schedule::Schedule;
 
 /// Features `[batch, embed_dim]` and labels `[batch]` of one batch, on the device.
 pub type LabelledBatch = (Tensor, Tensor);
@@ -44,7 +45,7 @@ pub struct Probe<'a> {
 ///
 /// # Errors
 /// If a batch cannot be made, libtorch refuses, the loss is not finite, or, as
-/// [`Stopped`](crate::interrupt::Stopped), after a signal.
+/// [`Stopped`](crate::error::Stopped), after a signal.
 ///
 /// Source: He et al. 2021, appendix A.1, table 10.
 pub fn linear_probe(
@@ -79,11 +80,13 @@ pub fn linear_probe(
             step += 1;
         }
         let loss = loss_sum.double_value(&[]) / probe.steps_per_epoch as f64;
-        ensure!(
-            loss.is_finite(),
-            "the linear probe's loss is not finite in epoch {epoch}; lower linear.base_lr (now {:e})",
-            settings.base_lr
-        );
+        if !loss.is_finite() {
+            let base_lr = settings.base_lr;
+            return Err(Diverged(format!(
+                "the linear probe's loss is not finite in epoch {epoch}; lower linear.base_lr (now {base_lr:e})"
+            ))
+            .into());
+        }
         interrupt.check()?;
         record(Record::Epoch {
             epoch,

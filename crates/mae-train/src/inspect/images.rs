@@ -15,8 +15,8 @@ use serde::Serialize;
 use super::lines::{Lines, count, numbers};
 use crate::config::DataSource;
 use crate::data::open_path_or_image;
-use crate::display::Display;
-use crate::progress::Progress;
+use crate::reconstruct::display::Display;
+use crate::run::progress::Progress;
 
 /// Where one image is.
 const ONE_FILE: &str = "a file";

@@ -4,17 +4,17 @@ use std::fs::File;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result};
-use mae_model::checkpoint::verify;
+use mae_model::tensor_file::verify;
 use mae_report::{Record, read_metrics};
 use serde::Serialize;
 use toml::{Table, Value};
 
 use super::lines::{Lines, count, duration, size};
 use super::weights::Weights;
-use crate::checkpoint::{MODEL, STATE, list};
 use crate::eval::SETTINGS;
-use crate::run_dir::RunDir;
-use crate::shell;
+use crate::run::checkpoint::{MODEL, STATE, list};
+use crate::run::folder::RunDir;
+use crate::run::shell;
 
 /// What a run's folder tells of it.
 #[derive(Clone, Debug, Serialize)]

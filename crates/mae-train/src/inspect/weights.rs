@@ -6,9 +6,10 @@ use std::io::Read;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, ensure};
-use mae_model::checkpoint::read_tensors;
 use mae_model::formats::contents;
-use mae_model::{CHECKSUMS, FileKind, Normalization, guess};
+use mae_model::formats::guess;
+use mae_model::tensor_file::read_tensors;
+use mae_model::{CHECKSUMS, FileKind, Normalization};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 use tch::Tensor;

@@ -7,10 +7,10 @@ use mae_data::{Dataset, Loader, LoaderConfig, Order};
 use mae_model::pca::Moments;
 use mae_model::{MaskedAutoencoderViT, Pca, Target, Tokenizer};
 
-use crate::batch::tensor_of;
-use crate::checkpoint::find_model;
 use crate::config::RunConfig;
-use crate::progress::Progress;
+use crate::data::batch::tensor_of;
+use crate::run::checkpoint::find_model;
+use crate::run::progress::Progress;
 
 /// Images whose patches the principal components are found in, or all if there are fewer.
 const PCA_SAMPLE: usize = 1024;
@@ -27,7 +27,7 @@ pub fn prepare(
     model: &MaskedAutoencoderViT,
     progress: &Progress,
 ) -> Result<()> {
-    match config.model.target {
+    match config.method.model.target {
         Target::Pixels => {}
         Target::Pca => {
             let (pca, found) = fit_pca(config, dataset, model)
@@ -78,8 +78,8 @@ fn fit_pca(
             order: Order::Shuffled,
             seed: config.seed,
             max_broken_share: config.data.max_broken_share,
-            mask_ratio: config.mask.ratio,
-            sampler: config.mask.sampler,
+            mask_ratio: config.method.mask.ratio,
+            sampler: config.method.mask.sampler,
             transform: config.transform(),
             ..LoaderConfig::new(config.grid, PCA_BATCH)
         },
@@ -101,7 +101,7 @@ fn fit_pca(
             moments.add(&pixels.view([-1, dim as i64]))?;
         }
     }
-    let (pca, explained) = moments.principal_components(config.model.target_dim())?;
+    let (pca, explained) = moments.principal_components(config.method.model.target_dim())?;
     let found = Found {
         images: seen,
         patches: moments.count(),

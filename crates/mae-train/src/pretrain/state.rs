@@ -6,11 +6,11 @@ use anyhow::Result;
 use mae_data::MaskedBatch;
 use mae_model::{MaskedAutoencoderViT, Normalization};
 
-use crate::batch::masked_to_device;
 use crate::config::RunConfig;
+use crate::data::batch::masked_to_device;
 use crate::distributed::World;
-use crate::optim::Optimizer;
-use crate::trainer::Trainer;
+use crate::train::optim::Optimizer;
+use crate::train::trainer::Trainer;
 
 /// Everything that a step of pre-training changes, all of it on the device.
 #[derive(Debug)]
@@ -31,8 +31,12 @@ impl TrainState {
         normalization: &Normalization,
         world: &Rc<World>,
     ) -> Result<Self> {
-        let mut model =
-            MaskedAutoencoderViT::new(&config.model, normalization, config.device, config.seed)?;
+        let mut model = MaskedAutoencoderViT::new(
+            &config.method.model,
+            normalization,
+            config.device,
+            config.seed,
+        )?;
         model.set_kernels(config.run.kernels);
         let optimizer = Optimizer::new(
             &model.parameters(),

@@ -3,15 +3,18 @@
 use std::f64::consts::PI;
 
 use anyhow::{Context, Result, ensure};
-use mae_data::{PatchGrid, Transform};
 use mae_model::tokenizer::Relaxation;
 use mae_model::{Kernels, TokenizerConfig};
 use serde::{Deserialize, Serialize};
 use tch::Device;
 
-use crate::config::{DataSection, OptimSection, RunSection, check_channels, image_sides, number};
+use crate::config::recipes::{self, Recipe};
+use crate::config::{
+    DataSection, Method, OptimSection, Run, RunKeys, RunSection, check_channels, image_sides,
+    number,
+};
 use crate::device;
-use crate::precision::Precision;
+use crate::train::precision::Precision;
 
 /// What the user wrote: sections and keys of a TOML file. Absent keys take the defaults given here.
 #[derive(Clone, Debug, Default, PartialEq, Deserialize)]
@@ -139,81 +142,45 @@ impl Default for TokenizerRunSection {
     }
 }
 
-/// What a run is made of: complete and checked. Only [`TokenizerTraining::resolve`] makes one.
+/// Training of a tokenizer, as a run does it.
 #[derive(Clone, Debug, PartialEq, Serialize)]
-pub struct TokenizerRun {
-    /// Seed of weights, order, crops and noise.
-    pub seed: u64,
+pub struct DiscreteAutoencoding {
     /// The network.
     pub model: TokenizerConfig,
     /// How the choice of a token is relaxed.
     pub relaxation: RelaxationSection,
-    /// The images.
-    pub data: DataSection,
-    /// Batch, learning rate and length of training.
-    pub optim: OptimSection,
-    /// Where and how it runs; `device` and `precision` are definite.
-    pub run: TokenizerRunSection,
-    /// The device that `run.device` names.
-    #[serde(skip)]
-    pub device: Device,
-    /// The precision that `run.precision` names.
-    #[serde(skip)]
-    pub precision: Precision,
-    /// The patches of an image.
-    #[serde(skip)]
-    pub grid: PatchGrid,
 }
 
-impl TokenizerTraining {
-    /// Checks every key and the combinations, and fills in what depends on others or on the machine.
-    ///
-    /// # Errors
-    /// With the key, its value, and what it can be.
-    pub fn resolve(self) -> Result<TokenizerRun> {
-        let model = self.model.resolve()?;
+/// What a tokenizer's run is made of.
+pub type TokenizerRun = Run<DiscreteAutoencoding>;
+
+impl Method for DiscreteAutoencoding {
+    const COMMAND: &'static str = "tokenizer";
+    const RECIPE: &'static str = "tokenizer";
+    const RECIPES: &'static [Recipe] = recipes::TOKENIZER;
+    type Written = TokenizerTraining;
+    type Keys = TokenizerRunSection;
+
+    fn resolve(written: TokenizerTraining) -> Result<TokenizerRun> {
+        let model = written.model.resolve()?;
         let grid = model.grid()?;
-        self.relaxation.check()?;
-        self.data.check(grid.channels())?;
+        written.relaxation.check()?;
         ensure!(
-            self.data.tokenizer.is_none(),
+            written.data.tokenizer.is_none(),
             "`data.tokenizer` has no effect on the training of a tokenizer: leave it out"
         );
-        self.optim.check_as("optim")?;
-        let (device, precision) = self.run.for_loop().check()?;
-        let run = TokenizerRunSection {
-            device: device::name(device),
-            precision: Some(precision),
-            ..self.run
-        };
-        let config = TokenizerRun {
-            seed: self.seed,
+        let method = Self {
             model,
-            relaxation: self.relaxation,
-            data: self.data,
-            optim: self.optim,
-            run,
-            device,
-            precision,
-            grid,
+            relaxation: written.relaxation,
         };
-        config
-            .transform()
-            .validate()
-            .context("`data` describes no crop")?;
-        Ok(config)
-    }
-}
-
-impl TokenizerRun {
-    /// The resolved configuration as a TOML file, which reads back as itself.
-    pub fn to_toml(&self) -> String {
-        toml::to_string(self).expect("plain tables of numbers and strings")
-    }
-
-    /// What is done to a training image.
-    pub fn transform(&self) -> Transform {
-        self.data.transform(self.grid.height(), self.grid.width())
+        Run::complete(
+            written.seed,
+            method,
+            grid,
+            written.data,
+            written.optim,
+            written.run,
+        )
     }
 }
 
@@ -276,9 +243,9 @@ fn half_cosine(progress: f64, share: f64) -> f64 {
     0.5 * (1.0 + (PI * progress / share).cos())
 }
 
-impl TokenizerRunSection {
-    /// What the training loop needs of it; no transformer block is computed, so no threads are kept for one.
-    pub fn for_loop(&self) -> RunSection {
+impl RunKeys for TokenizerRunSection {
+    /// No transformer block is computed, so no threads are kept for one.
+    fn for_loop(&self) -> RunSection {
         RunSection {
             init: None,
             device: self.device.clone(),
@@ -293,27 +260,29 @@ impl TokenizerRunSection {
             keep_checkpoints: self.keep_checkpoints,
         }
     }
+
+    fn settle(&mut self, device: Device, precision: Precision) {
+        self.device = device::name(device);
+        self.precision = Some(precision);
+    }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::config::{Source, read_as};
-    use crate::recipes;
+    use crate::config::Source;
 
     fn recipe(overrides: &[&str]) -> Result<TokenizerRun> {
         let overrides: Vec<String> = overrides.iter().map(|s| s.to_string()).collect();
         let source = Source::Recipe("tokenizer".into());
-        let config: TokenizerTraining =
-            read_as(&source, recipes::TOKENIZER, &overrides, |_| Ok(()))?;
-        config.resolve()
+        TokenizerRun::read(&source, None, &overrides)
     }
 
     #[test]
     fn the_recipe_resolves_and_its_toml_reads_back_as_itself() {
         let run = recipe(&[]).unwrap();
         let again: TokenizerTraining = toml::from_str(&run.to_toml()).unwrap();
-        assert_eq!(again.resolve().unwrap(), run);
+        assert_eq!(DiscreteAutoencoding::resolve(again).unwrap(), run);
     }
 
     #[test]

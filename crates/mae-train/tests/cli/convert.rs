@@ -4,8 +4,8 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
-use mae_model::checkpoint::{read_tensors, write_tensors};
-use mae_train::checkpoint::find_model;
+use mae_model::tensor_file::{read_tensors, write_tensors};
+use mae_train::run::checkpoint::find_model;
 use tch::Tensor;
 
 use crate::program::{fail, program, small, succeed, text};

@@ -5,7 +5,7 @@ use std::net::TcpListener;
 use std::path::Path;
 use std::process::{Child, Command, Output, Stdio};
 
-use mae_model::checkpoint::read_tensors;
+use mae_model::tensor_file::read_tensors;
 use mae_report::{Record, read_metrics};
 use tch::{Kind, Tensor};
 use tempfile::TempDir;

@@ -5,8 +5,8 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
-use mae_model::checkpoint::{read_tensors, write_tensors};
 use mae_model::classifier::Pooling;
+use mae_model::tensor_file::{read_tensors, write_tensors};
 use mae_model::{VitClassifier, patchify};
 use tch::{Device, Kind, Tensor};
 

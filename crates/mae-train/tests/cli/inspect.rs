@@ -4,8 +4,8 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use image::{GrayImage, Luma, Rgb, RgbImage};
-use mae_model::checkpoint::{read_tensors, write_tensors};
 use mae_model::classifier::ClassifierConfig;
+use mae_model::tensor_file::{read_tensors, write_tensors};
 use mae_model::{MaskedAutoencoderViT, VitClassifier};
 use serde_json::Value;
 use tch::{Device, Tensor};

@@ -4,8 +4,8 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use image::{Rgb, RgbImage};
-use mae_model::checkpoint::{read_tensors, write_tensors};
 use mae_model::classifier::ClassifierConfig;
+use mae_model::tensor_file::{read_tensors, write_tensors};
 use mae_model::{MaskedAutoencoderViT, VitClassifier, patchify};
 use tch::{Device, Tensor};
 

@@ -20,7 +20,7 @@ fn model_section(more: &[&str]) -> String {
     }
     let config = text(&succeed(command).stdout);
     let start = config.find("[model]").unwrap();
-    let end = start + config[start..].find("[data]").unwrap();
+    let end = start + config[start..].find("[mask]").unwrap();
     config[start..end].to_string()
 }
 

@@ -10,6 +10,7 @@ use crate::dataset::ending::{self, Ending};
 use crate::dataset::left_out::{Tally, Weight};
 use crate::dataset::service;
 use crate::error::DataError;
+use crate::extensions::SUPPORTED_EXTENSIONS;
 
 /// What is in a folder.
 #[derive(Default)]
@@ -114,10 +115,7 @@ pub(super) fn no_images(root: &Path, left_out: Tally) -> DataError {
             path: root.to_owned(),
             expected: "images".to_owned(),
             found,
-            remedy: format!(
-                "{remedy}; supported: {}",
-                ending::SUPPORTED_EXTENSIONS.join(", ")
-            ),
+            remedy: format!("{remedy}; supported: {}", SUPPORTED_EXTENSIONS.join(", ")),
         },
     }
 }

@@ -11,9 +11,10 @@ use super::passed::{Passed, Why};
 use super::samples::{LabelFile, Samples};
 use super::shards::refuse_compressed;
 use crate::dataset::content::{self, Content as Looks};
-use crate::dataset::ending::{self, Ending, SUPPORTED_EXTENSIONS};
+use crate::dataset::ending::{self, Ending};
 use crate::dataset::left_out::Weight;
 use crate::error::DataError;
+use crate::extensions::SUPPORTED_EXTENSIONS;
 
 /// An image in a shard.
 pub(super) struct Member {

@@ -5,11 +5,11 @@ use std::sync::Arc;
 
 use anyhow::{Context, Result, ensure};
 use mae_data::{Dataset, Split, hold_out, label_by_name};
-use mae_train::checkpoint;
 use mae_train::config::{DataSource, Source, read_begun};
 use mae_train::data::parts::{refuse_to_judge, refuse_to_learn};
 use mae_train::data::{self, nodata_as_in_training, open_path};
-use mae_train::progress::Progress;
+use mae_train::run::checkpoint;
+use mae_train::run::progress::Progress;
 
 use super::settings::Settings;
 

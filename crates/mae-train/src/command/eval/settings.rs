@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use anyhow::{Context, Result, anyhow};
 use mae_train::eval::config::EvalConfig;
 use mae_train::eval::{Protocol, Start};
-use mae_train::shell;
+use mae_train::run::shell;
 use serde::{Deserialize, Serialize};
 
 use crate::command::begun::check_same;

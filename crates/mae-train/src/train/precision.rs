@@ -91,7 +91,7 @@ impl GradScaler {
     }
 
     /// Adapts the scale to what [`unscale`](Self::unscale) found.
-    pub fn update(&mut self, found_inf: &Tensor) {
+    pub fn adapt(&mut self, found_inf: &Tensor) {
         let _ = self.scale.internal_amp_update_scale_(
             &self.growth_tracker,
             found_inf,
@@ -129,7 +129,7 @@ mod tests {
             .unscale(&[Tensor::from_slice(&[f32::INFINITY])])
             .unwrap();
         assert_eq!(overflow.double_value(&[]), 1.0);
-        scaler.update(&overflow);
+        scaler.adapt(&overflow);
         assert_eq!(scaler.current(), 32768.0);
 
         let grads = [Tensor::from_slice(&[32768f32])];
@@ -139,10 +139,10 @@ mod tests {
             (0.0, 1.0)
         );
         for _ in 0..1999 {
-            scaler.update(&fine);
+            scaler.adapt(&fine);
         }
         assert_eq!(scaler.current(), 32768.0);
-        scaler.update(&fine);
+        scaler.adapt(&fine);
         assert_eq!(scaler.current(), 65536.0);
     }
 

@@ -6,12 +6,8 @@ use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use anyhow::{Context, Result};
 use signal_hook::consts::{SIGINT, SIGTERM};
 use signal_hook::flag;
-use thiserror::Error;
 
-/// Why work ended that a signal stopped.
-#[derive(Clone, Copy, Debug, Error)]
-#[error("stopped by a signal")]
-pub struct Stopped;
+use crate::error::Stopped;
 
 /// Whether the process was asked to stop, and by which signal.
 #[derive(Clone, Debug, Default)]

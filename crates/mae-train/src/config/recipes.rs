@@ -25,7 +25,7 @@ impl Recipe {
 
 macro_rules! recipes {
     ($($name:literal),+ $(,)?) => {
-        &[$(Recipe { name: $name, text: include_str!(concat!("../recipes/", $name, ".toml")) }),+]
+        &[$(Recipe { name: $name, text: include_str!(concat!("../../recipes/", $name, ".toml")) }),+]
     };
 }
 

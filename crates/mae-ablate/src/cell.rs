@@ -16,7 +16,7 @@ use super::{
     base::{Settings, hash},
     plan::Cell,
 };
-use crate::process::Interrupt;
+use crate::interrupt::Interrupt;
 
 /// How often a running cell is looked at.
 const POLL: Duration = Duration::from_millis(200);

@@ -1,44 +1,38 @@
-//! Where and when something was measured.
+//! Where something was measured.
 
-use std::{env, fs, path::Path, process::Command, thread};
+use std::{env, fs, process::Command, thread};
 
 use serde::{Deserialize, Serialize};
 
-use crate::libtorch;
-
-/// What a reader must know of the computer.
-#[derive(Clone, Debug, Serialize, Deserialize)]
+/// What a reader of measurements must know of the computer.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Machine {
-    /// The processor's name.
+    /// The processor's name, with its family and model where the system says them.
     pub cpu: String,
     /// Cores that a program may use.
     pub cores: usize,
     /// Bytes of memory, where the system says so.
     pub memory: Option<u64>,
+    /// The operating system and its kernel.
     pub os: String,
-    pub rustc: String,
-    pub libtorch: String,
 }
 
 impl Machine {
-    /// The one that this runs on.
+    /// The one that this runs on; what it does not say is `unknown`.
     pub fn this() -> Self {
         let read = |path: &str| fs::read_to_string(path).unwrap_or_default();
-        let unknown = || "unknown".to_string();
         let name = value(&read("/etc/os-release"), "PRETTY_NAME", '=')
             .unwrap_or_else(|| env::consts::OS.to_string());
-        let kernel = first_line("uname", &["-sr"]).unwrap_or_else(|| env::consts::ARCH.to_string());
+        let kernel = output("uname", &["-sr"]).unwrap_or_else(|| env::consts::ARCH.to_string());
         Self {
             cpu: processor(&read("/proc/cpuinfo"))
-                .or_else(|| first_line("sysctl", &["-n", "machdep.cpu.brand_string"]))
-                .unwrap_or_else(unknown),
+                .or_else(|| output("sysctl", &["-n", "machdep.cpu.brand_string"]))
+                .unwrap_or_else(|| "unknown".to_string()),
             cores: thread::available_parallelism().map_or(1, usize::from),
             memory: value(&read("/proc/meminfo"), "MemTotal", ':')
                 .and_then(|kib| kib.strip_suffix("kB")?.trim().parse().ok())
                 .map(|kib: u64| kib * 1024),
             os: format!("{name}, {kernel}"),
-            rustc: first_line("rustc", &["--version"]).unwrap_or_else(unknown),
-            libtorch: libtorch::VERSION.to_string(),
         }
     }
 }
@@ -53,25 +47,6 @@ fn processor(cpuinfo: &str) -> Option<String> {
     })
 }
 
-/// What git calls the workspace in `root`; `-dirty` if files differ from the commit, but for the results.
-pub fn revision(root: &Path) -> String {
-    let git = |arguments: &[&str]| {
-        let root = root.to_string_lossy();
-        first_line("git", &[&["-C", &root], arguments].concat())
-    };
-    let changes = git(&["status", "--porcelain", "--", ".", ":!docs/results"]);
-    match git(&["rev-parse", "--short", "HEAD"]) {
-        Some(commit) if changes.is_none() => commit,
-        Some(commit) => commit + "-dirty",
-        None => "unknown".to_string(),
-    }
-}
-
-/// The time, UTC, as `2026-01-31T23:59:58Z`.
-pub fn now() -> String {
-    jiff::Timestamp::now().strftime("%FT%TZ").to_string()
-}
-
 /// The value of `key` in lines of `key SEPARATOR value`.
 fn value(text: &str, key: &str, separator: char) -> Option<String> {
     text.lines()
@@ -81,11 +56,11 @@ fn value(text: &str, key: &str, separator: char) -> Option<String> {
         .filter(|value| !value.is_empty())
 }
 
-fn first_line(program: &str, arguments: &[&str]) -> Option<String> {
+/// What a program that succeeds prints, if anything.
+fn output(program: &str, arguments: &[&str]) -> Option<String> {
     let output = Command::new(program).args(arguments).output().ok()?;
-    let text = String::from_utf8(output.stdout).ok()?;
-    let line = text.lines().next()?.trim().to_string();
-    (output.status.success() && !line.is_empty()).then_some(line)
+    let text = String::from_utf8(output.stdout).ok()?.trim().to_string();
+    (output.status.success() && !text.is_empty()).then_some(text)
 }
 
 #[cfg(test)]

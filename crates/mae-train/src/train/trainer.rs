@@ -9,9 +9,9 @@ use tch::{Device, Kind, Tensor, no_grad};
 use torch_ext::Reducer;
 
 use crate::distributed::World;
-use crate::optim::Optimizer;
-use crate::precision::{GradScaler, Precision};
-use crate::totals::Totals;
+use crate::train::optim::Optimizer;
+use crate::train::precision::{GradScaler, Precision};
+use crate::train::totals::Totals;
 
 /// What moves a model's weights: the optimizer, the loss scale, the running sums; all of it on the device.
 #[derive(Debug)]
@@ -118,7 +118,7 @@ impl Trainer {
         let grads = self.optimizer.grads()?;
         if let Some(scaler) = &mut self.scaler {
             let found_inf = scaler.unscale(&grads)?;
-            scaler.update(&found_inf);
+            scaler.adapt(&found_inf);
         }
         let grad_norm = torch_ext::total_norm(&grads)?;
         let is_bad = loss_sum

@@ -3,7 +3,7 @@
 /// Linear warm-up from 0, then half a cosine down to `min_lr`.
 ///
 /// ```
-/// use mae_train::schedule::Schedule;
+/// use mae_train::train::schedule::Schedule;
 /// let schedule = Schedule { peak_lr: 1e-3, min_lr: 0.0, warmup_steps: 10.0, total_steps: 110.0 };
 /// assert_eq!(schedule.lr(0), 0.0);
 /// assert_eq!(schedule.lr(10), 1e-3);

@@ -1,6 +1,6 @@
 //! Cells as the tasks of one Slurm job array.
 //!
-//! `sbatch` gets a script whose task runs `xtask ablate cell`, this same program, on whatever node it lands.
+//! `sbatch` gets a script whose task runs `mae-ablate cell`, this same program, on whatever node it lands.
 //! The folder of the ablation must be on a file system that the nodes share.
 
 use std::{
@@ -18,7 +18,7 @@ use super::{
     cell::{self, Folder, Outcome, Slot},
     plan::Plan,
 };
-use crate::process::Interrupt;
+use crate::{called_as, interrupt::Interrupt};
 
 /// Seconds before its time limit at which a task is asked to save.
 const GRACE: u32 = 120;
@@ -56,7 +56,8 @@ pub fn submit(
         .collect();
     if hashes.is_empty() {
         println!(
-            "every cell is finished; the report: cargo xtask ablate report --out {}",
+            "every cell is finished; the report: {} report --out {}",
+            called_as(),
             out.display()
         );
         return Ok(ExitCode::SUCCESS);
@@ -95,7 +96,8 @@ pub fn submit(
     );
     println!("how far it is:   squeue --job {id}");
     println!(
-        "when it is done: cargo xtask ablate report --out {}",
+        "when it is done: {} report --out {}",
+        called_as(),
         out.display()
     );
     println!("cells that failed or were cancelled: the same command submits them again");
@@ -110,10 +112,10 @@ fn script_text(
     list: &Path,
     program: &Path,
 ) -> Result<String> {
-    let xtask = env::current_exe().context("finding this program")?;
+    let this = env::current_exe().context("finding this program")?;
     let limit = jobs.map_or_else(String::new, |jobs| format!("%{jobs}"));
-    let [folder, out, list, program, xtask] =
-        [folder, out, list, program, &xtask].map(|path| path.display().to_string());
+    let [folder, out, list, program, this] =
+        [folder, out, list, program, &this].map(|path| path.display().to_string());
     ensure!(
         !folder.contains(char::is_whitespace),
         "{folder}: #SBATCH lines cannot name a folder with spaces: give another --out"
@@ -136,12 +138,12 @@ stop() {{
 }}
 trap 'stop; scontrol requeue "${{SLURM_ARRAY_JOB_ID}}_$SLURM_ARRAY_TASK_ID"; exit 143' USR1
 trap 'stop; exit 143' TERM
-{xtask} ablate cell --out {out} --list {list} --program {program} --index "$SLURM_ARRAY_TASK_ID" &
+{this} cell --out {out} --list {list} --program {program} --index "$SLURM_ARRAY_TASK_ID" &
 cell=$!
 wait "$cell"
 "#,
         last = cells - 1,
-        xtask = quoted(&xtask),
+        this = quoted(&this),
         out = quoted(&out),
         list = quoted(&list),
         program = quoted(&program),

@@ -242,7 +242,7 @@ mod tests {
 
     #[test]
     fn the_formulas_give_what_two_processes_took() {
-        let measured = include_str!("../../../docs/results/scaling.json");
+        let measured = include_str!("../../../../docs/results/scaling.json");
         let measured: Vec<serde_json::Value> = serde_json::from_str(measured).unwrap();
         assert!(measured.len() >= 3);
         for case in measured {

@@ -8,6 +8,7 @@ use std::{
 };
 
 use anyhow::{Context, Result, bail, ensure};
+use mae_report::Machine;
 use serde::{Deserialize, Serialize};
 use toml::{Table, Value};
 
@@ -16,7 +17,6 @@ use super::{
     cell::Folder,
     study::Study,
 };
-use crate::machine::Machine;
 
 /// What `plan.json` in an ablation's folder holds: enough to run its cells and to report them.
 #[derive(Clone, Debug, Serialize, Deserialize)]

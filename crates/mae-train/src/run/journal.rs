@@ -4,7 +4,7 @@ use anyhow::Result;
 use mae_report::{EventWriter, MetricsWriter, Record, loss_svg, read_metrics};
 
 use crate::picture::Pictures;
-use crate::run_dir::RunDir;
+use crate::run::folder::RunDir;
 
 /// The records of one run, in every format.
 #[derive(Debug)]

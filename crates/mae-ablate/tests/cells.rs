@@ -1,19 +1,17 @@
-//! `cargo xtask ablate` through the real binary, where cargo, mae-train and sbatch are scripts.
+//! Ablations through the real binary, where mae-train and sbatch are scripts.
 #![cfg(target_os = "linux")]
 
-mod support;
-
 use std::{
-    fs,
-    path::Path,
+    env, fs,
+    os::unix::{fs::PermissionsExt, process::CommandExt},
+    path::{Path, PathBuf},
     process::{Child, Command, Output, Stdio},
     thread,
     time::{Duration, Instant},
 };
 
 use serde_json::Value;
-
-use support::World;
+use tempfile::TempDir;
 
 /// A mae-train that logs what it is asked for and takes no time, unless the file `slow` is there.
 ///
@@ -83,30 +81,45 @@ eval)
 tokenizer) echo "tokenizer" >> "$LOG"; mkdir -p "$out" ;;
 esac"#;
 
+/// A folder to work in, with programs of its own on the search path.
+struct World {
+    directory: TempDir,
+}
+
 impl World {
     fn new() -> Self {
-        let world = Self::with(&[], &["sh", "cat", "sleep", "mkdir", "grep"]);
-        world.add_libtorch();
-        world.script("cargo", r#"echo "{\"executable\": \"$BIN/mae-train\"}""#);
+        let world = Self {
+            directory: tempfile::tempdir().unwrap(),
+        };
+        fs::create_dir(world.path("bin")).unwrap();
         world.script("mae-train", MAE_TRAIN);
         world
     }
 
+    fn path(&self, name: &str) -> PathBuf {
+        self.directory.path().join(name)
+    }
+
+    /// Puts a program on the search path.
+    fn script(&self, name: &str, text: &str) {
+        let path = self.path("bin").join(name);
+        fs::write(&path, format!("#!/bin/sh\n{text}\n")).unwrap();
+        fs::set_permissions(path, fs::Permissions::from_mode(0o755)).unwrap();
+    }
+
     fn command(&self, arguments: &[&str]) -> Command {
-        let mut command = Command::new(env!("CARGO_BIN_EXE_xtask"));
+        let mut command = Command::new(env!("CARGO_BIN_EXE_mae-ablate"));
+        let mut path = vec![self.path("bin")];
+        path.extend(env::split_paths(&env::var_os("PATH").unwrap()));
         command
-            .arg("ablate")
             .args(arguments)
-            .env_clear()
-            .env("PATH", self.path("bin"))
-            .env("BIN", self.path("bin"))
+            .env("PATH", env::join_paths(path).unwrap())
+            .env("MAE_TRAIN", self.path("bin/mae-train"))
+            .env("MAE_REVISION", "abc1234")
             .env("LOG", self.path("log"))
             .env("SLOW", self.path("slow"))
-            .env("CARGO", self.path("bin/cargo"))
-            .env("CARGO_MANIFEST_DIR", self.path("workspace/xtask"))
-            .env("LIBTORCH", self.path("mine"))
-            .env("MAE_CACHE_DIR", self.path("cache"))
             .env("CUDA_VISIBLE_DEVICES", "")
+            .env_remove("OMP_NUM_THREADS")
             .current_dir(self.path("."))
             .stdin(Stdio::null())
             .stdout(Stdio::piped())
@@ -259,7 +272,7 @@ fn the_studies_set_what_mae_train_is_tested_with() {
             found += &format!("{name}\t{}\t{}\n", label.trim(), settings.trim());
         }
     }
-    assert_eq!(found, SETTINGS, "see xtask/tests/fixtures/studies.txt");
+    assert_eq!(found, SETTINGS, "see tests/fixtures/studies.txt");
 }
 
 #[test]
@@ -530,4 +543,26 @@ fn slurm_runs_the_cells_as_one_array() {
         &world.run(&["schedule", "--sbatch=-x"]),
         &["--sbatch is for --launcher slurm"],
     );
+}
+
+#[test]
+fn the_report_names_the_code_and_the_command_that_repeats_it() {
+    let world = World::new();
+    let (_, errors) = succeeds(&world.run(&["partial-finetune", "--seeds", "1"]));
+    let report = fs::read_to_string(world.path("runs/ablation/report.md")).unwrap();
+    for words in ["abc1234", "mae-ablate partial-finetune --seeds 1"] {
+        assert!(report.contains(words), "no {words:?} in {report}{errors}");
+    }
+
+    // Called by another name, it tells of that one.
+    let called = (world.command(&["schedule", "--help"]))
+        .arg0("cargo xtask ablate")
+        .output();
+    let (said, _) = succeeds(&called.unwrap());
+    assert!(said.contains("Usage: cargo xtask ablate "), "{said}");
+
+    let without = (world.command(&["schedule"]))
+        .env("MAE_TRAIN", world.path("bin/none"))
+        .output();
+    fails(&without.unwrap(), &["bin/none", "MAE_TRAIN"]);
 }

@@ -8,11 +8,11 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, anyhow, ensure};
 use mae_model::ModelError;
-use mae_model::checkpoint::{check_keys, read_tensors, write_tensors};
+use mae_model::tensor_file::{check_keys, read_tensors, write_tensors};
 use serde::{Deserialize, Serialize};
 use tch::{Tensor, no_grad};
 
-use crate::run_dir::RunDir;
+use crate::run::folder::RunDir;
 
 /// What a checkpoint is made of.
 pub trait Saved {

@@ -9,7 +9,7 @@ use super::{
     display::Display,
     plan::{Cell, Plan},
 };
-use crate::process::Interrupt;
+use crate::interrupt::Interrupt;
 
 /// The cells that failed, with the reason; and whether all were tried.
 pub struct Ended {

@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, bail};
 
-use crate::shell;
+use crate::run::shell;
 
 /// The folder that one run writes into; locked against a second process while this value lives.
 #[derive(Debug)]
@@ -166,7 +166,7 @@ impl RunDir {
         self.path.join("reconstructions")
     }
 
-    /// The images that the run was begun with: see [`manifest`](crate::manifest).
+    /// The images that the run was begun with: see [`manifest`](crate::run::manifest).
     pub fn images(&self) -> PathBuf {
         self.path.join("images.csv.gz")
     }
