@@ -35,14 +35,14 @@ pub struct Arguments {
 pub fn run(arguments: &Arguments) -> Result<ExitCode> {
     let root = cargo::workspace_root();
     let interrupt = Interrupt::catch()?;
-    let build =
-        |name, libtorch| built::build(&root, Target::Program(name, name), libtorch, &interrupt);
+    let build = |target, libtorch| built::build(&root, target, libtorch, &interrupt);
     // It links no libtorch, so it does not matter where that is.
-    let mut ablate = Command::new(build("mae-ablate", Source::Config)?);
+    let tool = build(Target::Tool("mae-ablate"), Source::Config)?;
+    let mut ablate = Command::new(tool);
     if trains(&arguments.arguments) {
         let libtorch = setup::ensure()?;
         ablate
-            .env("MAE_TRAIN", build("mae-train", libtorch)?)
+            .env("MAE_TRAIN", build(Target::Program("mae-train"), libtorch)?)
             .env("MAE_REVISION", revision::of(&root));
     }
     ablate.args(&arguments.arguments);

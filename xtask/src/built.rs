@@ -15,14 +15,18 @@ use crate::{
     process::{self, Interrupt},
 };
 
-/// A program of the workspace: its package and name.
+/// What is built of the workspace.
 #[derive(Clone, Copy)]
 pub enum Target<'a> {
-    Program(&'a str, &'a str),
+    /// The program of the package of its name, to be fast.
+    Program(&'a str),
+    /// The same, to be there soon.
+    Tool(&'a str),
+    /// An example of a package, to be fast.
     Example(&'a str, &'a str),
 }
 
-/// Builds a program in release mode, and says where it is, so that it can be started without cargo.
+/// Builds a program, and says where it is, so that it can be started without cargo.
 ///
 /// # Errors
 /// If it does not build.
@@ -32,13 +36,22 @@ pub fn build(
     libtorch: Source,
     interrupt: &Interrupt,
 ) -> Result<PathBuf> {
-    let (package, kind, name) = match target {
-        Target::Program(package, name) => (package, "--bin", name),
-        Target::Example(package, name) => (package, "--example", name),
+    let (profile, package, kind, name) = match target {
+        Target::Program(name) => ("release", name, "--bin", name),
+        Target::Tool(name) => ("xtask", name, "--bin", name),
+        Target::Example(package, name) => ("release", package, "--example", name),
     };
     let mut build = cargo::command(libtorch);
     build
-        .args(["build", "--release", "--package", package, kind, name])
+        .args([
+            "build",
+            "--profile",
+            profile,
+            "--package",
+            package,
+            kind,
+            name,
+        ])
         .arg("--message-format=json-render-diagnostics")
         .current_dir(root)
         .stdout(Stdio::piped())

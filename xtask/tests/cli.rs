@@ -467,7 +467,7 @@ fn ablate_builds_what_it_needs_and_passes_the_rest_on() {
     world.script(
         "cargo",
         r#"echo "$LIBTORCH $*" >> built
-           echo "{\"executable\": \"${0%/*}/$4\"}""#,
+           echo "{\"executable\": \"${0%/*}/$5\"}""#,
     );
     users_libtorch(&world.path("mine"), "2.13.0");
     let run = |arguments: &[&str]| {
