@@ -53,3 +53,37 @@ pub enum Source {
     /// From the user's own environment, which cargo prefers.
     Environment,
 }
+
+#[cfg(test)]
+mod tests {
+    use std::fs;
+
+    use super::*;
+    use crate::cargo;
+
+    #[test]
+    fn every_file_that_names_the_version_names_this_one() {
+        let (series, _) = VERSION.rsplit_once('.').unwrap();
+        let (exactly, any) = (format!("torch=={VERSION}"), format!("torch=={series}.*"));
+        let built = format!("libtorch {series},");
+        for (file, words) in [
+            ("crates/mae-train/pyproject.toml", &any),
+            (".github/workflows/ci.yml", &any),
+            ("xtask/src/bench/python.rs", &exactly),
+            ("crates/torch-ext/README.md", &built),
+            ("crates/mae-model/README.md", &built),
+            ("crates/mae-train/README.md", &built),
+            (
+                "docs/book/src/getting-started.md",
+                &format!("version {VERSION} from"),
+            ),
+            (
+                "docs/book/src/getting-started.md",
+                &format!("`torch` {series} in"),
+            ),
+        ] {
+            let text = fs::read_to_string(cargo::workspace_root().join(file)).unwrap();
+            assert!(text.contains(words), "{file}: no {words:?}");
+        }
+    }
+}

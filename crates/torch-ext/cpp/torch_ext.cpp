@@ -16,14 +16,12 @@
 #include <ATen/ops/linalg_vector_norm.h>
 #include <ATen/ops/stack.h>
 #include <c10/core/GradMode.h>
-#include <c10/macros/Macros.h>
 #include <torch/csrc/autograd/custom_function.h>
 #include <torch/csrc/jit/api/module.h>
 #include <torch/version.h>
 #include <torch/csrc/jit/frontend/tracer.h>
 
 #include <memory>
-#include <stdexcept>
 #include <string>
 #include <vector>
 
@@ -174,19 +172,20 @@ void ext_free(char *text) { std::free(text); }
 
 char *ext_message(const char *text, size_t length) { return message(std::string(text, length)); }
 
-char *ext_check_version() {
-  return guarded([] {
-    const std::string built = C10_STRINGIZE(TORCH_VERSION_MAJOR) "." C10_STRINGIZE(TORCH_VERSION_MINOR);
+// The version that this was compiled for.
+char *ext_built_version() { return message(TORCH_VERSION); }
+
+// The version that was loaded; empty if it does not say so. It calls what every version has.
+char *ext_loaded_version() {
+  try {
     const std::string config = at::show_config(), key = "TORCH_VERSION=";
     const size_t start = config.find(key);
-    if (start == std::string::npos) return;
+    if (start == std::string::npos) return message("");
     const size_t first = start + key.size();
-    const std::string found = config.substr(first, config.find_first_of(", \n", first) - first);
-    if (found.rfind(built + ".", 0) == 0) return;
-    // Not an error of c10: another version's may have other symbols.
-    throw std::runtime_error("this program was built for version " + built + ", and " + found +
-                             " was loaded; with Python's package, pip install 'torch==" + built + ".*'");
-  });
+    return message(config.substr(first, config.find_first_of(", \n", first) - first));
+  } catch (...) {
+    return message("");
+  }
 }
 
 // Takes over `state`, and drops it whatever happens.

@@ -26,7 +26,8 @@ pub type Forward = unsafe extern "C" fn(
 // The C++ functions receive tensor handles as tch holds them: pointers to at::Tensor.
 unsafe extern "C" {
     fn ext_free(text: *mut c_char);
-    pub fn ext_check_version() -> *mut c_char;
+    pub fn ext_built_version() -> *mut c_char;
+    pub fn ext_loaded_version() -> *mut c_char;
     fn ext_message(text: *const c_char, length: usize) -> *mut c_char;
     pub fn ext_with_backward(
         output: *mut C_tensor,
@@ -122,13 +123,24 @@ pub fn check(message: *mut c_char) -> Result<()> {
     if message.is_null() {
         return Ok(());
     }
-    // SAFETY: not null, so a zero-terminated string that the C++ side allocated and nobody else frees.
-    let text = unsafe {
-        let text = CStr::from_ptr(message).to_string_lossy().into_owned();
-        ext_free(message);
-        text
-    };
-    Err(Error(text))
+    // SAFETY: it is what a function of the C++ side answered.
+    Err(Error(unsafe { take(message) }))
+}
+
+/// A text of the C++ side.
+///
+/// # Safety
+/// It is null, or a zero-terminated string that the C++ side allocated and nobody else frees.
+pub unsafe fn take(text: *mut c_char) -> String {
+    if text.is_null() {
+        return String::new();
+    }
+    // SAFETY: the caller's.
+    unsafe {
+        let taken = CStr::from_ptr(text).to_string_lossy().into_owned();
+        ext_free(text);
+        taken
+    }
 }
 
 /// The handle of a tensor, for a call that only borrows it.

@@ -31,7 +31,7 @@ pub use optim::{AdamW, AdamWState, clear_grads, fused_adamw, total_norm, unscale
 pub use random::exponential;
 pub use trace::{Traced, save_traced};
 pub use values::{Values, as_slice};
-pub use version::check_version;
+pub use version::{check_version, version};
 
 /// What libtorch refused, in its words.
 #[derive(Debug, thiserror::Error)]

@@ -36,7 +36,7 @@ impl MappedFile {
     }
 }
 
-#[allow(unsafe_code)]
+#[expect(unsafe_code, reason = "a file is read through memory")]
 fn map(file: &File) -> std::io::Result<Mmap> {
     // SAFETY: the map is only read, as bytes, for which every value is valid.
     // It is undefined what a read sees while another process changes the file in place, and one

@@ -191,7 +191,7 @@ impl RunDir {
              # Repeat the run with: mae-train {command} --config {}\n\n",
             env!("CARGO_PKG_VERSION"),
             env!("MAE_REVISION"),
-            LIBTORCH_VERSION,
+            torch_ext::version(),
             shell::word(&self.config()),
         );
         mae_report::write_atomic(&self.config(), (header + config).as_bytes())?;
@@ -242,6 +242,3 @@ const LOCK: &str = ".lock";
 
 /// What a run's configuration begins with.
 const HEADER: &str = "# Written by mae-train";
-
-/// The libtorch that this version of tch is made for.
-const LIBTORCH_VERSION: &str = "2.13.0";

@@ -19,7 +19,7 @@ pub(super) fn decode(
         && is_x86_feature_detected!("lzcnt")
     {
         // SAFETY: the processor has all that the function was compiled for.
-        #[allow(unsafe_code)]
+        #[expect(unsafe_code, reason = "the processor was asked for the instructions")]
         return unsafe { decode_avx2(decoder, usual, view, channels) };
     }
     decoder.decode(usual, view, channels)

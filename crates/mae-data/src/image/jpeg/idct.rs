@@ -41,7 +41,7 @@ pub(super) fn inverse(coefficients: &[i16; BLOCK], pixels: &mut [i16], stride: u
     #[cfg(target_arch = "x86_64")]
     if is_x86_feature_detected!("avx2") {
         // SAFETY: the processor has AVX2.
-        #[allow(unsafe_code)]
+        #[expect(unsafe_code, reason = "the processor was asked for the instructions")]
         return unsafe { x86::inverse(coefficients, pixels, stride) };
     }
     inverse_portable(coefficients, pixels, stride);

@@ -116,7 +116,7 @@ fn transpose_tile(from: &[i16], from_stride: usize, to: &mut [i16], to_stride: u
     #[cfg(target_arch = "x86_64")]
     if is_x86_feature_detected!("avx2") {
         // SAFETY: the processor has AVX2.
-        #[allow(unsafe_code)]
+        #[expect(unsafe_code, reason = "the processor was asked for the instructions")]
         return unsafe { x86::transpose_tile(from, from_stride, to, to_stride) };
     }
     transpose_tile_portable(from, from_stride, to, to_stride);
@@ -138,7 +138,7 @@ fn sum(lines: &[i16], stride: usize, weights: &[i16], out: &mut [i16]) {
     #[cfg(target_arch = "x86_64")]
     if is_x86_feature_detected!("avx2") {
         // SAFETY: the processor has AVX2.
-        #[allow(unsafe_code)]
+        #[expect(unsafe_code, reason = "the processor was asked for the instructions")]
         return unsafe { x86::sum(lines, stride, weights, out) };
     }
     sum_portable(lines, stride, weights, out);
@@ -175,7 +175,7 @@ fn ycbcr_to_rgb(rows: [&[i16]; 3], out: &mut [u8]) {
     #[cfg(target_arch = "x86_64")]
     if is_x86_feature_detected!("avx2") {
         // SAFETY: the processor has AVX2.
-        #[allow(unsafe_code)]
+        #[expect(unsafe_code, reason = "the processor was asked for the instructions")]
         let done = unsafe { x86::ycbcr_to_rgb(rows, out) };
         return ycbcr_to_rgb_portable(rows.map(|row| &row[done..]), &mut out[3 * done..]);
     }

@@ -2,7 +2,7 @@
 //!
 //! Each gives, to the bit, what its portable twin gives, and is tested against it.
 
-#![allow(unsafe_code)]
+#![expect(unsafe_code, reason = "vector instructions of the processor")]
 
 use std::arch::x86_64::*;
 
