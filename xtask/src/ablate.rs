@@ -6,7 +6,6 @@ use std::{
 };
 
 use anyhow::Result;
-use clap::Args;
 
 use crate::{
     built::{self, Target},
@@ -16,36 +15,21 @@ use crate::{
     revision, setup,
 };
 
-/// Set libtorch up if needed, build mae-train and mae-ablate, and compare variants
-///
-/// Every argument goes to mae-ablate as it is: `cargo xtask ablate --help` shows mae-ablate's own help.
-#[derive(Args)]
-#[command(disable_help_flag = true)]
-pub struct Arguments {
-    /// mae-ablate's arguments
-    #[arg(
-        trailing_var_arg = true,
-        allow_hyphen_values = true,
-        value_name = "ARGS"
-    )]
-    arguments: Vec<OsString>,
-}
-
 /// Runs `cargo xtask ablate`.
-pub fn run(arguments: &Arguments) -> Result<ExitCode> {
+pub fn run(arguments: &[OsString]) -> Result<ExitCode> {
     let root = cargo::workspace_root();
     let interrupt = Interrupt::catch()?;
     let build = |target, libtorch| built::build(&root, target, libtorch, &interrupt);
     // It links no libtorch, so it does not matter where that is.
     let tool = build(Target::Tool("mae-ablate"), Source::Config)?;
     let mut ablate = Command::new(tool);
-    if trains(&arguments.arguments) {
+    if trains(arguments) {
         let libtorch = setup::ensure()?;
         ablate
             .env("MAE_TRAIN", build(Target::Program("mae-train"), libtorch)?)
             .env("MAE_REVISION", revision::of(&root));
     }
-    ablate.args(&arguments.arguments);
+    ablate.args(arguments);
     // What it calls itself, in its help and where it says what to type.
     #[cfg(unix)]
     std::os::unix::process::CommandExt::arg0(&mut ablate, "cargo xtask ablate");

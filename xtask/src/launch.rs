@@ -30,5 +30,5 @@ pub fn run(arguments: &Arguments) -> Result<ExitCode> {
     let count = ["--nproc".into(), arguments.nproc.to_string().into()];
     let mut all = arguments.arguments.clone();
     all.extend(count);
-    train::train(&all)
+    train::run(&all)
 }

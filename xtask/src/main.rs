@@ -19,9 +19,9 @@ mod setup;
 mod test;
 mod train;
 
-use std::process::ExitCode;
+use std::{ffi::OsString, process::ExitCode};
 
-use clap::{Parser, Subcommand};
+use clap::{Args, Parser, Subcommand};
 
 /// Sets libtorch up, trains, tests, compares and measures: no environment variable to set, nothing to install by hand.
 #[derive(Parser)]
@@ -34,23 +34,46 @@ struct Cli {
 #[derive(Subcommand)]
 enum Command {
     Setup(setup::Arguments),
-    Train(train::Arguments),
+    /// Set libtorch up if needed, build mae-train and run it
+    ///
+    /// Every argument goes to mae-train as it is: `cargo xtask train --help` shows mae-train's own help.
+    Train(PassedOn),
     Launch(launch::Arguments),
-    Test(test::Arguments),
-    Ablate(ablate::Arguments),
+    /// Set libtorch up if needed and run every test of the workspace
+    ///
+    /// Every argument goes to `cargo test --workspace` as it is, for example
+    /// `cargo xtask test --release -- --nocapture`.
+    Test(PassedOn),
+    /// Set libtorch up if needed, build mae-train and mae-ablate, and compare variants
+    ///
+    /// Every argument goes to mae-ablate as it is: `cargo xtask ablate --help` shows mae-ablate's own help.
+    Ablate(PassedOn),
     Bench(bench::Arguments),
     Docs(docs::Arguments),
     #[command(hide = true)]
     RefreshPins(refresh_pins::Arguments),
 }
 
+/// What goes to another program as it is, `--help` too.
+#[derive(Args)]
+#[command(disable_help_flag = true)]
+struct PassedOn {
+    /// That program's arguments
+    #[arg(
+        trailing_var_arg = true,
+        allow_hyphen_values = true,
+        value_name = "ARGS"
+    )]
+    arguments: Vec<OsString>,
+}
+
 fn main() -> ExitCode {
     let result = match Cli::parse().command {
         Command::Setup(arguments) => setup::run(&arguments),
-        Command::Train(arguments) => train::run(&arguments),
+        Command::Train(passed) => train::run(&passed.arguments),
         Command::Launch(arguments) => launch::run(&arguments),
-        Command::Test(arguments) => test::run(&arguments),
-        Command::Ablate(arguments) => ablate::run(&arguments),
+        Command::Test(passed) => test::run(&passed.arguments),
+        Command::Ablate(passed) => ablate::run(&passed.arguments),
         Command::Bench(arguments) => bench::run(&arguments),
         Command::Docs(arguments) => docs::run(&arguments),
         Command::RefreshPins(arguments) => refresh_pins::run(&arguments),
