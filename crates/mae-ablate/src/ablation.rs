@@ -295,9 +295,8 @@ impl Ablation {
         let cells = plan.cells().len();
         let finished = cells - plan.unfinished(&self.out).len();
         println!(
-            "{cells} cells of {} seeds, of which {finished} are finished; a cell's folder is named by what stands in \
-             brackets",
-            self.seeds
+            "{cells} cells, one for each value and seed, of which {finished} are finished; a cell's folder is named by \
+             what stands in brackets"
         );
     }
 
@@ -350,6 +349,7 @@ fn typed() -> String {
 fn mae_train() -> Result<(PathBuf, String)> {
     let name = format!("mae-train{}", env::consts::EXE_SUFFIX);
     let program = env::var_os("MAE_TRAIN")
+        .filter(|named| !named.is_empty())
         .map(PathBuf::from)
         .unwrap_or_else(|| {
             let beside = env::current_exe()
@@ -361,6 +361,11 @@ fn mae_train() -> Result<(PathBuf, String)> {
         });
     let version = output(Command::new(&program).arg("--version"))
         .context("ablations are run by mae-train: install it, or name it by MAE_TRAIN=PATH")?;
+    ensure!(
+        version.starts_with("mae-train "),
+        "{} is no mae-train: asked for its --version, it says {version:?}",
+        program.display()
+    );
     let revision = env::var("MAE_REVISION");
     Ok((
         program,

@@ -99,8 +99,9 @@ fn commands(plan: &Plan, variant: &Variant, folder: &Folder) -> String {
     eval.iter_mut()
         .filter(|word| word.contains([' ', '[', '{']))
         .for_each(|word| *word = format!("'{word}'"));
+    let name = folder.path.file_name().unwrap_or_default().display();
     format!(
-        "mae-train pretrain --config {} --out runs/repeated\nmae-train eval --from runs/repeated {}{}--protocols {protocols}",
+        "mae-train pretrain --config {} --out runs/{name}\nmae-train eval --from runs/{name} {}{}--protocols {protocols}",
         folder.config().display(),
         eval.join(" "),
         if eval.is_empty() { "" } else { " " },

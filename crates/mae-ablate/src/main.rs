@@ -26,7 +26,7 @@ use std::{
 };
 
 use anyhow::{Context, Result};
-use clap::{Parser, Subcommand};
+use clap::{CommandFactory, FromArgMatches, Parser, Subcommand};
 
 use self::{ablation::Ablation, plan::Plan};
 
@@ -43,7 +43,6 @@ use self::{ablation::Ablation, plan::Plan};
     args_conflicts_with_subcommands = true,
     subcommand_negates_reqs = true
 )]
-#[command(after_help = EXAMPLES)]
 struct Cli {
     #[command(subcommand)]
     command: Option<Action>,
@@ -51,14 +50,19 @@ struct Cli {
     ablation: Ablation,
 }
 
+/// What `--help` ends with, under the name that this was called as.
+fn examples() -> String {
+    EXAMPLES.replace("mae-ablate", &called_as())
+}
+
 const EXAMPLES: &str = "Examples:
-  cargo xtask ablate list
-  cargo xtask ablate mask-ratio --dry-run
-  cargo xtask ablate mask-ratio decoder-depth --recipe cifar10 --data photos/train --val photos/test --jobs 2
-  cargo xtask ablate target --data photos --set optim.epochs=5 --seeds 5
-  cargo xtask ablate my-grid.toml --config my.toml
-  cargo xtask ablate schedule --data photos --launcher slurm --sbatch=--gpus=1 --jobs 8
-  cargo xtask ablate report --out runs/ablation
+  mae-ablate list
+  mae-ablate mask-ratio --dry-run
+  mae-ablate mask-ratio decoder-depth --recipe cifar10 --data photos/train --val photos/test --jobs 2
+  mae-ablate target --data photos --set optim.epochs=5 --seeds 5
+  mae-ablate my-grid.toml --config my.toml
+  mae-ablate schedule --data photos --launcher slurm --sbatch=--gpus=1 --jobs 8
+  mae-ablate report --out runs/ablation
 
 A grid of your own is a TOML file:
   [grid]                                  # every combination
@@ -88,7 +92,8 @@ enum Action {
 }
 
 fn main() -> ExitCode {
-    let cli = Cli::parse();
+    let matches = Cli::command().after_help(examples()).get_matches();
+    let cli = Cli::from_arg_matches(&matches).unwrap_or_else(|error| error.exit());
     let result = match &cli.command {
         Some(Action::List) => {
             for (name, varies) in study::STUDIES {

@@ -79,6 +79,7 @@ eval)
     case "$protocols" in *finetune*) rows="$rows, $(row finetune 0.8)" ;; esac
     echo "{\"rows\": [$rows]}" > "$out/eval.json" ;;
 tokenizer) echo "tokenizer" >> "$LOG"; mkdir -p "$out" ;;
+--version) echo "mae-train 0.1.0" ;;
 esac"#;
 
 /// A folder to work in, with programs of its own on the search path.
@@ -282,7 +283,7 @@ fn nothing_is_started_by_a_dry_run_or_where_a_value_is_refused() {
     for words in [
         "1/8, 1/4, 1/2",
         "model.decoder_embed_dim=8",
-        "15 cells of 3 seeds",
+        "15 cells, one for each value and seed",
     ] {
         assert!(said.contains(words), "no {words:?} in {said}");
     }
@@ -550,7 +551,11 @@ fn the_report_names_the_code_and_the_command_that_repeats_it() {
     let world = World::new();
     let (_, errors) = succeeds(&world.run(&["partial-finetune", "--seeds", "1"]));
     let report = fs::read_to_string(world.path("runs/ablation/report.md")).unwrap();
-    for words in ["abc1234", "mae-ablate partial-finetune --seeds 1"] {
+    for words in [
+        "abc1234",
+        "mae-ablate partial-finetune --seeds 1",
+        "--out runs/",
+    ] {
         assert!(report.contains(words), "no {words:?} in {report}{errors}");
     }
 
@@ -565,4 +570,8 @@ fn the_report_names_the_code_and_the_command_that_repeats_it() {
         .env("MAE_TRAIN", world.path("bin/none"))
         .output();
     fails(&without.unwrap(), &["bin/none", "MAE_TRAIN"]);
+    let other = (world.command(&["schedule"]))
+        .env("MAE_TRAIN", "true")
+        .output();
+    fails(&other.unwrap(), &["true is no mae-train"]);
 }

@@ -40,13 +40,12 @@ pub fn sentences(study: &StudyReport) -> Vec<String> {
                 list(single.iter().map(label))
             ),
         };
-        let lead = match lead < 0.05 {
-            true => "less than 0.05".to_owned(),
-            false => format!("{lead:.1}"),
+        let highest = match lead {
+            0.0 => format!("{best} and {next} are highest, and alike"),
+            _ if lead < 0.05 => format!("{best} is highest, less than 0.05 points above {next}"),
+            _ => format!("{best} is highest, {lead:.1} points above {next}"),
         };
-        sentences.push(format!(
-            "{protocol}: {best} is highest, {lead} points above {next}; {verdict}{single}."
-        ));
+        sentences.push(format!("{protocol}: {highest}; {verdict}{single}."));
     }
     let has_loss = estimates(study, |run| run.loss).iter().any(Option::is_some);
     if has_loss && !study.loss_comparable {

@@ -3,7 +3,7 @@
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
-use anyhow::Result;
+use anyhow::{Result, ensure};
 use clap::Args;
 use mae_train::config::{Method, NormalizationSource, ON_CPU, Run, Source};
 use mae_train::distributed::World;
@@ -120,6 +120,7 @@ impl RunArgs {
         let config = match begun.settings {
             None => training.resolve()?,
             Some(stored) => {
+                refuse_other::<M>(&stored)?;
                 let source = training.source();
                 let mut config: Run<M> =
                     training.resolve_from(source.as_ref().unwrap_or(&stored))?;
@@ -146,6 +147,24 @@ impl RunArgs {
     }
 }
 
+/// Makes sure that a run was begun by this command.
+fn refuse_other<M: Method>(stored: &Source) -> Result<()> {
+    let Source::Text(text, path) = stored else {
+        return Ok(());
+    };
+    let mut begun =
+        (text.lines()).filter_map(|line| line.strip_prefix("# Repeat the run with: mae-train "));
+    let command = begun.next().and_then(|line| line.split(' ').next());
+    let command = command.unwrap_or(M::COMMAND);
+    ensure!(
+        command == M::COMMAND,
+        "{} is of a run of `mae-train {command}`, not of `mae-train {}`: go on with that command, or give another --out",
+        path.display(),
+        M::COMMAND
+    );
+    Ok(())
+}
+
 /// A configuration without what may differ between machines: where the images lie, and the device.
 fn anywhere(config: &Run<impl Method>) -> String {
     let toml = config.to_toml();
@@ -161,8 +180,9 @@ pub fn report<M: Method>(outcome: Outcome, run_dir: Option<&RunDir>) -> ExitCode
     match outcome {
         Outcome::Finished { loss, checkpoint } => {
             if let (Some(run_dir), Some(checkpoint)) = (run_dir, checkpoint) {
-                if let Some(loss) = loss {
-                    println!("finished, loss {loss:.4} in the last epoch");
+                match loss {
+                    Some(loss) => println!("finished, loss {loss:.4} in the last epoch"),
+                    None => println!("the run was finished before: nothing was left to do"),
                 }
                 println!(
                     "pictures: {}/  curves: {}  checkpoint: {}",

@@ -86,10 +86,43 @@ pub fn read_as<T: DeserializeOwned>(
     check(table.clone()).with_context(|| name)?;
     adjust(&mut table)?;
     for pair in overrides {
+        let before = table.clone();
         set(&mut table, pair)?;
-        check(table.clone()).with_context(|| format!("--set {pair}"))?;
+        if let Err(error) = check(table.clone()) {
+            let error = match in_a_section(&before, pair, |table| check(table).is_ok()) {
+                Some(whole) => anyhow!("there is no such key; did you mean `{whole}`?"),
+                None => error,
+            };
+            return Err(error.context(format!("--set {pair}")));
+        }
     }
     check(table)
+}
+
+/// The whole key that was meant, where the section is missing in front of it: `optim.base_lr` for `base_lr`.
+fn in_a_section(table: &Table, pair: &str, is_valid: impl Fn(Table) -> bool) -> Option<String> {
+    let (key, _) = pair.split_once('=')?;
+    let sections = [
+        "model",
+        "data",
+        "mask",
+        "optim",
+        "run",
+        "relaxation",
+        "features",
+        "knn",
+        "linear",
+        "finetune",
+    ];
+    // Not one of several.
+    let mut meant = sections.iter().filter(|section| {
+        let mut table = table.clone();
+        set(&mut table, &format!("{section}.{pair}")).is_ok() && is_valid(table)
+    });
+    let (section, None) = (meant.next()?, meant.next()) else {
+        return None;
+    };
+    (!key.contains('.')).then(|| format!("{section}.{}", key.trim()))
 }
 
 fn check<T: DeserializeOwned>(table: Table) -> Result<T> {
@@ -288,6 +321,11 @@ mod tests {
                 "no key `optim.epoch`; did you mean `optim.epochs`?",
             ),
             ("optin.epochs=3", "no key `optin`; did you mean `optim`?"),
+            (
+                "clip_grad=1",
+                "no such key; did you mean `optim.clip_grad`?",
+            ),
+            ("clip_grad=much", "no key `clip_grad`"),
             (
                 "optim.epochs=many",
                 "`optim.epochs`: invalid type: string \"many\", expected u64",

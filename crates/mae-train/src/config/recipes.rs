@@ -54,14 +54,37 @@ pub const EVAL: &[Recipe] = recipes![
 /// # Errors
 /// With the names that exist, if there is none.
 pub fn find<'a>(recipes: &'a [Recipe], name: &str) -> Result<&'a Recipe> {
-    recipes
-        .iter()
-        .find(|recipe| recipe.name == name)
-        .ok_or_else(|| {
-            let names: Vec<&str> = recipes.iter().map(|recipe| recipe.name).collect();
-            anyhow!(
-                "there is no recipe {name:?}; expected one of {}",
-                names.join(", ")
-            )
-        })
+    let is_it = |recipe: &&Recipe| recipe.name == name;
+    recipes.iter().find(is_it).ok_or_else(|| {
+        let names: Vec<&str> = recipes.iter().map(|recipe| recipe.name).collect();
+        let kinds = [
+            (PRETRAIN, "pretrain"),
+            (TOKENIZER, "tokenizer"),
+            (EVAL, "eval"),
+        ];
+        let of = kinds
+            .iter()
+            .find(|(all, _)| all.iter().any(|recipe| is_it(&recipe)));
+        let problem = match of {
+            Some((_, command)) => format!("the recipe {name:?} is of `mae-train {command}`"),
+            None => format!("there is no recipe {name:?}"),
+        };
+        anyhow!("{problem}; expected one of {}", names.join(", "))
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_recipe_of_another_command_is_told_from_one_that_is_not_there() {
+        let refusal = |name: &str| find(EVAL, name).unwrap_err().to_string();
+        let other = refusal("quickstart");
+        assert!(
+            other.starts_with("the recipe \"quickstart\" is of `mae-train pretrain`; expected one of finetune_cifar10,"),
+            "{other}"
+        );
+        assert!(refusal("quick").starts_with("there is no recipe \"quick\""));
+    }
 }

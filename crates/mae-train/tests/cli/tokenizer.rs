@@ -178,7 +178,13 @@ fn mistakes_are_explained() {
     // Of another command.
     let mut command = program();
     command.args(["pretrain", "--resume", "--out"]).arg(&done);
-    check(command, &["config.toml", "there is no key"]);
+    check(
+        command,
+        &[
+            "config.toml is of a run of `mae-train tokenizer`, not of `mae-train pretrain`",
+            "another --out",
+        ],
+    );
 }
 
 #[test]
