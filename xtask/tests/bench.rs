@@ -13,7 +13,7 @@ use std::{
 
 use serde_json::Value;
 
-use support::World;
+use support::{World, users_libtorch};
 
 impl World {
     /// One with peers' scripts, photographs and a cargo, and without Python.
@@ -22,7 +22,7 @@ impl World {
             &["workspace/benches/peers", "photos/class"],
             &["sh", "cat", "cp", "sleep", "mkdir"],
         );
-        world.add_libtorch();
+        users_libtorch(&world.path("mine"), "2.13.0");
         fs::write(world.path("photos/a.jpg"), [0; 1000]).unwrap();
         fs::write(world.path("photos/class/b.JPEG"), [0; 3000]).unwrap();
         fs::write(

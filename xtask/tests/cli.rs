@@ -15,7 +15,7 @@ use std::{
 
 use zip::{ZipWriter, write::SimpleFileOptions};
 
-use support::World;
+use support::{World, users_libtorch};
 
 /// Takes some tenths of a second to unpack, and no space in the archive.
 const FILLER: u64 = 1 << 29;
@@ -115,12 +115,6 @@ fn fails(output: &Output, words: &[&str]) {
     for word in words {
         assert!(errors.contains(word), "no {word:?} in: {errors}");
     }
-}
-
-fn users_libtorch(directory: &Path, version: &str) {
-    fs::create_dir_all(directory.join("lib")).unwrap();
-    fs::write(directory.join("lib/libtorch_cpu.so"), "").unwrap();
-    fs::write(directory.join("build-version"), version).unwrap();
 }
 
 #[test]

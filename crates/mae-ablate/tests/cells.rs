@@ -551,10 +551,13 @@ fn the_report_names_the_code_and_the_command_that_repeats_it() {
     let world = World::new();
     let (_, errors) = succeeds(&world.run(&["partial-finetune", "--seeds", "1"]));
     let report = fs::read_to_string(world.path("runs/ablation/report.md")).unwrap();
+    let folder = world.results()[0]["folder"].as_str().unwrap().to_owned();
+    let hash = folder.rsplit('/').next().unwrap();
+    let repeated = format!("--out runs/{hash}\n");
     for words in [
         "abc1234",
         "mae-ablate partial-finetune --seeds 1",
-        "--out runs/",
+        &repeated,
     ] {
         assert!(report.contains(words), "no {words:?} in {report}{errors}");
     }

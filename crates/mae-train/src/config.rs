@@ -13,7 +13,7 @@ use std::path::PathBuf;
 
 use anyhow::{Context, Result, anyhow, bail, ensure};
 use mae_data::MaskSampler;
-use mae_model::{Kernels, LossRegion, MaeConfig, Target, TokenizerConfig};
+use mae_model::{Flops, Kernels, LossRegion, MaeConfig, Target, TokenizerConfig};
 use serde::{Deserialize, Serialize};
 use tch::Device;
 
@@ -213,6 +213,16 @@ pub struct MaskedAutoencoding {
     pub model: MaeConfig,
     /// What is hidden of an image.
     pub mask: MaskSection,
+}
+
+impl MaskedAutoencoding {
+    /// The operations of one image.
+    ///
+    /// # Errors
+    /// If the mask leaves no patch, or all.
+    pub fn flops(&self) -> mae_model::Result<Flops> {
+        self.model.flops(self.mask.ratio)
+    }
 }
 
 /// What a pre-training run is made of. Only [`TrainConfig::resolve`] makes one.

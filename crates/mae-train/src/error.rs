@@ -8,13 +8,10 @@ use mae_model::ModelError;
 /// [`export_torchscript`](crate::export::export_torchscript) ended without a result.
 ///
 /// Each holds the whole story, as `{error:#}` prints it: the file or key, what was expected, what was found, and the
-/// remedy.
+/// remedy. A signal is no error: they then return how far they came, or `None`.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum Error {
-    /// A signal stopped it before there was anything to keep.
-    #[error(transparent)]
-    Stopped(anyhow::Error),
     /// Losses or gradients were not finite for too long.
     #[error(transparent)]
     Diverged(anyhow::Error),
@@ -38,7 +35,6 @@ impl From<anyhow::Error> for Error {
             error.chain().any(|cause| cause.is::<T>())
         }
         let kind = match () {
-            () if has::<Stopped>(&error) => Self::Stopped,
             () if has::<Diverged>(&error) => Self::Diverged,
             () if has::<Lost>(&error) => Self::Lost,
             () if has::<DataError>(&error) => Self::Data,
@@ -103,7 +99,6 @@ mod tests {
 
         let other = Error::from(anyhow!("no such key"));
         assert!(matches!(other, Error::Other(_)), "{other:?}");
-        assert!(matches!(Error::from(anyhow!(Stopped)), Error::Stopped(_)));
     }
 
     #[test]

@@ -256,8 +256,7 @@ impl Task for Pretraining<'_> {
     }
 
     fn flops_per_image(&self) -> Result<u64> {
-        let method = &self.config.method;
-        Ok(method.model.flops(method.mask.ratio)?.training())
+        Ok(self.config.method.flops()?.training())
     }
 
     fn end_epoch(&mut self, epoch: u64, step: u64, journal: &mut Journal) -> Result<String> {

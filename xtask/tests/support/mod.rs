@@ -3,7 +3,7 @@
 use std::{
     env, fs,
     os::unix::fs::{PermissionsExt, symlink},
-    path::PathBuf,
+    path::{Path, PathBuf},
 };
 
 use tempfile::TempDir;
@@ -44,12 +44,11 @@ impl World {
         fs::write(&path, format!("#!/bin/sh\n{text}\n")).unwrap();
         fs::set_permissions(path, fs::Permissions::from_mode(0o755)).unwrap();
     }
+}
 
-    /// A libtorch that set-up accepts, in `mine`.
-    #[allow(dead_code, reason = "tests of set-up have others")]
-    pub fn add_libtorch(&self) {
-        fs::create_dir_all(self.path("mine/lib")).unwrap();
-        fs::write(self.path("mine/lib/libtorch_cpu.so"), "").unwrap();
-        fs::write(self.path("mine/build-version"), "2.13.0").unwrap();
-    }
+/// A libtorch of the user's own.
+pub fn users_libtorch(directory: &Path, version: &str) {
+    fs::create_dir_all(directory.join("lib")).unwrap();
+    fs::write(directory.join("lib/libtorch_cpu.so"), "").unwrap();
+    fs::write(directory.join("build-version"), version).unwrap();
 }

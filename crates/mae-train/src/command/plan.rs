@@ -137,11 +137,7 @@ impl PlanArgs {
         let job = Job {
             gradient_bytes: gradient_bytes(config)?,
             last_bucket_bytes: Reducer::BUCKET_BYTES as f64,
-            flops_per_image: config
-                .method
-                .model
-                .flops(config.method.mask.ratio)?
-                .training() as f64,
+            flops_per_image: config.method.flops()?.training() as f64,
             images_per_update: update as f64,
             accumulate: accumulate as f64,
             images: (images / update * update) as f64 * config.optim.epochs as f64,
@@ -178,12 +174,7 @@ impl PlanArgs {
              loading   {} cores a machine, {} images/s each\n",
             config.method.model.parameter_count()?.trained() as f64 / 1e6,
             gradient_bytes(config)? / 1e6,
-            config
-                .method
-                .model
-                .flops(config.method.mask.ratio)?
-                .training() as f64
-                / 1e9,
+            config.method.flops()?.training() as f64 / 1e9,
             config.optim.epochs,
             config.optim.effective_batch(),
             self.tflops,

@@ -102,6 +102,9 @@ pub fn read_as<T: DeserializeOwned>(
 /// The whole key that was meant, where the section is missing in front of it: `optim.base_lr` for `base_lr`.
 fn in_a_section(table: &Table, pair: &str, is_valid: impl Fn(Table) -> bool) -> Option<String> {
     let (key, _) = pair.split_once('=')?;
+    if key.contains('.') {
+        return None;
+    }
     let sections = [
         "model",
         "data",
@@ -122,7 +125,7 @@ fn in_a_section(table: &Table, pair: &str, is_valid: impl Fn(Table) -> bool) -> 
     let (section, None) = (meant.next()?, meant.next()) else {
         return None;
     };
-    (!key.contains('.')).then(|| format!("{section}.{}", key.trim()))
+    Some(format!("{section}.{}", key.trim()))
 }
 
 fn check<T: DeserializeOwned>(table: Table) -> Result<T> {

@@ -106,11 +106,7 @@ pub fn measure(
             .map(|(before, now)| before.saturating_sub(now.free)),
         _ => machine::peak_resident(),
     };
-    let flops_per_image = config
-        .method
-        .model
-        .flops(config.method.mask.ratio)?
-        .training() as f64;
+    let flops_per_image = config.method.flops()?.training() as f64;
     Ok(Speed {
         loader: loading,
         step,

@@ -80,7 +80,7 @@ impl Plan {
         let (model, mask) = (&method.model, &method.mask);
         let patches = grid.patches();
         let kept = mask.sampler.kept(grid, mask.ratio)?;
-        let flops = model.flops(mask.ratio)?;
+        let flops = method.flops()?;
         let batches_per_epoch = match config.data.drop_last {
             true => images / optim.batch_size,
             false => images.div_ceil(optim.batch_size),

@@ -74,7 +74,8 @@ impl Extraction<'_> {
     /// A cache that cannot be written to costs a warning, for the features are there without it.
     ///
     /// # Errors
-    /// If images cannot be read or have no labels, or another process is gone; or, as [`Stopped`](crate::error::Stopped), after a signal.
+    /// If images cannot be read or have no labels, or another process is gone; or, as
+    /// [`Stopped`](crate::error::Stopped), after a signal.
     pub fn features(
         &self,
         dataset: &Arc<dyn Dataset>,
@@ -114,7 +115,8 @@ impl Extraction<'_> {
     /// The features of `dataset`, computed: each of several processes computes its part of them, and has all.
     ///
     /// # Errors
-    /// If images cannot be read or have no labels, or another process is gone; or, as [`Stopped`](crate::error::Stopped), after a signal.
+    /// If images cannot be read or have no labels, or another process is gone; or, as
+    /// [`Stopped`](crate::error::Stopped), after a signal.
     pub fn extract(
         &self,
         dataset: &Arc<dyn Dataset>,
