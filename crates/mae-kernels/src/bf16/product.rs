@@ -96,14 +96,14 @@ fn multiply(instructions: Instructions, base: Base, mut c: MatrixMut, a: Matrix,
                         prepare_right(&b, [first * DEPTH, column], at_once, right)
                     }
                 };
-                for (i, column) in (column..last).step_by(BLOCK).enumerate() {
-                    let right = match b {
-                        Columns::In(b) => &right[i * b.depth + first..][..at_once],
-                        Columns::Of(_) => &right[i * at_once..][..at_once],
-                    };
-                    let base = base.columns_from(column);
-                    for (block, left) in left.chunks_exact(at_once).enumerate() {
-                        let row = row + block * BLOCK;
+                for (block, left) in left.chunks_exact(at_once).enumerate() {
+                    let row = row + block * BLOCK;
+                    for (i, column) in (column..last).step_by(BLOCK).enumerate() {
+                        let right = match b {
+                            Columns::In(b) => &right[i * b.depth + first..][..at_once],
+                            Columns::Of(_) => &right[i * at_once..][..at_once],
+                        };
+                        let base = base.columns_from(column);
                         let c = &mut c.data_mut()[row * stride + column..];
                         kernel.multiply(
                             base,
