@@ -3,6 +3,7 @@
 use crate::block::BlockShape;
 use crate::math::{exp, max, sum, vectorized};
 use crate::matrix::{Matrix, MatrixMut, MatrixProduct};
+use crate::scratch::LINE;
 
 /// Queries, keys and values of one image.
 #[derive(Clone, Copy)]
@@ -26,10 +27,16 @@ impl<'a> Qkv<'a> {
     }
 }
 
+/// From one row of scores to the next: whole lines of the cache, and an odd number of them, so that few rows share the
+/// places that a line can have there.
+pub fn score_stride(shape: &BlockShape) -> usize {
+    (shape.tokens.div_ceil(LINE) | 1) * LINE
+}
+
 /// What the queries gather: `softmax(q k^T / sqrt(d)) v` in every head.
 ///
 /// # Shapes
-/// - `scores`: `[queries, tokens]`, scratch
+/// - `scores`: `[queries, score_stride]`, scratch
 /// - `out`: `[queries, dim]`, overwritten
 /// - `log_sums`: `[heads, queries]`, overwritten with the logarithm of each softmax's denominator
 pub fn forward(
@@ -41,13 +48,14 @@ pub fn forward(
     log_sums: &mut [f32],
 ) {
     let (queries, tokens, d) = (shape.queries(), shape.tokens, shape.head_dim());
+    let stride = score_stride(shape);
     for (head, log_sums) in log_sums.chunks_exact_mut(queries).enumerate() {
         let [q, k, v] = qkv.head(shape, head);
-        MatrixMut::new(scores, queries, tokens).set_product(product, q, k.t());
-        softmax(scores, shape.scale(), log_sums);
+        MatrixMut::strided(scores, queries, tokens, stride).set_product(product, q, k.t());
+        softmax(scores, tokens, shape.scale(), log_sums);
         MatrixMut::strided(&mut out[head * d..], queries, d, shape.dim).set_product(
             product,
-            Matrix::new(scores, queries, tokens),
+            Matrix::strided(scores, queries, tokens, stride),
             v,
         );
     }
@@ -59,7 +67,7 @@ pub fn forward(
 ///
 /// # Shapes
 /// - `out`, `grad_out`: `[queries, dim]`
-/// - `probabilities`, `grad_scores`: `[queries, tokens]`, scratch
+/// - `probabilities`, `grad_scores`: `[queries, score_stride]`, scratch
 /// - `grad_q`: `[queries, dim]`, overwritten; `grad_kv`: `[tokens, 2 * dim]`, overwritten
 ///
 /// Source: Dao et al. 2022, arXiv 2205.14135, algorithm 4.
@@ -76,16 +84,17 @@ pub fn backward(
     grad_kv: &mut [f32],
 ) {
     let (dim, queries, tokens) = (shape.dim, shape.queries(), shape.tokens);
-    let d = shape.head_dim();
+    let (d, stride) = (shape.head_dim(), score_stride(shape));
     for (head, log_sums) in log_sums.chunks_exact(queries).enumerate() {
         let (first, value) = (head * d, dim + head * d);
         let [q, k, v] = qkv.head(shape, head);
         let grad = Matrix::strided(&grad_out[first..], queries, d, dim);
 
-        MatrixMut::new(probabilities, queries, tokens).set_product(product, q, k.t());
-        MatrixMut::new(grad_scores, queries, tokens).set_product(product, grad, v.t());
+        MatrixMut::strided(probabilities, queries, tokens, stride).set_product(product, q, k.t());
+        MatrixMut::strided(grad_scores, queries, tokens, stride).set_product(product, grad, v.t());
         softmax_backward(
             [probabilities, grad_scores],
+            tokens,
             shape.scale(),
             log_sums,
             |row| {
@@ -94,8 +103,8 @@ pub fn backward(
             },
         );
 
-        let probabilities = Matrix::new(probabilities, queries, tokens);
-        let grad_scores = Matrix::new(grad_scores, queries, tokens);
+        let probabilities = Matrix::strided(probabilities, queries, tokens, stride);
+        let grad_scores = Matrix::strided(grad_scores, queries, tokens, stride);
         MatrixMut::strided(&mut grad_kv[value..], tokens, d, 2 * dim).set_product(
             product,
             probabilities.t(),
@@ -114,13 +123,14 @@ pub fn backward(
     }
 }
 
-/// Each row of `scores` to `exp(scale * score - log_sum)`, whose sum is 1.
-fn softmax(scores: &mut [f32], scale: f32, log_sums: &mut [f32]) {
-    let tokens = scores.len() / log_sums.len();
+/// The first `tokens` of each row of `scores` to `exp(scale * score - log_sum)`, whose sum is 1.
+fn softmax(scores: &mut [f32], tokens: usize, scale: f32, log_sums: &mut [f32]) {
+    let stride = scores.len() / log_sums.len();
     vectorized(
         #[inline(always)]
         || {
-            for (row, log_sum) in scores.chunks_exact_mut(tokens).zip(log_sums) {
+            for (row, log_sum) in scores.chunks_exact_mut(stride).zip(log_sums) {
+                let row = &mut row[..tokens];
                 let largest = scale * max(row);
                 for score in row.iter_mut() {
                     *score = exp(scale * *score - largest);
@@ -136,26 +146,27 @@ fn softmax(scores: &mut [f32], scale: f32, log_sums: &mut [f32]) {
     );
 }
 
-/// Scores to probabilities, and their gradients, `[queries, tokens]`, to those of the scores.
+/// The first `tokens` of each row of scores to probabilities, and of their gradients to those of the scores.
 ///
 /// `gathered` gives a row of the result and of its gradient.
 fn softmax_backward<'a>(
     [scores, grads]: [&mut [f32]; 2],
+    tokens: usize,
     scale: f32,
     log_sums: &[f32],
     gathered: impl Fn(usize) -> (&'a [f32], &'a [f32]),
 ) {
-    let tokens = scores.len() / log_sums.len();
+    let stride = scores.len() / log_sums.len();
     vectorized(
         #[inline(always)]
         || {
             let rows = scores
-                .chunks_exact_mut(tokens)
-                .zip(grads.chunks_exact_mut(tokens));
+                .chunks_exact_mut(stride)
+                .zip(grads.chunks_exact_mut(stride));
             for (i, ((scores, grads), log_sum)) in rows.zip(log_sums).enumerate() {
                 let (out, grad_out) = gathered(i);
                 let expected = sum(out, grad_out, |out, grad| out * grad);
-                for (score, grad) in scores.iter_mut().zip(grads) {
+                for (score, grad) in scores.iter_mut().zip(grads).take(tokens) {
                     let p = exp(scale * *score - log_sum);
                     *score = p;
                     *grad = p * (*grad - expected) * scale;

@@ -46,48 +46,49 @@ pub fn backward(
     let query_len = [shape.queries() * shape.dim];
     let rights = weights.matrices(shape).map(|weight| product.right(weight));
     let inputs = shape.chunks(x, [shape.tokens * shape.dim]);
-    let saved = shape.chunks(saved, shape.saved_lens());
+    let saved_chunks = shape.chunks(saved, shape.saved_lens());
     let scales = BranchScales::chunks(scales, shape);
     let grads_y = shape.chunks(grad_y, query_len);
     let mut grads_x = shape.chunks_mut(grad_x, [shape.tokens * shape.dim]);
     let mut sums = vec![0.0; inputs.len() * sums_len];
 
-    // As many chunks at once as there are threads, so that what they leave for the gradients of weights is used while
-    // it is in some cache.
-    let at_once = BlockShape::chunks_at_once();
+    let attended_len = query_len[0];
+    let [_, _, attended, _, _, _] = split(saved, shape.saved_lens().map(|len| shape.images * len));
+    let at_once = shape.chunks_per_group();
     let groups = (scales.chunks(at_once))
         .zip(inputs.chunks(at_once))
-        .zip(saved.chunks(at_once))
+        .zip(saved_chunks.chunks(at_once))
         .zip(grads_y.chunks(at_once))
         .zip(grads_x.chunks_mut(at_once))
-        .zip(sums.chunks_mut(at_once * sums_len));
-    for (i, (((((scales, inputs), saved), grads_y), grads_x), sums)) in groups.enumerate() {
-        let mut work = shape.work_chunks(&mut *work, inputs);
+        .zip(sums.chunks_mut(at_once * sums_len))
+        .zip(attended.chunks(shape.images_per_group() * attended_len));
+    for (i, ((((((scales, inputs), saved), grads_y), grads_x), sums), attended)) in
+        groups.enumerate()
+    {
+        let images = attended.len() / attended_len;
+        let lens = shape.work_lens();
+        let work = &mut work[..images * lens.iter().sum::<usize>()];
         (
             scales,
             inputs,
             saved,
             grads_y,
             grads_x,
-            &mut work,
+            shape.chunks_of_mut(images, work, lens),
             sums.par_chunks_mut(sums_len),
         )
             .into_par_iter()
             .with_max_len(1)
             .for_each(|(scales, [x], saved, [grad_y], [grad_x], work, sums)| {
                 let sums = split_mut(sums, shape.sums_lens());
-                let work = work.each_mut().map(|part| &mut **part);
                 backward_chunk(
                     product, shape, weights, &rights, *scales, x, *saved, grad_y, work, grad_x,
                     sums,
                 );
             });
         let base = if i == 0 { Base::Nothing } else { Base::Result };
-        let chunks = saved.iter().zip(&work).map(|(saved, work)| {
-            let [_, _, attended, _, _, _] = *saved;
-            (attended, work.each_ref().map(|part| &**part))
-        });
-        weight_grads(product, shape, base, chunks.collect(), &mut grads);
+        let work = split(work, lens.map(|len| images * len));
+        weight_grads(product, shape, base, attended, work, &mut grads);
     }
     add_sums(shape, &sums, grads);
 }
@@ -135,8 +136,8 @@ fn backward_chunk(
     let scratch = [
         grad_y.len(),
         grad_y.len(),
-        queries * tokens,
-        queries * tokens,
+        queries * attention::score_stride(shape),
+        queries * attention::score_stride(shape),
     ];
     with_scratch(
         scratch,
@@ -199,52 +200,48 @@ fn backward_chunk(
     );
 }
 
-/// Adds to `base` what chunks bring to the gradients of the weight matrices; of each what attention gathered, and its
-/// work.
+/// Adds to `base` what a group brings to the gradients of the weight matrices: from what attention gathered, and the
+/// group's work.
 fn weight_grads(
     product: &dyn MatrixProduct,
     shape: &BlockShape,
     base: Base,
-    chunks: Vec<(&[f32], [&[f32]; 9])>,
+    attended: &[f32],
+    work: [&[f32]; 9],
     grads: &mut BlockWeights<&mut [f32]>,
 ) {
     /// Rows of a gradient that one thread computes are a multiple of it.
     const ROWS: usize = 32;
     let (dim, hidden) = (shape.dim, shape.hidden);
+    let [
+        normed1,
+        queries1,
+        normed2,
+        activated,
+        grad_attention,
+        grad_mlp,
+        grad_q,
+        grad_kv,
+        grad_hidden,
+    ] = work;
+    let queries1 = if shape.first_query == 0 {
+        normed1
+    } else {
+        queries1
+    };
     // Of each matrix the gradients of what it gives and, to be multiplied from the left by them, what it is given.
-    let factors: Vec<_> = chunks
-        .into_par_iter()
-        .map(|(attended, work)| {
-            let [
-                normed1,
-                queries1,
-                normed2,
-                activated,
-                grad_attention,
-                grad_mlp,
-                grad_q,
-                grad_kv,
-                grad_hidden,
-            ] = work;
-            let queries1 = if shape.first_query == 0 {
-                normed1
-            } else {
-                queries1
-            };
-            [
-                (grad_q, dim, queries1, dim),
-                (grad_kv, 2 * dim, normed1, dim),
-                (grad_attention, dim, attended, dim),
-                (grad_hidden, hidden, normed2, dim),
-                (grad_mlp, dim, activated, hidden),
-            ]
-            .map(|(grad, outputs, x, inputs)| {
-                let rows = grad.len() / outputs;
-                let grad = Matrix::new(grad, rows, outputs).t();
-                (grad, product.right(Matrix::new(x, rows, inputs)))
-            })
-        })
-        .collect();
+    let factors = [
+        (grad_q, dim, queries1, dim),
+        (grad_kv, 2 * dim, normed1, dim),
+        (grad_attention, dim, attended, dim),
+        (grad_hidden, hidden, normed2, dim),
+        (grad_mlp, dim, activated, hidden),
+    ]
+    .map(|(grad, outputs, x, inputs)| {
+        let rows = grad.len() / outputs;
+        let grad = Matrix::new(grad, rows, outputs).t();
+        (grad, product.right(Matrix::new(x, rows, inputs)))
+    });
 
     let (q_weight, kv_weight) = grads.qkv_weight.split_at_mut(dim * dim);
     let weights = [
@@ -270,13 +267,9 @@ fn weight_grads(
         .with_max_len(1)
         .for_each(|(i, inputs, first, weight)| {
             let rows = weight.len() / inputs;
-            let mut base = base;
-            for factors in &factors {
-                let (grad, x) = &factors[i];
-                let weight = MatrixMut::new(weight, rows, inputs);
-                x.multiply(base, weight, grad.rows(first, rows));
-                base = Base::Result;
-            }
+            let (grad, x) = &factors[i];
+            let weight = MatrixMut::new(weight, rows, inputs);
+            x.multiply(base, weight, grad.rows(first, rows));
         });
 }
 

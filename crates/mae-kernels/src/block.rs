@@ -86,7 +86,7 @@ impl<'a> BranchScales<'a> {
     /// The scales of every chunk.
     pub(crate) fn chunks(scales: Option<Self>, shape: &BlockShape) -> Vec<Option<Self>> {
         let Some(scales) = scales else {
-            return shape.chunk_sizes().map(|_| None).collect();
+            return shape.chunk_sizes(shape.images).map(|_| None).collect();
         };
         let attention = shape.chunks(scales.attention, [1]);
         let mlp = shape.chunks(scales.mlp, [1]);
@@ -115,8 +115,7 @@ impl BlockShape {
 
     /// Values of the memory that [`backward`](crate::backward) needs while it runs on the current rayon pool.
     pub fn work_len(&self) -> usize {
-        let images = self.images_per_chunk() * Self::chunks_at_once();
-        images.min(self.images) * self.work_lens().iter().sum::<usize>()
+        self.images_per_group() * self.work_lens().iter().sum::<usize>()
     }
 
     /// Values of every parameter.
@@ -192,35 +191,27 @@ impl BlockShape {
         [dim, dim, dim, 2 * dim, dim, dim, dim, self.hidden, dim]
     }
 
-    /// Enough chunks for all threads, of about as many rows as matrix products need to be fast.
+    /// Enough chunks for all threads, of so many rows that reading the weights takes little beside multiplying by them,
+    /// and so few that what is computed of them stays near.
     fn images_per_chunk(&self) -> usize {
-        const ROWS: usize = 1024;
-        let chunks = (self.images * self.tokens / ROWS).max(1);
+        let rows = (self.dim / 2).max(256);
+        let chunks = (self.images * self.tokens / rows).max(1);
         let chunks = chunks.next_multiple_of(rayon::current_num_threads());
         self.images.div_ceil(chunks)
     }
 
-    /// Chunks whose gradients are computed side by side.
-    pub(crate) fn chunks_at_once() -> usize {
-        rayon::current_num_threads()
+    /// The chunks whose gradients of weights are computed at once: so many rows that adding to what is there takes
+    /// little.
+    pub(crate) fn chunks_per_group(&self) -> usize {
+        const ROWS_PER_THREAD: usize = 1024;
+        let rows = self.images_per_chunk() * self.tokens;
+        ROWS_PER_THREAD.div_ceil(rows) * rayon::current_num_threads()
     }
 
-    /// Cuts the memory that is needed for these inputs of chunks.
-    pub(crate) fn work_chunks<'a>(
-        &self,
-        mut work: &'a mut [f32],
-        inputs: &[[&[f32]; 1]],
-    ) -> Vec<[&'a mut [f32]; 9]> {
-        inputs
-            .iter()
-            .map(|[x]| {
-                let images = x.len() / (self.tokens * self.dim);
-                let lens = self.work_lens().map(|len| images * len);
-                let (chunk, rest) = std::mem::take(&mut work).split_at_mut(lens.iter().sum());
-                work = rest;
-                split_mut(chunk, lens)
-            })
-            .collect()
+    /// The images of a group, but for the last, which may have fewer.
+    pub(crate) fn images_per_group(&self) -> usize {
+        self.images
+            .min(self.chunks_per_group() * self.images_per_chunk())
     }
 
     /// Cuts `data`, which holds `lens` values an image part after part, into chunks of every part.
@@ -230,7 +221,7 @@ impl BlockShape {
         lens: [usize; N],
     ) -> Vec<[&'a [f32]; N]> {
         let mut parts = split(data, lens.map(|len| self.images * len));
-        self.chunk_sizes()
+        self.chunk_sizes(self.images)
             .map(|images| {
                 std::array::from_fn(|i| {
                     let (chunk, rest) = parts[i].split_at(images * lens[i]);
@@ -247,8 +238,18 @@ impl BlockShape {
         data: &'a mut [f32],
         lens: [usize; N],
     ) -> Vec<[&'a mut [f32]; N]> {
-        let mut parts = split_mut(data, lens.map(|len| self.images * len));
-        self.chunk_sizes()
+        self.chunks_of_mut(self.images, data, lens)
+    }
+
+    /// [`chunks_mut`](Self::chunks_mut), of as many images.
+    pub(crate) fn chunks_of_mut<'a, const N: usize>(
+        &self,
+        images: usize,
+        data: &'a mut [f32],
+        lens: [usize; N],
+    ) -> Vec<[&'a mut [f32]; N]> {
+        let mut parts = split_mut(data, lens.map(|len| images * len));
+        self.chunk_sizes(images)
             .map(|images| {
                 std::array::from_fn(|i| {
                     let part = std::mem::take(&mut parts[i]);
@@ -260,9 +261,9 @@ impl BlockShape {
             .collect()
     }
 
-    /// The images of each chunk.
-    fn chunk_sizes(&self) -> impl Iterator<Item = usize> {
-        let (images, size) = (self.images, self.images_per_chunk());
+    /// The images of each chunk of as many.
+    fn chunk_sizes(&self, images: usize) -> impl Iterator<Item = usize> {
+        let size = self.images_per_chunk();
         (0..images)
             .step_by(size)
             .map(move |first| size.min(images - first))

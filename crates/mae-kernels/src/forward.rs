@@ -63,7 +63,12 @@ fn forward_chunk(
     let BlockShape { dim, tokens, .. } = *shape;
     let queries = shape.queries();
     let query_len = if shape.first_query == 0 { 0 } else { y.len() };
-    let scratch = [x.len(), query_len, queries * tokens, hidden.len()];
+    let scratch = [
+        x.len(),
+        query_len,
+        queries * attention::score_stride(shape),
+        hidden.len(),
+    ];
     with_scratch(scratch, |[normed, normed_queries, scores, activated]| {
         weights.norm1(shape).forward(x, normed);
         let normed_queries = gather_queries(shape, normed, normed_queries);

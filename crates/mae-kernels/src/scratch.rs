@@ -6,14 +6,23 @@ thread_local! {
     static SCRATCH: Cell<Vec<f32>> = const { Cell::new(Vec::new()) };
 }
 
-/// Lends `body` one slice for each of `lens`, of whatever values.
+/// Values of a line of the cache.
+pub const LINE: usize = 16;
+
+/// Lends `body` one slice for each of `lens`, of whatever values, each from the beginning of a line on.
 pub fn with_scratch<const N: usize>(lens: [usize; N], body: impl FnOnce([&mut [f32]; N])) {
     let mut scratch = SCRATCH.take();
-    let len = lens.iter().sum();
+    let lines = lens.map(|len| len.next_multiple_of(LINE));
+    let len = lines.iter().sum::<usize>() + LINE;
     if scratch.len() < len {
         scratch.resize(len, 0.0);
     }
-    body(split_mut(&mut scratch, lens));
+    let first = scratch.as_ptr().align_offset(LINE * size_of::<f32>());
+    let mut lens = lens.into_iter();
+    body(split_mut(&mut scratch[first..], lines).map(|part| {
+        let len = lens.next().expect("as many");
+        &mut part[..len]
+    }));
     SCRATCH.set(scratch);
 }
 

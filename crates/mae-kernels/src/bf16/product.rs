@@ -31,13 +31,14 @@ impl MatrixProduct for Bf16 {
 
     fn right<'a>(&'a self, b: Matrix<'a>) -> Box<dyn Right + 'a> {
         let [depth, columns] = b.size();
-        let depth = depth.div_ceil(DEPTH);
-        let mut pairs = Box::new_uninit_slice(depth * columns.div_ceil(BLOCK));
+        let (depth, blocks) = (depth.div_ceil(DEPTH), columns.div_ceil(BLOCK));
+        let at_once = (blocks.div_ceil(rayon::current_num_threads())).min(COLUMNS_AT_ONCE / BLOCK);
+        let mut pairs = Box::new_uninit_slice(depth * blocks);
         pairs
-            .par_chunks_mut(depth * COLUMNS_AT_ONCE / BLOCK)
+            .par_chunks_mut(depth * at_once)
             .enumerate()
             .for_each(|(i, pairs)| {
-                prepare_right(&b, [0, i * COLUMNS_AT_ONCE], depth, pairs);
+                prepare_right(&b, [0, i * at_once * BLOCK], depth, pairs);
             });
         Box::new(Prepared {
             instructions: self.0,
