@@ -128,12 +128,12 @@ fn softmax(scores: &mut [f32], tokens: usize, scale: f32, log_sums: &mut [f32]) 
     let stride = scores.len() / log_sums.len();
     vectorized(
         #[inline(always)]
-        || {
+        |fma| {
             for (row, log_sum) in scores.chunks_exact_mut(stride).zip(log_sums) {
                 let row = &mut row[..tokens];
                 let largest = scale * max(row);
                 for score in row.iter_mut() {
-                    *score = exp(scale * *score - largest);
+                    *score = exp(fma, scale * *score - largest);
                 }
                 let total = sum(row, row, |p, _| p);
                 let inverse = 1.0 / total;
@@ -159,7 +159,7 @@ fn softmax_backward<'a>(
     let stride = scores.len() / log_sums.len();
     vectorized(
         #[inline(always)]
-        || {
+        |fma| {
             let rows = scores
                 .chunks_exact_mut(stride)
                 .zip(grads.chunks_exact_mut(stride));
@@ -167,7 +167,7 @@ fn softmax_backward<'a>(
                 let (out, grad_out) = gathered(i);
                 let expected = sum(out, grad_out, |out, grad| out * grad);
                 for (score, grad) in scores.iter_mut().zip(grads).take(tokens) {
-                    let p = exp(scale * *score - log_sum);
+                    let p = exp(fma, scale * *score - log_sum);
                     *score = p;
                     *grad = p * (*grad - expected) * scale;
                 }

@@ -153,7 +153,7 @@ fn backward_chunk(
             norm2.backward(x1, grad_x1, norm2_weight, norm2_bias);
             vectorized(
                 #[inline(always)]
-                || add(grad_x1, grad_y),
+                |_| add(grad_x1, grad_y),
             );
             add_rows(fc2_bias, grad_mlp);
             add_rows(fc1_bias, grad_hidden);
@@ -301,7 +301,7 @@ fn add_sums(shape: &BlockShape, sums: &[f32], grads: BlockWeights<&mut [f32]>) {
 fn scale_images(x: &[f32], scales: Option<&[f32]>, len: usize, scaled: &mut [f32]) {
     vectorized(
         #[inline(always)]
-        || {
+        |_| {
             let images = x.chunks_exact(len).zip(scaled.chunks_exact_mut(len));
             for (i, (x, scaled)) in images.enumerate() {
                 let scale = scales.map_or(1.0, |scales| scales[i]);
@@ -317,9 +317,9 @@ fn scale_images(x: &[f32], scales: Option<&[f32]>, len: usize, scaled: &mut [f32
 fn gelu_backward(hidden: &[f32], activated: &mut [f32], grad: &mut [f32]) {
     vectorized(
         #[inline(always)]
-        || {
+        |fma| {
             for ((hidden, activated), grad) in hidden.iter().zip(activated).zip(grad) {
-                let (value, slope) = gelu(*hidden);
+                let (value, slope) = gelu(fma, *hidden);
                 *activated = value;
                 *grad *= slope;
             }
@@ -332,7 +332,7 @@ fn add_to_queries(shape: &BlockShape, all: &mut [f32], queries: &[f32]) {
     let queries = queries.chunks_exact(shape.queries() * shape.dim);
     vectorized(
         #[inline(always)]
-        || {
+        |_| {
             for (all, queries) in shape.queries_of_mut(all).zip(queries) {
                 add(all, queries);
             }

@@ -92,9 +92,9 @@ fn forward_chunk(
         linear(normed, &**fc1_weight, weights.fc1_bias, hidden);
         vectorized(
             #[inline(always)]
-            || {
+            |fma| {
                 for (activated, hidden) in activated.iter_mut().zip(hidden.iter()) {
-                    *activated = gelu(*hidden).0;
+                    *activated = gelu(fma, *hidden).0;
                 }
             },
         );
@@ -136,7 +136,7 @@ fn add_residual<'a>(
 ) {
     vectorized(
         #[inline(always)]
-        || {
+        |_| {
             for (i, (branch, x)) in branch.chunks_exact_mut(len).zip(x).enumerate() {
                 let scale = scales.map_or(1.0, |scales| scales[i]);
                 for (branch, x) in branch.iter_mut().zip(x) {

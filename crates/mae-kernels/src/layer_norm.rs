@@ -18,7 +18,7 @@ impl LayerNorm<'_> {
         let dim = self.weight.len();
         vectorized(
             #[inline(always)]
-            || {
+            |_| {
                 for (x, y) in x.chunks_exact(dim).zip(y.chunks_exact_mut(dim)) {
                     let (mean, rstd) = self.moments(x);
                     for (((y, x), weight), bias) in
@@ -47,13 +47,15 @@ impl LayerNorm<'_> {
         let share = 1.0 / dim as f32;
         vectorized(
             #[inline(always)]
-            || {
+            |_| {
                 for (x, grad) in x.chunks_exact(dim).zip(grad.chunks_exact_mut(dim)) {
                     let (mean, rstd) = self.moments(x);
-                    for i in 0..dim {
-                        grad_bias[i] += grad[i];
-                        grad_weight[i] += grad[i] * (x[i] - mean) * rstd;
-                        grad[i] *= self.weight[i];
+                    let weights = self.weight.iter().zip(&mut *grad_weight);
+                    let values = x.iter().zip(grad.iter_mut()).zip(&mut *grad_bias);
+                    for (((x, grad), grad_bias), (weight, grad_weight)) in values.zip(weights) {
+                        *grad_bias += *grad;
+                        *grad_weight += *grad * (x - mean) * rstd;
+                        *grad *= weight;
                     }
                     let mean_grad = sum(grad, x, |grad, _| grad) * share;
                     let along = sum(grad, x, |grad, x| grad * ((x - mean) * rstd)) * share;
