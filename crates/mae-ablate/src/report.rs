@@ -140,6 +140,14 @@ const READING: [&str; 3] = [
     "The paper's numbers are of another model and other images: compare the order of values, not the numbers.",
 ];
 
+impl Report {
+    /// Those of [`READING`] that are of something in it.
+    fn reading(&self) -> &'static [&'static str] {
+        let has_papers_numbers = self.studies.iter().any(|study| study.paper.is_some());
+        &READING[..READING.len() - usize::from(!has_papers_numbers)]
+    }
+}
+
 /// What a row of a picture shows.
 const TILES: &str = "First seed, images that a run shows at its end, from left to right: the original, \
     what the encoder sees, the prediction, and the prediction with the visible patches. \

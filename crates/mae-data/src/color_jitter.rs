@@ -16,7 +16,11 @@ use crate::rng::{Rng, SampleKey, Stream};
 /// He et al. 2021, table 1e, which finds that colour jitter does not help an autoencoder, gives
 /// none.
 #[derive(Serialize, Deserialize, Copy, Clone, Debug, PartialEq)]
-#[serde(deny_unknown_fields, default)]
+#[serde(
+    deny_unknown_fields,
+    default,
+    expecting = "a table of strengths, as { brightness = 0.4 }"
+)]
 pub struct ColorJitter {
     /// Values are multiplied by a factor that is uniform within this of 1; from 0 to 1.
     /// Default: 0.4.

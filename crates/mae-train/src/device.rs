@@ -43,8 +43,8 @@ pub fn find(key: &str, name: &str) -> Result<Device> {
     }
     ensure!(
         library?,
-        "`{key}` is {name:?}, but this libtorch has no CUDA library; go on with {}, or install one with \
-         `cargo xtask setup --cuda`",
+        "`{key}` is {name:?}, but this libtorch has no CUDA library; go on with {}, or install a PyTorch that has one (in \
+         the sources: cargo xtask setup --cuda)",
         on("cpu")
     );
     ensure!(

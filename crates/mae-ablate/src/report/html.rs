@@ -3,7 +3,7 @@
 use base64::{Engine, prelude::BASE64_STANDARD};
 
 use super::{
-    READING, TILES,
+    TILES,
     page::{Page, Section},
     table::{Cell, Column, Kind, Table},
 };
@@ -40,7 +40,7 @@ pub fn render(page: &Page) -> String {
         style = include_str!("page.css"),
         command = code(&report.command),
         overview = table(&page.overview, "Overview"),
-        reading = paragraphs(READING),
+        reading = paragraphs(report.reading().iter().copied()),
         base = code(&report.base_config),
     )
 }

@@ -1,7 +1,7 @@
 //! A report as Markdown, with its charts and pictures in files beside it.
 
 use super::{
-    READING, TILES, html,
+    TILES, html,
     page::{Page, Section},
     table::{Cell, Kind, Table},
 };
@@ -22,7 +22,7 @@ pub fn render(page: &Page) -> String {
     text += &code("sh", &report.command);
     text += "## Overview\n\n";
     text += &table(&page.overview);
-    text += &paragraphs(READING);
+    text += &paragraphs(report.reading().iter().copied());
     for section in &page.sections {
         text += &self::section(section);
     }

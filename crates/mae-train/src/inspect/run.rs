@@ -326,7 +326,7 @@ impl History {
             duration(self.seconds)
         );
         if let Some(speed) = self.images_per_s {
-            done += &format!(", {speed:.0} images/s");
+            done += &format!(", {speed:.0} images/s in the median");
         }
         lines.fact("history", done);
         let mut losses = Vec::new();

@@ -56,7 +56,7 @@ fn a_run_tells_its_story_and_its_weights() {
             "mask          ratio 0.75, sampler random\n",
             "optim         epochs 2, batch_size 8",
             "history       2 epochs, 10 steps, in ",
-            " images/s\n",
+            " images/s in the median\n",
             "accuracy      knn k=20: top-1 ",
             " after epoch 2; best ",
             "checkpoints   2 checkpoints\n",
