@@ -23,7 +23,7 @@ use crate::normalization::PixelScale;
 use crate::vit::{VisionTransformer, initialize, linear};
 use crate::{MaeConfig, Normalization, Result};
 
-pub use config::{ClassifierConfig, HeadInit, Pooling};
+pub use config::{ClassifierConfig, HeadInit, Pooling, View};
 pub(crate) use pretrained::resize_positions;
 
 /// Whether a forward pass drops residual branches.
@@ -110,6 +110,16 @@ impl VitClassifier {
     /// Where the parameters are.
     pub fn device(&self) -> Device {
         self.vs.device()
+    }
+
+    /// What the classes are called, in label order: their numbers where they have no names.
+    pub fn class_names(&self) -> Vec<String> {
+        match self.config.class_names.is_empty() {
+            true => (0..self.config.classes)
+                .map(|class| class.to_string())
+                .collect(),
+            false => self.config.class_names.clone(),
+        }
     }
 
     /// Chooses the code that computes the transformer blocks; [`Kernels::Auto`] at first.

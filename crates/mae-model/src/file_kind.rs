@@ -3,6 +3,7 @@
 use std::collections::HashMap;
 use std::path::Path;
 
+use crate::classifier::ClassifierConfig;
 use crate::metadata::{CLASSIFIER, CONFIG, ENCODER, PART, TOKENIZER, from_metadata};
 use crate::{MaeConfig, ModelError, Result};
 
@@ -62,6 +63,31 @@ pub(crate) fn config_of(
         FileKind::Classifier => format!("a classifier's weights, no Masked Autoencoder's; {GIVE}"),
         FileKind::Tokenizer => format!("a tokenizer's weights, no Masked Autoencoder's; {GIVE}"),
         FileKind::Foreign => seems(),
+    };
+    Err(ModelError::Foreign {
+        path: path.into(),
+        problem,
+    })
+}
+
+/// The configuration of the classifier that a file holds.
+///
+/// # Errors
+/// [`ModelError::Foreign`] with what the file holds instead, and what to do with that.
+pub(crate) fn classifier_of(
+    path: &Path,
+    metadata: &HashMap<String, String>,
+) -> Result<ClassifierConfig> {
+    let problem = match FileKind::of(metadata) {
+        FileKind::Classifier => return from_metadata(path, metadata, CLASSIFIER),
+        FileKind::MaskedAutoencoder | FileKind::Encoder => format!(
+            "a pre-trained encoder, which knows no classes; teach it some with: mae-train eval --from {} --data \
+             LABELLED-IMAGES --protocols finetune",
+            path.display()
+        ),
+        FileKind::Embeddings => "embeddings that mae-train embed wrote, no weights".into(),
+        FileKind::Tokenizer => "a tokenizer's weights, no classifier's".into(),
+        FileKind::Foreign => "no classifier that mae-train eval wrote".into(),
     };
     Err(ModelError::Foreign {
         path: path.into(),

@@ -42,7 +42,7 @@ use tch::Tensor;
 
 use crate::content::Content;
 use crate::tensor_file::{check_finite, read_tensors};
-use crate::{FileKind, MaeConfig, ModelError, Normalization, Result};
+use crate::{FileKind, MaeConfig, ModelError, Normalization, Result, VitClassifier};
 
 use crate::metadata::Part;
 pub use channels::Adapt;
@@ -173,6 +173,24 @@ impl Weights {
                 "the authors' layout is read only: their code reads timm's".into(),
             )),
         }
+    }
+}
+
+/// Writes a classifier in another program's layout: a folder, there whole or not at all.
+///
+/// Returns what a reader should know of the difference between the model and what was written.
+///
+/// # Errors
+/// [`ModelError::Foreign`] with what the layout cannot hold, or if it cannot be written.
+pub fn write_classifier(model: &VitClassifier, path: &Path, format: Format) -> Result<Vec<String>> {
+    match format {
+        Format::HuggingFace => huggingface::write_classifier(model, path),
+        Format::Timm => timm::write_classifier(model, path),
+        Format::Native | Format::Authors => Err(foreign(
+            path,
+            "a classifier is written for Hugging Face or timm; its file is this project's already"
+                .into(),
+        )),
     }
 }
 

@@ -52,6 +52,14 @@ impl VisionTransformer {
         (self.blocks.iter_mut()).for_each(|block| block.kernels = kernels);
     }
 
+    /// From now on computes by operations that PyTorch has had since 2.1, so that what is recorded can be loaded there.
+    pub(crate) fn prepare_recording(&mut self) {
+        for block in &mut self.blocks {
+            block.kernels = Kernels::Plain;
+            block.attn.is_recorded = true;
+        }
+    }
+
     /// Encodes the patches it is given; for each further place a `mask_token`, if there is one, and else nothing.
     ///
     /// # Shapes
@@ -298,6 +306,8 @@ struct Attention {
     qkv: nn::Linear,
     proj: nn::Linear,
     heads: i64,
+    /// Does without libtorch's own attention, which has another signature in every few versions.
+    is_recorded: bool,
 }
 
 impl Attention {
@@ -306,6 +316,7 @@ impl Attention {
             qkv: linear(&(path / "qkv"), shape.dim, 3 * shape.dim),
             proj: linear(&(path / "proj"), shape.dim, shape.dim),
             heads: shape.heads,
+            is_recorded: false,
         }
     }
 
@@ -320,9 +331,16 @@ impl Attention {
             let [k, v] = self.split_heads(&self.project_rows(tokens, dim, 2 * dim));
             [q, k, v]
         };
-        let attended = Tensor::scaled_dot_product_attention::<&Tensor>(
-            &q, &k, &v, None, 0.0, false, None, false,
-        );
+        let attended = match self.is_recorded {
+            true => {
+                let scale = (q.size()[3] as f64).sqrt().recip();
+                let scores = (q * scale).matmul(&k.transpose(2, 3));
+                scores.softmax(-1, None::<Kind>).matmul(&v)
+            }
+            false => Tensor::scaled_dot_product_attention::<&Tensor>(
+                &q, &k, &v, None, 0.0, false, None, false,
+            ),
+        };
         attended.transpose(1, 2).flatten(2, 3).apply(&self.proj)
     }
 

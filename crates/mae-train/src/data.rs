@@ -83,17 +83,39 @@ pub fn open_path(
 /// run that `weights`, a checkpoint's model.safetensors, belongs to.
 ///
 /// # Errors
-/// If the run's configuration cannot be read.
+/// If the run's configuration, or a file at `path`, cannot be read.
 pub fn nodata_as_in_training(weights: &Path, path: &Path) -> Result<Nodata> {
-    match may_declare_nodata(DataSource::of(path)) {
+    match can_have_nodata(path)? {
         true => Ok(config_of(weights)?.map_or(Nodata::Auto, |run| run.data.nodata)),
         false => Ok(Nodata::Auto),
     }
 }
 
+/// `known`, which stood for a missing value in other images, for those at `path`, if they can have any.
+///
+/// # Errors
+/// If a file at `path` cannot be read.
+pub fn nodata_as_in_others(known: Nodata, path: &Path) -> Result<Nodata> {
+    Ok(match can_have_nodata(path)? {
+        true => known,
+        false => Nodata::Auto,
+    })
+}
+
+fn can_have_nodata(path: &Path) -> Result<bool> {
+    Ok(may_declare_nodata(DataSource::of(path)) || is_image(path)?)
+}
+
 /// Whether the images are files of their own, which may have missing values and be read with others.
 fn may_declare_nodata(source: DataSource) -> bool {
     matches!(source, DataSource::Folder | DataSource::Tar)
+}
+
+/// Whether it is one image, or nothing else that is known.
+fn is_image(path: &Path) -> Result<bool> {
+    let is_packed =
+        || PackedDataset::is_packed(path).with_context(|| format!("reading {}", path.display()));
+    Ok(DataSource::of(path) == DataSource::Packed && !is_packed()?)
 }
 
 /// Opens the images at `path` as [`open_path`] does, or the one image that it is.
@@ -102,18 +124,16 @@ fn may_declare_nodata(source: DataSource) -> bool {
 /// With the path and what was found there.
 pub fn open_path_or_image(
     path: &Path,
+    split: Split,
     channels: usize,
     nodata: Nodata,
 ) -> Result<Arc<dyn Dataset>> {
-    let is_image = DataSource::of(path) == DataSource::Packed
-        && !PackedDataset::is_packed(path)
-            .with_context(|| format!("reading {}", path.display()))?;
-    match is_image {
+    match is_image(path)? {
         true => {
             let image = FolderDataset::of_one(path, channels)?;
             Ok(Arc::new(image.with_nodata(nodata)))
         }
-        false => open_path(path, Split::Train, channels, nodata),
+        false => open_path(path, split, channels, nodata),
     }
 }
 

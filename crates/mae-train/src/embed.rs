@@ -14,8 +14,6 @@
 //!
 //! [`Embedding::encode`] gives the same numbers of a batch as tensors.
 
-mod format;
-mod partial;
 mod write;
 
 use std::fmt;

@@ -5,7 +5,7 @@ use mae_model::ModelError;
 
 /// Why [`pretrain`](crate::pretrain::pretrain()), [`train_tokenizer`](crate::tokenizer::train_tokenizer),
 /// [`evaluate`](crate::eval::evaluate), [`embed`](crate::embed::embed()) or
-/// [`export_torchscript`](crate::export::export_torchscript) ended without a result.
+/// [`Exported`](crate::export::Exported) ended without a result.
 ///
 /// Each holds the whole story, as `{error:#}` prints it: the file or key, what was expected, what was found, and the
 /// remedy. A signal is no error: they then return how far they came, or `None`.

@@ -29,10 +29,10 @@ use std::time::Instant;
 
 use anyhow::{Context, Result, bail, ensure};
 use mae_data::{
-    Augmentation, Dataset, ImageLoader, ImageLoaderConfig, Order, PixelKind, Transform,
+    Augmentation, Dataset, ImageLoader, ImageLoaderConfig, Nodata, Order, PixelKind, Transform,
     shared_classes,
 };
-use mae_model::classifier::{ClassifierConfig, HeadInit, check_partial};
+use mae_model::classifier::{ClassifierConfig, HeadInit, View, check_partial};
 use mae_model::{MaeConfig, Normalization, VitClassifier};
 use mae_report::{MetricsWriter, loss_svg, read_metrics};
 use tch::Device;
@@ -49,7 +49,7 @@ use crate::train::precision::Precision;
 use config::EvalConfig;
 use features::{Extraction, FeatureCache, Features};
 use finetune::FineTuning;
-use linear::{Probe, batches_of};
+use linear::{Linear, Probe, batches_of};
 use report::{Report, Row};
 use score::Score;
 
@@ -131,6 +131,8 @@ pub struct Evaluation<'a> {
     pub train: Arc<dyn Dataset>,
     /// Images to judge by.
     pub val: Arc<dyn Dataset>,
+    /// What stood for missing values in the images to learn from, for the classifiers to remember.
+    pub nodata: Nodata,
     /// The folder of the results; `None` in processes that do not write.
     pub out: Option<&'a Path>,
     /// The processes that share the work.
@@ -146,10 +148,16 @@ pub struct Evaluation<'a> {
 /// The file in an evaluation's folder that says what it is of, so that `mae-train eval --resume` need not be told.
 pub const SETTINGS: &str = "eval.toml";
 
+/// The file in an evaluation's folder that holds its [`Report`].
+pub const REPORT: &str = "eval.json";
+
+/// The file in a protocol's folder that holds the classifier which was judged: see `mae-train predict`.
+pub const CLASSIFIER: &str = "classifier.safetensors";
+
 /// Judges the encoder by each protocol from each start.
 ///
-/// Writes `eval.json` anew after each protocol, its curves (`loss.svg`) and its confusion matrix
-/// (`confusion.svg`) in a folder `PROTOCOL-START`.
+/// Writes `eval.json` anew after each protocol, its curves (`loss.svg`), its confusion matrix (`confusion.svg`) and,
+/// but for nearest neighbours, what it learned ([`CLASSIFIER`]) in a folder `PROTOCOL-START`.
 /// `None` if a signal stopped it; called again with the same folder, it goes on there, and keeps the rows that are there.
 ///
 /// # Errors
@@ -201,7 +209,7 @@ fn judge(eval: &Evaluation, protocols: &[Protocol], starts: &[Start]) -> Result<
     data::tell_of_images(&both, eval.progress);
     data::tell_of_labels(&both, eval.progress);
     if let Some(out) = eval.out {
-        report.rows = report.rows_so_far(&out.join("eval.json"))?;
+        report.rows = report.rows_so_far(&out.join(REPORT))?;
         std::fs::create_dir_all(out).with_context(|| format!("creating {}", out.display()))?;
     }
     // The first process alone has the report.
@@ -230,7 +238,7 @@ fn judge(eval: &Evaluation, protocols: &[Protocol], starts: &[Start]) -> Result<
                 ))
             });
             let folder = folder.as_deref();
-            let classes = report.classes.len();
+            let classes = report.classes.as_slice();
             let scores = match protocol {
                 Protocol::Knn | Protocol::Linear => {
                     let features = match frozen.take() {
@@ -238,8 +246,14 @@ fn judge(eval: &Evaluation, protocols: &[Protocol], starts: &[Start]) -> Result<
                         None => Frozen::new(eval, start, classes)?,
                     };
                     let scores = match protocol {
-                        Protocol::Knn => features.knn(eval, classes),
-                        _ => vec![("linear".into(), features.linear(eval, classes, folder)?)],
+                        Protocol::Knn => features.knn(eval, classes.len()),
+                        _ => {
+                            let (score, head) = features.linear(eval, folder)?;
+                            if let Some(folder) = folder {
+                                features.save(&head, &folder.join(CLASSIFIER))?;
+                            }
+                            vec![("linear".into(), score)]
+                        }
                     };
                     frozen = Some(features);
                     scores
@@ -268,7 +282,7 @@ fn judge(eval: &Evaluation, protocols: &[Protocol], starts: &[Start]) -> Result<
                 });
             }
             if let Some(out) = eval.out {
-                report.write(&out.join("eval.json"))?;
+                report.write(&out.join(REPORT))?;
             }
         }
     }
@@ -281,10 +295,11 @@ fn judge(eval: &Evaluation, protocols: &[Protocol], starts: &[Start]) -> Result<
 /// # Errors
 /// As [`evaluate`].
 pub fn evaluate_frozen(eval: &Evaluation) -> Result<Vec<(String, Score)>> {
-    let classes = shared_classes(eval.train.as_ref(), eval.val.as_ref())?.len();
+    let classes = shared_classes(eval.train.as_ref(), eval.val.as_ref())?;
     let frozen = Frozen::new(eval, Start::Pretrained, classes)?;
-    let mut scores = frozen.knn(eval, classes);
-    scores.push(("linear".into(), frozen.linear(eval, classes, eval.out)?));
+    let mut scores = frozen.knn(eval, classes.len());
+    let (score, _) = frozen.linear(eval, eval.out)?;
+    scores.push(("linear".into(), score));
     Ok(scores)
 }
 
@@ -308,6 +323,14 @@ impl Evaluation<'_> {
         let parameters: Vec<_> = model.parameters().into_values().collect();
         self.world.copy_from_first(&parameters)?;
         Ok(model)
+    }
+
+    /// What a classifier has to remember of how images are prepared.
+    fn view(&self) -> View {
+        View {
+            crop_share: self.config.data.val_crop,
+            nodata: self.nodata.to_string(),
+        }
     }
 
     fn val_transform(&self) -> Transform {
@@ -345,10 +368,12 @@ struct Frozen {
 }
 
 impl Frozen {
-    fn new(eval: &Evaluation, start: Start, classes: usize) -> Result<Self> {
+    fn new(eval: &Evaluation, start: Start, classes: &[String]) -> Result<Self> {
         let config = ClassifierConfig {
             pooling: eval.config.features.pooling(),
-            ..ClassifierConfig::linear_probe(eval.encoder(), classes)
+            class_names: classes.to_vec(),
+            view: eval.view(),
+            ..ClassifierConfig::linear_probe(eval.encoder(), classes.len())
         };
         let model = eval.classifier(&config, start)?;
         let extraction = eval.extraction(&model, eval.val_transform());
@@ -373,7 +398,7 @@ impl Frozen {
     }
 
     /// Every process trains the same probe; the first alone has a `folder` for its curves.
-    fn linear(&self, eval: &Evaluation, classes: usize, folder: Option<&Path>) -> Result<Score> {
+    fn linear(&self, eval: &Evaluation, folder: Option<&Path>) -> Result<(Score, Linear)> {
         let settings = &eval.config.linear;
         let batch = settings.batch_size.min(self.train.len() as usize);
         let augmented = match settings.augment {
@@ -392,7 +417,7 @@ impl Frozen {
             steps_per_epoch: self.train.len() as u64 / batch as u64,
             batch,
             val: &self.val,
-            classes,
+            classes: self.model.config().classes,
             seed,
         };
         let path = match folder {
@@ -405,21 +430,28 @@ impl Frozen {
         };
         let mut metrics = path.as_deref().map(MetricsWriter::create).transpose()?;
         let bar = eval.progress.start(0, settings.epochs);
-        let score = linear::linear_probe(&probe, settings, eval.interrupt, &mut |record| {
-            if let Some(metrics) = &mut metrics {
-                metrics.write(&record)?;
-            }
-            if let mae_report::Record::Accuracy { top1, .. } = record {
-                bar.advance();
-                bar.message(&format!("linear probe  top-1 {:.2} %", 100.0 * top1));
-            }
-            Ok(())
-        })?;
+        let (score, head) =
+            linear::linear_probe(&probe, settings, eval.interrupt, &mut |record| {
+                if let Some(metrics) = &mut metrics {
+                    metrics.write(&record)?;
+                }
+                if let mae_report::Record::Accuracy { top1, .. } = record {
+                    bar.advance();
+                    bar.message(&format!("linear probe  top-1 {:.2} %", 100.0 * top1));
+                }
+                Ok(())
+            })?;
         if let Some(path) = path {
             let curves = path.with_file_name("loss.svg");
             loss_svg(&curves, &read_metrics(&path)?, "linear probe")?;
         }
-        Ok(score)
+        Ok((score, head))
+    }
+
+    /// Writes the encoder with `head` as a classifier.
+    fn save(&self, head: &Linear, path: &Path) -> Result<()> {
+        self.model.set_head(&head.weight, &head.bias)?;
+        Ok(self.model.save(path)?)
     }
 }
 
@@ -466,7 +498,7 @@ impl<'a> Augmented<'a> {
 fn fine_tune(
     eval: &Evaluation,
     start: Start,
-    classes: usize,
+    classes: &[String],
     partial: Option<f64>,
     folder: Option<&Path>,
 ) -> Result<Score> {
@@ -479,7 +511,9 @@ fn fine_tune(
             Start::Pretrained => HeadInit::FineTune,
             Start::Random => HeadInit::Scratch,
         },
-        ..ClassifierConfig::fine_tune(encoder.clone(), classes)
+        class_names: classes.to_vec(),
+        view: eval.view(),
+        ..ClassifierConfig::fine_tune(encoder.clone(), classes.len())
     };
     let train_transform = settings.transform(encoder.image_height, encoder.image_width);
     let train = ImageLoaderConfig {

@@ -1,4 +1,4 @@
-//! The encoder for other programs, verified against the model that it comes from.
+//! An encoder or a classifier for other programs, verified against the model that it comes from.
 
 use std::fs::File;
 use std::io;
@@ -9,8 +9,9 @@ use anyhow::{Context, Result, ensure};
 use mae_data::{
     DataError, Dataset, Image, ImageLoader, ImageLoaderConfig, SyntheticDataset, Transform,
 };
-use mae_model::classifier::Pooling;
-use mae_model::{MaeConfig, VitClassifier, patchify};
+use mae_model::classifier::{Pass, Pooling};
+use mae_model::tensor_file::read_tensors;
+use mae_model::{FileKind, MaeConfig, VitClassifier, patchify};
 use tch::{CModule, Device, Kind, Tensor, no_grad};
 
 use crate::data::batch::images_to_device;
@@ -28,59 +29,105 @@ pub struct Verified {
     pub difference: f64,
     /// The largest number, without its sign.
     pub largest: f64,
-    /// Shape of the tokens of an image: `[1 + patches, embed_dim]`.
-    pub tokens: [i64; 2],
+    /// Shape of what is made of an image: `[1 + patches, embed_dim]`, or `[classes]`.
+    pub shape: Vec<i64>,
+}
+
+/// A model to be written for other programs.
+#[derive(Debug)]
+pub struct Exported {
+    model: VitClassifier,
+    weights: PathBuf,
+    is_classifier: bool,
 }
 
 /// The largest difference that is taken for rounding, as a share of the largest number.
 const TOLERANCE: f64 = 1e-4;
 
-/// Writes the encoder of `weights`, a model.safetensors, as a TorchScript module: see
-/// [`VitClassifier::save_torchscript`] for what it takes and returns.
-///
-/// Before the file takes its place it is loaded again and given an image of `images`, and must make of it what the
-/// model makes of the pixels.
-///
-/// # Errors
-/// If the weights or no image can be read, the file cannot be written, or what was written gives other numbers.
-pub fn export_torchscript(
-    weights: &Path,
-    images: &Arc<dyn Dataset>,
-    out: &Path,
-) -> Result<Verified, Error> {
-    Ok(export(weights, images, out)?)
-}
+impl Exported {
+    /// The encoder of a Masked Autoencoder's model.safetensors, or the classifier that an evaluation wrote.
+    ///
+    /// # Errors
+    /// If the file is not whole, or holds something else.
+    pub fn open(weights: &Path) -> Result<Self, Error> {
+        Ok(Self::read(weights)?)
+    }
 
-fn export(weights: &Path, images: &Arc<dyn Dataset>, out: &Path) -> Result<Verified> {
-    let mut model = VitClassifier::open_encoder(weights, Pooling::ClassToken, Device::Cpu)?;
-    let (name, pixels) = first_image(images, &model.config().encoder)?;
-    // One image, and three that differ.
-    let batches = [
-        pixels.shallow_clone(),
-        Tensor::cat(&[&pixels, &pixels.flip([2]), &pixels.flip([1])], 0),
-    ];
-    // By the kernels that everything else uses.
-    let patch_size = model.config().encoder.patch_size;
-    let tokens = |batch: &Tensor| model.tokens(&patchify(batch, patch_size)?);
-    let expected = [tokens(&batches[0])?, tokens(&batches[1])?];
+    fn read(weights: &Path) -> Result<Self> {
+        let (_, metadata) = read_tensors(weights)?;
+        let is_classifier = FileKind::of(&metadata) == FileKind::Classifier;
+        let model = match is_classifier {
+            true => VitClassifier::load(weights, Device::Cpu)?,
+            false => VitClassifier::open_encoder(weights, Pooling::ClassToken, Device::Cpu)?,
+        };
+        Ok(Self {
+            model,
+            weights: weights.into(),
+            is_classifier,
+        })
+    }
 
-    // What happened, unless the file could not be written: that, `write_atomic_with` says.
-    let mut outcome = None;
-    let written = mae_report::write_atomic_with(out, |temporary| {
-        // Where that is impossible, the system says it better than libtorch.
-        File::create(temporary)?;
-        let verified = model.save_torchscript(temporary).map_err(Into::into);
-        let verified = verified.and_then(|()| verify(temporary, &name, &batches, &expected));
-        let is_whole = verified.is_ok();
-        outcome = Some(verified);
-        is_whole
-            .then_some(())
-            .ok_or_else(|| io::Error::other("not exported"))
-    });
-    match outcome {
-        Some(Err(error)) => Err(error).with_context(|| format!("exporting to {}", out.display())),
-        Some(Ok(verified)) => Ok(written.map(|()| verified)?),
-        None => Err(written.map_or_else(Into::into, |()| unreachable!("it was not called"))),
+    /// Whether it tells classes, and not tokens.
+    pub fn is_classifier(&self) -> bool {
+        self.is_classifier
+    }
+
+    /// Writes it as a TorchScript module: see [`VitClassifier::save_torchscript`] and
+    /// [`VitClassifier::save_torchscript_classifier`] for what it takes and returns.
+    ///
+    /// Before the file takes its place it is loaded again and given an image of `images`, and must make of it what the
+    /// model makes of the pixels.
+    ///
+    /// # Errors
+    /// If no image can be read, the file cannot be written, or what was written gives other numbers.
+    pub fn torchscript(self, images: &Arc<dyn Dataset>, out: &Path) -> Result<Verified, Error> {
+        Ok(self.write(images, out)?)
+    }
+
+    /// What the module is to make of patches.
+    fn forward(&self, patches: &Tensor) -> Result<Tensor> {
+        Ok(match self.is_classifier {
+            true => no_grad(|| self.model.forward(patches, Pass::Eval))?,
+            false => self.model.tokens(patches)?,
+        })
+    }
+
+    fn write(mut self, images: &Arc<dyn Dataset>, out: &Path) -> Result<Verified> {
+        let (name, pixels) = first_image(images, &self.model.config().encoder)?;
+        // One image, and three that differ.
+        let batches = [
+            pixels.shallow_clone(),
+            Tensor::cat(&[&pixels, &pixels.flip([2]), &pixels.flip([1])], 0),
+        ];
+        // By the kernels that everything else uses.
+        let patch_size = self.model.config().encoder.patch_size;
+        let make = |batch: &Tensor| self.forward(&patchify(batch, patch_size)?);
+        let expected = [make(&batches[0])?, make(&batches[1])?];
+
+        // What happened, unless the file could not be written: that, `write_atomic_with` says.
+        let mut outcome = None;
+        let written = mae_report::write_atomic_with(out, |temporary| {
+            // Where that is impossible, the system says it better than libtorch.
+            File::create(temporary)?;
+            let verified = match self.is_classifier {
+                true => self.model.save_torchscript_classifier(temporary),
+                false => self.model.save_torchscript(temporary),
+            };
+            let verified = (verified.map_err(Into::into))
+                .and_then(|()| verify(temporary, &name, &batches, &expected));
+            let is_whole = verified.is_ok();
+            outcome = Some(verified);
+            is_whole
+                .then_some(())
+                .ok_or_else(|| io::Error::other("not exported"))
+        });
+        match outcome {
+            Some(Err(error)) => {
+                Err(error).with_context(|| format!("exporting to {}", out.display()))
+            }
+            Some(Ok(verified)) => Ok(written.map(|()| verified)?),
+            None => Err(written.map_or_else(Into::into, |()| unreachable!("it was not called"))),
+        }
     }
 }
 
@@ -92,7 +139,7 @@ fn verify(
     expected: &[Tensor; 2],
 ) -> Result<Verified> {
     let module = CModule::load(path)?;
-    let (mut difference, mut largest, mut tokens) = (0.0f64, 0.0f64, [0; 2]);
+    let (mut difference, mut largest, mut shape) = (0.0f64, 0.0f64, Vec::new());
     for (batch, expected) in batches.iter().zip(expected) {
         let images = batch.permute([0, 3, 1, 2]);
         let images = match images.kind() {
@@ -110,7 +157,7 @@ fn verify(
         let values = |tensor: &Tensor| tensor.abs().max().f_double_value(&[]);
         difference = difference.max(values(&(found - expected))?);
         largest = largest.max(values(expected)?);
-        tokens = [expected.size()[1], expected.size()[2]];
+        shape = expected.size()[1..].to_vec();
     }
     // Not the other way round: a number that is none compares with nothing.
     ensure!(
@@ -124,16 +171,26 @@ fn verify(
         batches: batches.each_ref().map(|batch| batch.size()[0]),
         difference,
         largest,
-        tokens,
+        shape,
     })
 }
 
-/// Images to verify with, and in words what they are: the one of `file`, or the run's own if they are there, or else a
-/// drawn scene.
-///
-/// # Errors
-/// If `file` cannot be read, or no scene of the encoder's size can be drawn.
-pub fn images_for(
+impl Exported {
+    /// Images to verify with, and in words what they are: the one of `file`, or the run's own if they are there, or else
+    /// a drawn scene.
+    ///
+    /// # Errors
+    /// If `file` cannot be read, or no scene of the encoder's size can be drawn.
+    pub fn images(&self, file: Option<&Path>) -> Result<(Arc<dyn Dataset>, &'static str), Error> {
+        Ok(images_for(
+            file,
+            &self.weights,
+            &self.model.config().encoder,
+        )?)
+    }
+}
+
+fn images_for(
     file: Option<&Path>,
     weights: &Path,
     encoder: &MaeConfig,

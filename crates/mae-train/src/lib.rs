@@ -10,7 +10,7 @@
 //! | one update | [`train`]: optimizer, schedule, precision |
 //! | what it is told | [`config`], [`data`] |
 //! | many updates | [`train_loop`] |
-//! | what comes of it | [`eval`], [`embed`](mod@embed), [`reconstruct`], [`export`] |
+//! | what comes of it | [`eval`], [`embed`](mod@embed), [`predict`](mod@predict), [`reconstruct`], [`export`] |
 //! | what is trained | [`pretrain`](mod@pretrain), [`tokenizer`] |
 //! | what looks at it | [`inspect`], [`doctor`] |
 //!
@@ -33,7 +33,9 @@ pub mod train_loop;
 pub mod embed;
 pub mod eval;
 pub mod export;
+pub mod predict;
 pub mod reconstruct;
+mod rows;
 
 pub mod pretrain;
 pub mod tokenizer;

@@ -36,6 +36,9 @@ enum Command {
     /// Measures what an encoder learned: kNN, linear probe, partial and full fine-tuning
     #[command(after_help = command::eval::EXAMPLES)]
     Eval(Box<command::eval::EvalArgs>),
+    /// Writes which class a fine-tuned model takes each of your images for
+    #[command(after_help = command::predict::EXAMPLES)]
+    Predict(command::predict::PredictArgs),
     /// Writes what an encoder makes of your images: one vector an image, or one a patch
     #[command(after_help = command::embed::EXAMPLES)]
     Embed(command::embed::EmbedArgs),
@@ -134,6 +137,7 @@ impl Command {
             Self::Eval(args) => args.run(),
             Self::Tokenizer(args) => args.run(),
             Self::Embed(args) => args.run(),
+            Self::Predict(args) => args.run(),
             Self::Export(args) => args.run(),
             Self::Pack(args) => args.run(),
             Self::Reconstruct(args) => args.run(),

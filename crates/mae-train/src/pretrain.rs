@@ -197,6 +197,7 @@ impl Pretraining<'_> {
             weights: weights.clone(),
             train: Arc::clone(&probing.train),
             val: Arc::clone(&probing.val),
+            nodata: self.config.data.nodata,
             out: folder.as_deref(),
             world: &self.world,
             cache: None,

@@ -116,11 +116,9 @@ impl Classifier {
             ..MaeConfig::tiny(numbers.img_size.0)
         };
         let config = ClassifierConfig {
-            encoder,
-            classes: numbers.num_classes,
             pooling,
             head_init: HeadInit::Scratch,
-            drop_path: 0.0,
+            ..ClassifierConfig::linear_probe(encoder, numbers.num_classes)
         };
         let model =
             VitClassifier::new(&config, &Normalization::identity(3), Device::Cpu, 0).unwrap();

@@ -15,7 +15,8 @@ const FLOORS: &[&[&str]] = &[
     &["data"],
     &["train_loop"],
     &["eval", "reconstruct", "export"],
-    &["embed"],
+    &["rows"],
+    &["embed", "predict"],
     &["pretrain", "tokenizer"],
     &["doctor", "inspect"],
 ];

@@ -6,7 +6,7 @@ this project computes with them is compared with what those programs compute; it
 Loading must emit no warning, and what comes back from a round trip must be the same bits.
 
     python3 -m venv venv
-    venv/bin/pip install torch==2.13.0 transformers==5.23.0 timm==1.0.31 safetensors pillow
+    venv/bin/pip install torch==2.13.0 transformers==5.23.0 timm==1.0.31 safetensors pillow numpy
     cargo build --release -p mae-train -p mae-model --bins --examples
     venv/bin/python crates/mae-train/tests/parity.py > docs/results/parity.md
 
@@ -16,6 +16,7 @@ It prints the page of results and exits with 1 if a comparison fails. `--target 
 
 import argparse
 import contextlib
+import csv
 import io
 import json
 import logging
@@ -26,12 +27,14 @@ import tempfile
 import warnings
 from pathlib import Path
 
+import numpy
 import safetensors
 import timm
 import torch
 import transformers
+from PIL import Image
 from safetensors.torch import load_file, save_file
-from transformers import ViTImageProcessor, ViTMAEConfig, ViTMAEForPreTraining, ViTMAEModel
+from transformers import ViTForImageClassification, ViTImageProcessor, ViTMAEConfig, ViTMAEForPreTraining, ViTMAEModel
 
 LIMIT = 1e-5
 IMAGENET = ([0.485, 0.456, 0.406], [0.229, 0.224, 0.225])
@@ -93,10 +96,16 @@ class Programs:
 
     def convert(self, source, to, *more):
         command = [self.target / "mae-train", "convert", source, to, *more]
+        self.check(command)
+        return self.folder / to
+
+    def run(self, *words):
+        self.check([self.target / "mae-train", *words])
+
+    def check(self, command):
         done = subprocess.run(list(map(str, command)), capture_output=True, text=True)
         if done.returncode:
             sys.exit(f"{command} failed: {done.stderr}")
-        return self.folder / to
 
     def forward(self, model, inputs):
         given, out = self.folder / "in.safetensors", self.folder / "out.safetensors"
@@ -243,9 +252,7 @@ def own(page, programs, name, keys, height, width, statistics, compare_hf=True):
     ]
     for key in base + keys:
         command += ["--set", key]
-    done = subprocess.run(list(map(str, command)), capture_output=True, text=True)
-    if done.returncode:
-        sys.exit(f"{command} failed: {done.stderr}")
+    programs.check(command)
     native = programs.convert(run, programs.path(f"{name}.safetensors"))
     given = inputs(height, width, 3, 4)
     ours = programs.forward(native, given)
@@ -360,6 +367,52 @@ def channels(page, programs):
         page.close(name, "--adapt mean", f"{key.replace('_', ' ')} of grey images", ours[key], again[key])
 
 
+def classifiers(page, programs):
+    """What an evaluation of ours learned -> transformers and timm: probabilities of a folder of images."""
+    name, side, classes = "a classifier of ours", 24, ("ant", "bee, too", "dog")
+    photos = programs.path("photos")
+    pixels = {}
+    generator = torch.Generator().manual_seed(5)
+    for number in range(60):
+        label = number % 3
+        image = torch.randint(0, 200, (side, side, 3), dtype=torch.uint8, generator=generator)
+        image[..., label] += 55
+        path = photos / classes[label] / f"{number:02}.png"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        Image.fromarray(image.numpy()).save(path)
+        pixels[str(path)] = image
+    programs.run(
+        "eval", "--from", programs.path("a run of ours-run"), "--data", photos, "--val", photos, "--out",
+        programs.path("eval"), "--protocols", "linear,finetune", "--set", "features.pool=class",
+        "--set", "finetune.epochs=8", "--set", "finetune.batch_size=12", "--set", "finetune.warmup_epochs=0",
+        "--set", "finetune.base_lr=0.02", "--set", "linear.epochs=20", "--set", "linear.warmup_epochs=0",
+        "--set", "linear.batch_size=20", "--set", "run.device=cpu",
+    )
+    for protocol, format in [("linear", "huggingface"), ("linear", "timm"), ("finetune", "timm")]:
+        folder = programs.path("eval") / f"{protocol}-pre-trained"
+        out = programs.path(f"{protocol}-{format}")
+        programs.run(
+            "predict", photos, "--from", folder, "--out", f"{out}.csv", "--probabilities", f"{out}.npy", "--device", "cpu"
+        )
+        ours = torch.from_numpy(numpy.load(f"{out}.npy"))
+        with open(f"{out}.csv", newline="") as rows:
+            images = torch.stack([pixels[row["path"]] for row in csv.DictReader(rows)])
+        converted = programs.convert(folder, out, "--format", format)
+        way = f"{protocol} to {'transformers' if format == 'huggingface' else 'timm'}"
+        if format == "huggingface":
+            model = load(page, name, way, "warnings of ViTForImageClassification", lambda: ViTForImageClassification.from_pretrained(converted))
+            labels = [model.config.id2label[number] for number in range(3)]
+            forward = lambda images: model(images).logits
+        else:
+            model = load(page, name, way, "warnings of timm", lambda: timm.create_model(f"local-dir:{converted}", pretrained=True))
+            labels = model.pretrained_cfg["label_names"]
+            forward = model
+        page.row(name, way, "names of the classes", "equal" if labels == list(classes) else "DIFFERENT", labels == list(classes))
+        with torch.no_grad():
+            theirs = forward(normalized(images, HALF)).softmax(-1)
+        page.close(name, way, "probabilities", ours, theirs)
+
+
 def main():
     parser = argparse.ArgumentParser()
     parser.add_argument("--target", type=Path, default=Path("target/release"))
@@ -376,6 +429,7 @@ def main():
             "model.decoder_embed_dim=32", "model.decoder_depth=2", "model.decoder_num_heads=2",
         ]
         own(page, programs, "a run of ours", [*small, "model.image_size=24"], 24, 24, HALF)
+        classifiers(page, programs)
         rectangle = [*small, "model.image_height=16", "model.image_width=36", "model.norm_pix_loss=false"]
         own(page, programs, "a run of ours, 16 x 36", rectangle, 16, 36, HALF, compare_hf=False)
         from_timm(page, programs, "vit_tiny_patch16_224", "vit_tiny_patch16_224", True)

@@ -19,6 +19,32 @@ pub struct ClassifierConfig {
     pub head_init: HeadInit,
     /// Rate at which the last block's residual branches are dropped in training, in `[0, 1)`.
     pub drop_path: f64,
+    /// What the classes are called, in label order; empty where nobody named them.
+    #[serde(default)]
+    pub class_names: Vec<String>,
+    /// Which images the classifier is for.
+    #[serde(default)]
+    pub view: View,
+}
+
+/// What is done to an image file before the classifier sees it, beside its resizing.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct View {
+    /// The share of the resized image's shorter side that the centre crop takes, from 0.01 to 1.
+    pub crop_share: f64,
+    /// Which values were not measured: `auto`, `none`, `nan` or a number.
+    pub nodata: String,
+}
+
+impl Default for View {
+    /// All of the shorter side, and what each file says of its values.
+    fn default() -> Self {
+        Self {
+            crop_share: 1.0,
+            nodata: "auto".into(),
+        }
+    }
 }
 
 /// How tokens become one feature of `embed_dim` numbers.
@@ -56,6 +82,8 @@ impl ClassifierConfig {
             pooling: Pooling::MeanThenNorm,
             head_init: HeadInit::FineTune,
             drop_path: 0.1,
+            class_names: Vec::new(),
+            view: View::default(),
         }
     }
 
@@ -69,6 +97,8 @@ impl ClassifierConfig {
             pooling: Pooling::ClassToken,
             head_init: HeadInit::LinearProbe,
             drop_path: 0.0,
+            class_names: Vec::new(),
+            view: View::default(),
         }
     }
 
@@ -85,6 +115,15 @@ impl ClassifierConfig {
         if !(0.0..1.0).contains(&self.drop_path) {
             let expected = "a rate of at least 0 and below 1".into();
             return Err(invalid("drop_path", self.drop_path, expected));
+        }
+        let named = self.class_names.len();
+        if named != 0 && named != self.classes {
+            let expected = format!("{}, one a class, or none", self.classes);
+            return Err(invalid("class_names", named, expected));
+        }
+        if !(0.01..=1.0).contains(&self.view.crop_share) {
+            let expected = "a share from 0.01 to 1".into();
+            return Err(invalid("view.crop_share", self.view.crop_share, expected));
         }
         Ok(())
     }

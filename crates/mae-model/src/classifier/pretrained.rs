@@ -1,14 +1,15 @@
-//! From a Masked Autoencoder's checkpoint to a classifier's encoder.
+//! A classifier's own files, and its encoder from a Masked Autoencoder's.
 
 use std::collections::HashMap;
 use std::path::Path;
 
-use tch::{Device, Kind, Tensor};
+use tch::{Device, Kind, Tensor, no_grad};
 
 use super::{ClassifierConfig, Pooling, VitClassifier, rows_and_columns};
 use crate::checkpoint::{config_of, read_config};
-use crate::error::invalid;
-use crate::metadata::{CLASSIFIER, NORMALIZATION, json};
+use crate::error::{invalid, shape};
+use crate::file_kind::classifier_of;
+use crate::metadata::{CLASSIFIER, NORMALIZATION, from_metadata, json};
 use crate::pos_embed::{interpolate, sincos_2d};
 use crate::tensor_file::{copy_into, read_tensors, write_tensors};
 use crate::{MaeConfig, Result};
@@ -26,6 +27,20 @@ impl VitClassifier {
             (NORMALIZATION.to_string(), json(self.normalization())),
         ]);
         write_tensors(path, &self.parameters(), metadata)
+    }
+
+    /// Reads a classifier that [`save`](Self::save) wrote.
+    ///
+    /// # Errors
+    /// [`ModelError::Foreign`](crate::ModelError::Foreign) if the file holds something else;
+    /// or if it is not whole, or its tensors do not fit the classifier that it describes.
+    pub fn load(path: &Path, device: Device) -> Result<Self> {
+        let (tensors, metadata) = read_tensors(path)?;
+        let config = classifier_of(path, &metadata)?;
+        let normalization = from_metadata(path, &metadata, NORMALIZATION)?;
+        let model = Self::new(&config, &normalization, device, 0)?;
+        copy_into(path, model.parameters(), &tensors)?;
+        Ok(model)
     }
 
     /// The encoder of a Masked Autoencoder's file, for what it makes of whole images:
@@ -54,6 +69,28 @@ impl VitClassifier {
     /// then nothing changed.
     pub fn load_weights(&self, path: &Path) -> Result<()> {
         copy_into(path, self.parameters(), &read_tensors(path)?.0)
+    }
+
+    /// Replaces the head: `[classes, embed_dim]` and `[classes]`.
+    ///
+    /// # Errors
+    /// [`ModelError::Shape`](crate::ModelError::Shape) if they are of other sizes; then nothing changed.
+    pub fn set_head(&self, weight: &Tensor, bias: &Tensor) -> Result<()> {
+        let mut parameters = self.parameters();
+        let pairs = [("head.weight", weight), ("head.bias", bias)];
+        for (key, tensor) in pairs {
+            let expected = parameters[key].size();
+            if tensor.size() != expected {
+                return Err(shape(key, tensor, format!("{expected:?}")));
+            }
+        }
+        no_grad(|| {
+            for (key, tensor) in pairs {
+                let mut parameter = parameters.remove(key).expect("every classifier has a head");
+                parameter.f_copy_(tensor)?;
+            }
+            Ok(())
+        })
     }
 
     /// Replaces the encoder's weights by those of a Masked Autoencoder's checkpoint.

@@ -11,8 +11,9 @@ use tch::{Kind, Tensor};
 
 use super::keys::Renaming;
 use super::{Facts, Format, Found, Weights, folder, foreign, names, read_json};
+use crate::classifier::{ClassifierConfig, Pooling};
 use crate::metadata::Part;
-use crate::{LossRegion, Normalization, Result, Target};
+use crate::{LossRegion, Normalization, Result, Target, VitClassifier};
 
 const RENAMING: Renaming = Renaming {
     names: &[
@@ -271,12 +272,7 @@ fn normalization(folder: &Path) -> Option<Normalization> {
 pub fn write(weights: &Weights, path: &Path) -> Result<Vec<String>> {
     let config = &weights.config;
     let refuse = |what: &str| Err(foreign(path, format!("Hugging Face's ViTMAE {what}")));
-    if config.image_height != config.image_width {
-        return refuse(&format!(
-            "takes square images only, this model takes {} x {}",
-            config.image_height, config.image_width
-        ));
-    }
+    check_square(weights, path, "ViTMAE")?;
     let whole = weights.part == Part::Whole;
     if whole && config.target != Target::Pixels {
         return refuse(
@@ -298,27 +294,105 @@ pub fn write(weights: &Weights, path: &Path) -> Result<Vec<String>> {
                 .into(),
         );
     }
-    let mut tensors = BTreeMap::new();
-    for (native, tensor) in &weights.tensors {
-        let Some(keys) = RENAMING.theirs(native) else {
-            return refuse(&format!("has no place for `{native}`"));
-        };
-        let rows = tensor.size()[0] / keys.len() as i64;
-        for (part, key) in keys.iter().enumerate() {
-            let key = match whole {
-                true => key,
-                false => key.strip_prefix(ENCODER).unwrap_or(key),
-            };
-            let tensor = tensor.narrow(0, part as i64 * rows, rows);
-            tensors.insert(key.to_string(), tensor);
-        }
-    }
+    let tensors = their_tensors(weights, path, if whole { "" } else { ENCODER })?;
     let files = [
         ("config.json", model_config(weights)),
         ("preprocessor_config.json", preprocessor(weights)),
     ];
     folder::write(path, &tensors, &files)?;
     Ok(notes)
+}
+
+/// Writes a classifier as `ViTForImageClassification`, which looks at the class token.
+pub fn write_classifier(model: &VitClassifier, path: &Path) -> Result<Vec<String>> {
+    let ClassifierConfig {
+        encoder,
+        pooling,
+        view,
+        ..
+    } = model.config();
+    if *pooling != Pooling::ClassToken {
+        return Err(foreign(
+            path,
+            "Hugging Face's ViTForImageClassification looks at the class token, this classifier at the mean of the \
+             patches, as all that are fine-tuned; --format timm has it, whose folder transformers loads, too, by \
+             AutoModelForImageClassification"
+                .into(),
+        ));
+    }
+    let mut weights = Weights {
+        path: path.into(),
+        format: Format::HuggingFace,
+        config: encoder.clone(),
+        normalization: model.normalization().clone(),
+        part: Part::Encoder,
+        tensors: model.parameters(),
+        notes: Vec::new(),
+    };
+    check_square(&weights, path, "ViT")?;
+    let head = ["weight", "bias"].map(|part| {
+        let head = weights.tensors.remove(&format!("head.{part}"));
+        let head = head.expect("every classifier has a head");
+        (format!("classifier.{part}"), head)
+    });
+    let mut tensors = their_tensors(&weights, path, "")?;
+    tensors.extend(head);
+    let mut config = model_config(&weights);
+    config["architectures"] = json!(["ViTForImageClassification"]);
+    config["model_type"] = "vit".into();
+    let names = model.class_names();
+    let numbered = |(number, name): (usize, &String)| (number.to_string(), name.as_str().into());
+    config["id2label"] = Value::Object(names.iter().enumerate().map(numbered).collect());
+    let labels = |(number, name): (usize, &String)| (name.clone(), number.into());
+    config["label2id"] = Value::Object(names.iter().enumerate().map(labels).collect());
+    let mut preprocessor = preprocessor(&weights);
+    // It keeps the shape of an image, as this project does.
+    preprocessor["image_processor_type"] = "BitImageProcessor".into();
+    let side = encoder.image_height;
+    let shorter = (side as f64 / view.crop_share).floor() as usize;
+    preprocessor["size"] = json!({"shortest_edge": shorter});
+    preprocessor["do_center_crop"] = true.into();
+    preprocessor["crop_size"] = json!({"height": side, "width": side});
+    let files = [
+        ("config.json", config),
+        ("preprocessor_config.json", preprocessor),
+    ];
+    folder::write(path, &tensors, &files)?;
+    Ok(Vec::new())
+}
+
+fn check_square(weights: &Weights, path: &Path, name: &str) -> Result<()> {
+    let config = &weights.config;
+    match config.image_height == config.image_width {
+        true => Ok(()),
+        false => Err(foreign(
+            path,
+            format!(
+                "Hugging Face's {name} takes square images only, this model takes {} x {}",
+                config.image_height, config.image_width
+            ),
+        )),
+    }
+}
+
+/// The tensors under their keys, from which `cut` is taken where they begin with it.
+fn their_tensors(weights: &Weights, path: &Path, cut: &str) -> Result<BTreeMap<String, Tensor>> {
+    let mut tensors = BTreeMap::new();
+    for (native, tensor) in &weights.tensors {
+        let Some(keys) = RENAMING.theirs(native) else {
+            return Err(foreign(
+                path,
+                format!("Hugging Face's ViTMAE has no place for `{native}`"),
+            ));
+        };
+        let rows = tensor.size()[0] / keys.len() as i64;
+        for (part, key) in keys.iter().enumerate() {
+            let key = key.strip_prefix(cut).unwrap_or(key);
+            let tensor = tensor.narrow(0, part as i64 * rows, rows);
+            tensors.insert(key.to_string(), tensor);
+        }
+    }
+    Ok(tensors)
 }
 
 fn model_config(weights: &Weights) -> Value {

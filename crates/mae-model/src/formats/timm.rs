@@ -1,4 +1,4 @@
-//! timm's Vision Transformers: encoders, under the native keys.
+//! timm's Vision Transformers: encoders and classifiers, under the native keys.
 
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -7,8 +7,9 @@ use serde_json::{Value, json};
 use tch::Tensor;
 
 use super::{Facts, Format, Found, Weights, folder, foreign};
+use crate::classifier::{ClassifierConfig, Pooling};
 use crate::metadata::Part;
-use crate::{Normalization, Result};
+use crate::{MaeConfig, Normalization, Result, VitClassifier};
 
 /// Widths and heads by the size in the name of an architecture.
 ///
@@ -106,13 +107,7 @@ fn facts(path: &Path, tensors: &BTreeMap<String, Tensor>, config: &Value) -> Res
 
 pub fn write(weights: &Weights, path: &Path) -> Result<Vec<String>> {
     let config = &weights.config;
-    let mut notes = Vec::new();
-    if config.layer_norm_eps != LAYER_NORM_EPS {
-        notes.push(format!(
-            "timm's norms add {LAYER_NORM_EPS} to the variance, this model's {}: features differ a little",
-            config.layer_norm_eps
-        ));
-    }
+    let mut notes = eps_note(config);
     if weights.part == Part::Whole {
         notes.push("timm has encoders only: the decoder is left out".into());
     }
@@ -121,17 +116,66 @@ pub fn write(weights: &Weights, path: &Path) -> Result<Vec<String>> {
         .filter(|(key, _)| encoder.contains_key(*key))
         .map(|(key, tensor)| (key.clone(), tensor.shallow_clone()))
         .collect();
+    let json = description(config, &weights.normalization, 1.0, 0, "token");
+    folder::write(path, &tensors, &[("config.json", json)])?;
+    Ok(notes)
+}
+
+/// Writes a classifier: all of timm's have the same keys.
+pub fn write_classifier(model: &VitClassifier, path: &Path) -> Result<Vec<String>> {
+    let ClassifierConfig {
+        encoder,
+        classes,
+        pooling,
+        view,
+        ..
+    } = model.config();
+    let pool = match pooling {
+        Pooling::MeanThenNorm | Pooling::NormThenMean => "avg",
+        Pooling::ClassToken => "token",
+    };
+    let mut json = description(
+        encoder,
+        model.normalization(),
+        view.crop_share,
+        *classes,
+        pool,
+    );
+    json["label_names"] = model.class_names().into();
+    json["model_args"]["fc_norm"] = (*pooling == Pooling::MeanThenNorm).into();
+    folder::write(path, &model.parameters(), &[("config.json", json)])?;
+    Ok(eps_note(encoder))
+}
+
+fn eps_note(config: &MaeConfig) -> Vec<String> {
+    match config.layer_norm_eps == LAYER_NORM_EPS {
+        true => Vec::new(),
+        false => vec![format!(
+            "timm's norms add {LAYER_NORM_EPS} to the variance, this model's {}: features differ a little",
+            config.layer_norm_eps
+        )],
+    }
+}
+
+/// What timm is told of a model; without `classes` it has no head.
+fn description(
+    config: &MaeConfig,
+    normalization: &Normalization,
+    crop: f64,
+    classes: usize,
+    pool: &str,
+) -> Value {
     // Any plain architecture serves: the arguments after it say every dimension.
     let architecture = match config.patch_size {
         14 => "vit_huge_patch14_224",
         _ => "vit_base_patch16_224",
     };
     let size = [config.image_height, config.image_width];
-    let json = json!({
+    json!({
         "architecture": architecture,
-        "num_classes": 0,
+        "num_classes": classes,
         "num_features": config.embed_dim,
-        "global_pool": "token",
+        "global_pool": pool,
         "model_args": {
             "img_size": size,
             "patch_size": config.patch_size,
@@ -145,15 +189,13 @@ pub fn write(weights: &Weights, path: &Path) -> Result<Vec<String>> {
             "input_size": [config.channels, size[0], size[1]],
             "fixed_input_size": true,
             "interpolation": "bicubic",
-            "crop_pct": 1.0,
-            "mean": folder::decimals(&weights.normalization.mean),
-            "std": folder::decimals(&weights.normalization.std),
-            "num_classes": 0,
+            "crop_pct": crop,
+            "mean": folder::decimals(&normalization.mean),
+            "std": folder::decimals(&normalization.std),
+            "num_classes": classes,
             "pool_size": null,
             "first_conv": "patch_embed.proj",
             "classifier": "head",
         },
-    });
-    folder::write(path, &tensors, &[("config.json", json)])?;
-    Ok(notes)
+    })
 }

@@ -5,10 +5,15 @@ use std::process::ExitCode;
 
 use anyhow::{Context, Result, bail, ensure};
 use clap::{Args, ValueEnum};
-use mae_model::Normalization;
 use mae_model::checkpoint::Part;
-use mae_model::formats::{Adapt, Format, ReadOptions, Weights, is_of_others, read};
+use mae_model::formats::{
+    Adapt, Format, ReadOptions, Weights, is_of_others, read, write_classifier,
+};
+use mae_model::tensor_file::read_tensors;
+use mae_model::{FileKind, Normalization, VitClassifier};
+use mae_train::predict::{self, is_of_evaluation};
 use mae_train::run::checkpoint::find_model;
+use tch::Device;
 
 use super::write_stdout;
 
@@ -16,6 +21,7 @@ use super::write_stdout;
 pub const EXAMPLES: &str = "Examples:
   mae-train convert runs/quickstart vit-mae --format huggingface    what a run has learned, for transformers
   mae-train convert runs/quickstart encoder --format timm           its encoder, for timm
+  mae-train convert runs/eval classifier --format timm              what an evaluation fine-tuned
   mae-train convert vit-mae-base base.safetensors                   a folder of Hugging Face, for this program
   mae-train convert mae_pretrain_vit_base.pth encoder.safetensors --num-heads 12 --normalization imagenet
   mae-train convert base.safetensors grey.safetensors --channels 1 --adapt mean
@@ -26,7 +32,7 @@ The format of FROM is recognised by its content. Files of torch.save are read wi
 /// What to convert, and what FROM does not say.
 #[derive(Args)]
 pub struct ConvertArgs {
-    /// A run, its model.safetensors, a .pth of any program, a folder of Hugging Face or timm, a safetensors file, one of
+    /// A run, its model.safetensors, what an evaluation learned, a .pth of any program, a folder of Hugging Face or timm, a safetensors file, one of
     /// its shards or their index
     from: PathBuf,
     /// The file to write in the native format, or the folder in another
@@ -73,10 +79,10 @@ pub struct ConvertArgs {
 enum FormatArg {
     /// One safetensors file, which this program trains from, evaluates and exports
     Native,
-    /// A folder for ViTMAEForPreTraining, or of an encoder for ViTMAEModel
+    /// A folder for ViTMAEForPreTraining, of an encoder for ViTMAEModel, of a classifier for ViTForImageClassification
     #[value(name = "huggingface")]
     HuggingFace,
-    /// A folder for timm.create_model: the encoder
+    /// A folder for timm.create_model: the encoder, or the classifier
     Timm,
 }
 
@@ -105,7 +111,11 @@ impl ConvertArgs {
     pub fn run(&self) -> Result<ExitCode> {
         let format = self.format()?;
         self.check_to(format)?;
-        let weights = read(&self.source()?, &self.options())?;
+        let source = self.source()?;
+        if is_classifier(&source) {
+            return self.classifier(&source, format);
+        }
+        let weights = read(&source, &self.options())?;
         say(source_text(&weights), &weights.notes)?;
         let notes = weights.write(&self.to, format)?;
         let is_encoder = weights.part == Part::Encoder || format == Format::Timm;
@@ -116,6 +126,42 @@ impl ConvertArgs {
         say(format!("wrote {written} to {}", self.to.display()), &notes)?;
         say(
             format!("load it: {}", self.loading(format, weights.part)),
+            &[],
+        )
+    }
+
+    /// Converts what an evaluation learned.
+    fn classifier(&self, source: &Path, format: Format) -> Result<ExitCode> {
+        ensure!(
+            self.options() == ReadOptions::default(),
+            "{} is a classifier, which is converted as it is: leave out all flags but --format",
+            source.display()
+        );
+        let model = VitClassifier::load(source, Device::Cpu)?;
+        let notes = write_classifier(&model, &self.to, format)?;
+        let names = model.class_names();
+        say(
+            format!(
+                "read {}: a classifier of {} classes, images {} x {} of {} channels",
+                source.display(),
+                names.len(),
+                model.config().encoder.image_height,
+                model.config().encoder.image_width,
+                model.config().encoder.channels
+            ),
+            &[],
+        )?;
+        say(format!("wrote it to {}", self.to.display()), &notes)?;
+        let path = self.to.display();
+        say(
+            match format {
+                Format::Timm => format!(
+                    "load it: import timm; model = timm.create_model(\"local-dir:{path}\", pretrained=True)"
+                ),
+                _ => format!(
+                    "load it: from transformers import pipeline; classify = pipeline(\"image-classification\", \"{path}\")"
+                ),
+            },
             &[],
         )
     }
@@ -181,6 +227,7 @@ impl ConvertArgs {
     fn source(&self) -> Result<PathBuf> {
         match is_of_others(&self.from) {
             true => Ok(self.from.clone()),
+            false if is_of_evaluation(&self.from) => predict::find(&self.from),
             false => find_model(&self.from),
         }
     }
@@ -225,6 +272,15 @@ impl ConvertArgs {
             }
         }
     }
+}
+
+/// Whether it is a file that an evaluation wrote; what cannot be read is said by whoever reads it.
+fn is_classifier(source: &Path) -> bool {
+    let is_ours = source
+        .extension()
+        .is_some_and(|ending| ending == "safetensors");
+    let metadata = is_ours.then(|| read_tensors(source).ok()).flatten();
+    metadata.is_some_and(|(_, metadata)| FileKind::of(&metadata) == FileKind::Classifier)
 }
 
 /// Prints a line, and notes below it.

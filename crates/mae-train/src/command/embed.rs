@@ -5,15 +5,15 @@ use std::process::ExitCode;
 use std::sync::Arc;
 
 use anyhow::{Context, Result, ensure};
-use clap::{Args, ValueEnum};
-use mae_data::{Dataset, Nodata, Split};
+use clap::Args;
+use mae_data::{Dataset, Nodata};
 use mae_train::data::{nodata_as_in_training, open_own, open_path};
 use mae_train::distributed::World;
 use mae_train::embed::{Embedding, Summary, Tokens, embed};
 use mae_train::run::interrupt::Interrupt;
-use mae_train::train::precision::Precision;
 use mae_train::{device, run::checkpoint};
 
+use super::images::{CifarSplit, Products};
 use super::{lies_in, start_progress, tell_of_broken};
 
 /// What `--help` ends with.
@@ -72,19 +72,6 @@ pub struct EmbedArgs {
     overwrite: bool,
 }
 
-#[derive(Clone, Copy, ValueEnum)]
-enum CifarSplit {
-    Train,
-    Test,
-}
-
-#[derive(Clone, Copy, ValueEnum)]
-enum Products {
-    Fp32,
-    Bf16,
-    Fp16,
-}
-
 impl EmbedArgs {
     /// Embeds the images and says what is where.
     pub fn run(&self) -> Result<ExitCode> {
@@ -100,11 +87,7 @@ impl EmbedArgs {
             );
         }
         let mut embedding = Embedding::on_device(&weights, self.tokens, device)?;
-        embedding.precision = match self.precision {
-            Products::Fp32 => Precision::Fp32,
-            Products::Bf16 => Precision::Bf16,
-            Products::Fp16 => Precision::Fp16,
-        };
+        embedding.precision = self.precision.into();
         embedding.workers = self.workers;
         embedding.max_broken_share = self.max_broken_share;
         embedding.overwrite = self.overwrite;
@@ -132,10 +115,7 @@ impl EmbedArgs {
     }
 
     fn images(&self, embedding: &Embedding) -> Result<Arc<dyn Dataset>> {
-        let split = match self.split {
-            CifarSplit::Train => Split::Train,
-            CifarSplit::Test => Split::Test,
-        };
+        let split = self.split.into();
         match &self.data {
             Some(data) => {
                 let nodata = match self.nodata {

@@ -18,7 +18,7 @@ use mae_train::data;
 use mae_train::distributed::World;
 use mae_train::eval::config::EvalConfig;
 use mae_train::eval::features::FeatureCache;
-use mae_train::eval::{Evaluation, Protocol, SETTINGS, Start, evaluate};
+use mae_train::eval::{Evaluation, Protocol, REPORT, SETTINGS, Start, evaluate};
 use mae_train::run::checkpoint;
 use mae_train::run::folder::RunDir;
 use mae_train::run::interrupt::Interrupt;
@@ -117,7 +117,12 @@ impl EvalArgs {
         let settings = self.settings(stored, &protocols, &starts, config, &begun)?;
         let weights = settings.weights.clone();
         let (encoder, normalization) = read_config(&weights)?;
-        let Images { train, val, listed } = images::open(&settings, encoder.channels, &progress)?;
+        let Images {
+            train,
+            val,
+            nodata,
+            listed,
+        } = images::open(&settings, encoder.channels, &progress)?;
         for images in [&train, &val] {
             data::agree(images.as_ref(), world)?;
         }
@@ -145,6 +150,7 @@ impl EvalArgs {
             weights,
             train,
             val,
+            nodata,
             out: out.as_deref(),
             world,
             cache: FeatureCache::of_user(),
@@ -155,7 +161,7 @@ impl EvalArgs {
             Some(report) => {
                 if let Some(out) = &out {
                     println!("{}", report.table());
-                    println!("\nresults: {}", out.join("eval.json").display());
+                    println!("\nresults: {}", out.join(REPORT).display());
                 }
                 Ok(ExitCode::SUCCESS)
             }
@@ -271,6 +277,6 @@ fn folder(
 /// Whether there is a result in `out`, or a classifier that has learned something.
 fn has_begun(out: &Path) -> bool {
     let mut protocols = (std::fs::read_dir(out).into_iter().flatten()).flatten();
-    out.join("eval.json").exists()
+    out.join(REPORT).exists()
         || protocols.any(|folder| RunDir::checkpoints_of(&folder.path()).exists())
 }

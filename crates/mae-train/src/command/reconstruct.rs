@@ -8,11 +8,11 @@ use std::sync::Arc;
 use anyhow::{Context, Result, bail, ensure};
 use clap::builder::{PossibleValuesParser, TypedValueParser};
 use clap::{Args, ValueEnum};
-use mae_data::{Dataset, Image, Mask, MaskSampler, Nodata, PatchGrid};
+use mae_data::{Dataset, Image, Mask, MaskSampler, Nodata, PatchGrid, Split};
 use mae_model::tensor_file::read_tensors;
 use mae_model::{FileKind, MaskedAutoencoderViT, PatchStatistics};
 use mae_train::config::{Source, TrainConfig, read};
-use mae_train::data::{self, open_path_or_image};
+use mae_train::data::{self, nodata_as_in_others, open_path_or_image};
 use mae_train::distributed::World;
 use mae_train::reconstruct::{Masking, Samples};
 use mae_train::{device, run::checkpoint};
@@ -208,11 +208,14 @@ impl ReconstructArgs {
     }
 
     fn dataset(&self, run: Option<&TrainConfig>, grid: &PatchGrid) -> Result<Arc<dyn Dataset>> {
-        let own = run.map(|run| run.data.nodata);
         match (&self.data, run) {
             (Some(path), _) => {
-                let nodata = self.nodata.or(own).unwrap_or_default();
-                open_path_or_image(path, grid.channels(), nodata)
+                let own = run.map(|run| run.data.nodata).unwrap_or_default();
+                let nodata = match self.nodata {
+                    Some(nodata) => nodata,
+                    None => nodata_as_in_others(own, path)?,
+                };
+                open_path_or_image(path, Split::Train, grid.channels(), nodata)
             }
             (None, Some(run)) => data::open(&run.data, grid, run.seed),
             (None, None) => bail!("which images? give an image or a folder of some"),

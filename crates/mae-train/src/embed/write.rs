@@ -1,27 +1,18 @@
 //! From a data set to the files.
 
-use std::collections::{BTreeMap, HashMap};
-use std::fs::File;
-use std::io::{self, Read};
-use std::ops::Range;
+use std::collections::BTreeMap;
+use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::time::Instant;
 
-use anyhow::{Context, Result, ensure};
-use mae_data::Shard;
-use mae_data::{DataError, Dataset, ImageLoader};
+use anyhow::Result;
+use mae_data::Dataset;
 use mae_model::EMBEDDINGS;
-use sha2::{Digest, Sha256};
-use tch::Device;
 
 use super::Embedding;
-use super::format::{Format, Layout};
-use super::partial::{Identity, Partial};
-use crate::data::digest::{digest_of, hex};
 use crate::data::tell_of_images;
 use crate::error::Error;
-use crate::eval::features::BATCH;
+use crate::rows::{Format, Identity, Layout, Made, Partial, Rows, class_of};
 
 /// What [`embed`] wrote.
 #[derive(Clone, Debug, PartialEq)]
@@ -66,56 +57,17 @@ fn write(embedding: &Embedding, dataset: &Arc<dyn Dataset>, out: &Path) -> Resul
     let layout = Layout::new(format, dataset.len(), embedding.shape(), &metadata);
     let mut partial = Partial::open(out, &csv, identity, layout, embedding.overwrite)?;
 
-    let loader = embedding.extraction().loader(dataset, Shard::default())?;
-    let (first, count) = (partial.batches(), loader.batches_per_epoch());
-    let bar = embedding.progress.start(first as u64, count as u64);
-    let started = Instant::now();
-    for batch in loader.epoch(0, first) {
-        let batch = batch?;
-        let features = embedding.encode(&batch)?;
-        let done = batch.number + 1;
-        let broken = left_out(
-            dataset.as_ref(),
-            partial.batches()..done,
-            &batch.indices,
-            &loader,
-        );
-        partial.append(&features, done, broken)?;
-        check_broken(
-            dataset.as_ref(),
-            partial.broken(),
-            embedding.max_broken_share,
-        )?;
-        bar.advance_to(done as u64);
-        let rate = ((done - first) * BATCH) as f64 / started.elapsed().as_secs_f64();
-        let images = dataset.len();
-        bar.message(&format!("embedding {images} images  {rate:.0} images/s"));
-        if embedding.interrupt.signal().is_some() {
-            partial.commit()?;
-            return Ok(None);
-        }
-    }
-    // Batches without any whole image do not arrive.
-    let broken = left_out(dataset.as_ref(), partial.batches()..count, &[], &loader);
-    partial.skip(count, broken);
-    check_broken(
-        dataset.as_ref(),
-        partial.broken(),
-        embedding.max_broken_share,
-    )?;
-    let broken = (partial.broken().iter())
-        .map(|(&index, reason)| (dataset.name(index), reason.clone()))
-        .collect();
-    let rows: Vec<usize> = (0..dataset.len())
-        .filter(|index| !partial.broken().contains_key(index))
-        .collect();
-    ensure!(
-        !rows.is_empty(),
-        "no image of {} can be read",
-        dataset.len()
-    );
-
-    partial.commit()?;
+    let work = Rows {
+        dataset,
+        extraction: embedding.extraction(),
+        doing: "embedding",
+        interrupt: &embedding.interrupt,
+        progress: &embedding.progress,
+    };
+    let Some(Made { rows, broken }) = work.fill(&mut partial, |batch| embedding.encode(batch))?
+    else {
+        return Ok(None);
+    };
     let labels = (!dataset.classes().is_empty()).then(|| {
         let label = |&index: &usize| dataset.label(index).map_or(-1, i64::from);
         rows.iter().map(label).collect::<Vec<i64>>()
@@ -133,20 +85,14 @@ fn write(embedding: &Embedding, dataset: &Arc<dyn Dataset>, out: &Path) -> Resul
 impl Embedding {
     /// What must be the same for two halves to make a whole.
     fn identity(&self, dataset: &dyn Dataset) -> Result<Identity> {
-        let device = match self.model.device() {
-            Device::Cuda(_) => "CUDA",
-            _ => "the CPU",
-        };
-        Ok(Identity {
-            weights: self.weights.display().to_string(),
-            model: sha256_of(&self.weights)?,
-            images: digest_of(dataset),
-            settings: format!(
-                "tokens {}, in {} on {device}",
-                self.tokens,
-                self.precision.name()
-            ),
-        })
+        let settings = format!("tokens {}, in {}", self.tokens, self.precision.name());
+        Identity::new(
+            "embedding",
+            &self.weights,
+            dataset,
+            &settings,
+            self.model.device(),
+        )
     }
 
     /// What a `.safetensors` says of itself.
@@ -171,76 +117,12 @@ impl Embedding {
     }
 }
 
-/// Index and reason of the images of `batches` that are not among the `indices` that can be read.
-fn left_out(
-    dataset: &dyn Dataset,
-    batches: Range<usize>,
-    indices: &[usize],
-    loader: &ImageLoader,
-) -> Vec<(usize, String)> {
-    let end = (batches.end * BATCH).min(dataset.len());
-    let broken: Vec<usize> = (batches.start * BATCH..end)
-        .filter(|index| indices.binary_search(index).is_err())
-        .collect();
-    if broken.is_empty() {
-        return Vec::new();
-    }
-    let reasons: HashMap<String, String> = loader.broken().into_iter().collect();
-    let reason = |index| {
-        reasons
-            .get(&dataset.name(index))
-            .cloned()
-            .unwrap_or_default()
-    };
-    (broken.into_iter().map(|index| (index, reason(index)))).collect()
-}
-
-/// Counts the broken images of before an interruption, which the loader does not know of.
-fn check_broken(
-    dataset: &dyn Dataset,
-    broken: &BTreeMap<usize, String>,
-    max_broken_share: f64,
-) -> Result<()> {
-    const SHOWN: usize = 10;
-    if broken.len() as f64 <= max_broken_share * dataset.len() as f64 {
-        return Ok(());
-    }
-    let first = (broken.iter().take(SHOWN))
-        .map(|(&index, reason)| (dataset.name(index), reason.clone()))
-        .collect();
-    Err(DataError::TooManyBroken {
-        broken: broken.len(),
-        len: dataset.len(),
-        max_broken_share,
-        first,
-    }
-    .into())
-}
-
 fn write_csv(path: &Path, dataset: &dyn Dataset, rows: &[usize]) -> io::Result<()> {
     let mut csv = csv::Writer::from_path(path)?;
     csv.write_record(["index", "path", "label"])?;
     for &index in rows {
-        let label = dataset.label(index);
-        let class = label.and_then(|label| dataset.classes().get(label as usize));
-        let class = class.map_or("", String::as_str);
-        csv.write_record([&index.to_string(), &dataset.name(index), class])?;
+        let name = dataset.name(index);
+        csv.write_record([&index.to_string(), &name, class_of(dataset, index)])?;
     }
     csv.flush()
-}
-
-/// As sha256sum prints it.
-fn sha256_of(path: &Path) -> Result<String> {
-    let mut digest = Sha256::new();
-    let mut file = File::open(path).with_context(|| format!("reading {}", path.display()))?;
-    let mut buffer = vec![0; 1 << 20];
-    loop {
-        match file
-            .read(&mut buffer)
-            .with_context(|| format!("reading {}", path.display()))?
-        {
-            0 => return Ok(hex(&digest.finalize())),
-            read => digest.update(&buffer[..read]),
-        }
-    }
 }

@@ -8,6 +8,7 @@ use std::sync::Arc;
 
 use anyhow::{Context, Result};
 use mae_data::{Dataset, ImageBatch, ImageLoader, ImageLoaderConfig, Shard, Transform};
+use mae_model::classifier::Pass;
 use mae_model::tensor_file::{read_tensors, write_tensors};
 use mae_model::{VitClassifier, patchify};
 use tch::{Device, Kind, Tensor, no_grad};
@@ -183,6 +184,14 @@ impl Extraction<'_> {
     /// If the images are of another size than the model's, or its pooling comes before the norm.
     pub fn encode_tokens(&self, batch: &ImageBatch) -> Result<Tensor> {
         self.run(batch, |patches| self.model.tokens(patches))
+    }
+
+    /// Class scores of a batch, `[batch, classes]`, f32 on the model's device.
+    ///
+    /// # Errors
+    /// If the images are of another size than the model's.
+    pub fn classify(&self, batch: &ImageBatch) -> Result<Tensor> {
+        self.run(batch, |patches| self.model.forward(patches, Pass::Eval))
     }
 
     fn run(

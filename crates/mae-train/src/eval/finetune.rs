@@ -11,6 +11,7 @@ use mae_model::{VitClassifier, patchify};
 use mae_report::Record;
 use tch::{Tensor, no_grad};
 
+use super::CLASSIFIER;
 use super::config::FinetuneSection;
 use super::ema::Ema;
 use super::erase::erase;
@@ -61,7 +62,8 @@ pub struct FineTuning<'a> {
 ///
 /// All processes of the world call this; the first alone has a `run_dir`.
 /// Each epoch is judged; the weights of the best one are `best.safetensors` in `run_dir`.
-/// The result is the score after the last epoch, not the best one's, which was chosen by these images.
+/// The result is the score after the last epoch, not the best one's, which was chosen by these images: it is that of
+/// [`CLASSIFIER`] in `run_dir`.
 ///
 /// # Errors
 /// If images or files cannot be read or written, or training diverges; or, as [`Stopped`], after a signal, when it can
@@ -87,11 +89,14 @@ pub fn finetune(
         &mut state, &batches, &optim, run, run_dir, interrupt, progress,
     )? {
         Outcome::Interrupted { .. } => Err(Stopped.into()),
-        Outcome::Finished { .. } => match state.last.take() {
-            Some(score) => Ok(score),
-            // It had ended before.
-            None => state.judge(),
-        },
+        Outcome::Finished { .. } => {
+            state.save_judged(CLASSIFIER)?;
+            match state.last.take() {
+                Some(score) => Ok(score),
+                // It had ended before.
+                None => state.judge(),
+            }
+        }
     }
 }
 
@@ -172,6 +177,15 @@ impl<'a> State<'a> {
             tally.sum(self.task.world)?;
             Ok(tally.score())
         })
+    }
+
+    /// Writes the weights that are judged into the run's folder, if there is one.
+    fn save_judged(&self, name: &str) -> Result<()> {
+        let Some(run_dir) = self.run_dir else {
+            return Ok(());
+        };
+        let path = run_dir.path().join(name);
+        self.with_judged_weights(|| Ok(self.task.model.save(&path)?))
     }
 
     /// Puts the average into the model while `body` runs, if there is one.
@@ -320,10 +334,7 @@ impl Task for State<'_> {
         })?;
         if score.top1 > self.best.double_value(&[]) {
             let _ = self.best.fill_(score.top1);
-            if let Some(run_dir) = self.run_dir {
-                let path = run_dir.path().join("best.safetensors");
-                self.with_judged_weights(|| Ok(self.task.model.save(&path)?))?;
-            }
+            self.save_judged("best.safetensors")?;
         }
         let words = format!("  top-1 {:.2} %", 100.0 * score.top1);
         self.last = Some(score);

@@ -38,7 +38,7 @@ pub struct Probe<'a> {
     pub seed: u64,
 }
 
-/// Trains a linear head and scores it on `probe.val` after the last epoch.
+/// Trains a linear head and scores it on `probe.val` after the last epoch; returns the score, and the head.
 ///
 /// The head is batch norm without scale and shift, then a linear layer that starts at N(0, 0.01).
 /// `record` gets the loss and accuracy of each epoch.
@@ -53,7 +53,7 @@ pub fn linear_probe(
     settings: &LinearSection,
     interrupt: &Interrupt,
     record: &mut dyn FnMut(Record) -> Result<()>,
-) -> Result<Score> {
+) -> Result<(Score, Linear)> {
     let device = probe.val.values.device();
     let dim = probe.val.values.size()[1];
     let head = Head::new(dim, probe.classes as i64, probe.seed, device);
@@ -106,7 +106,17 @@ pub fn linear_probe(
         })?;
         score = Some(now);
     }
-    score.context("`linear.epochs` is 0")
+    let score = score.context("`linear.epochs` is 0")?;
+    Ok((score, head.without_norm()))
+}
+
+/// A linear layer.
+#[derive(Debug)]
+pub struct Linear {
+    /// `[classes, embed_dim]`
+    pub weight: Tensor,
+    /// `[classes]`
+    pub bias: Tensor,
 }
 
 /// Batches of cached features in an order of each epoch's own; the last images that fill no batch are left out.
@@ -130,6 +140,9 @@ pub fn batches_of(
         ))
     })
 }
+
+/// Added to the variance under the root of the head's norm.
+const EPS: f64 = 1e-6;
 
 #[derive(Debug)]
 struct Head {
@@ -158,7 +171,6 @@ impl Head {
     }
 
     fn forward(&self, features: &Tensor, train: bool) -> Tensor {
-        const EPS: f64 = 1e-6;
         const MOMENTUM: f64 = 0.1;
         let normalized = features.batch_norm::<&Tensor>(
             None,
@@ -171,6 +183,15 @@ impl Head {
             true,
         );
         normalized.linear(&self.weight, Some(&self.bias))
+    }
+
+    /// The same of features that are not normalised first.
+    fn without_norm(&self) -> Linear {
+        no_grad(|| {
+            let weight = &self.weight * (&self.running_var + EPS).rsqrt();
+            let bias = &self.bias - weight.mv(&self.running_mean);
+            Linear { weight, bias }
+        })
     }
 
     fn score(&self, val: &Features, classes: usize) -> Score {
@@ -263,14 +284,21 @@ mod tests {
                 seed: 0,
             };
             let mut losses = Vec::new();
-            let score = linear_probe(&probe, &settings, &Interrupt::default(), &mut |record| {
-                if let Record::Epoch { loss, .. } = record {
-                    losses.push(loss);
-                }
-                Ok(())
-            })
-            .unwrap();
+            let (score, head) =
+                linear_probe(&probe, &settings, &Interrupt::default(), &mut |record| {
+                    if let Record::Epoch { loss, .. } = record {
+                        losses.push(loss);
+                    }
+                    Ok(())
+                })
+                .unwrap();
             assert!(score.top1 > 0.97, "{optimizer:?}: {}", score.top1);
+            let mut tally = Tally::default();
+            tally.add(
+                &val.values.linear(&head.weight, Some(&head.bias)),
+                &val.labels,
+            );
+            assert_eq!(tally.score(), score, "{optimizer:?}");
             assert_eq!(losses.len(), 40);
             assert!(losses[39] < 0.3 * losses[0], "{losses:?}");
         }

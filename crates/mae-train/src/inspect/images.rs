@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 
 use anyhow::Result;
 use mae_data::{
-    Content, Dataset, Image, LeftOut, Nodata, PackedDataset, PixelKind, Survey, survey,
+    Content, Dataset, Image, LeftOut, Nodata, PackedDataset, PixelKind, Split, Survey, survey,
 };
 use mae_model::Normalization;
 use serde::Serialize;
@@ -115,7 +115,7 @@ impl Images {
         progress: &Progress,
     ) -> Result<Self> {
         let channels = channels.or_else(|| own_channels(path)).unwrap_or(COLOURS);
-        let dataset = open_path_or_image(path, channels, nodata)?;
+        let dataset = open_path_or_image(path, Split::Train, channels, nodata)?;
         let steps = sample.map_or(dataset.len(), |sample| sample.min(dataset.len()));
         let bar = progress.start(0, steps as u64);
         let found = survey(dataset.as_ref(), sample, 0, || {
@@ -322,7 +322,7 @@ fn own_channels(path: &Path) -> Option<usize> {
         let own = PackedDataset::own_channels(path).ok();
         return own.filter(|&own| !matches!(own, 1 | COLOURS));
     }
-    match open_path_or_image(path, COLOURS, Nodata::Auto)
+    match open_path_or_image(path, Split::Train, COLOURS, Nodata::Auto)
         .ok()?
         .content(0)
         .ok()?

@@ -3,7 +3,7 @@
 use std::path::Path;
 
 use anyhow::{Context, Result};
-use mae_data::{Dataset, Image};
+use mae_data::{Dataset, Image, Split};
 
 use super::images::Images;
 use crate::data::open_path_or_image;
@@ -22,7 +22,7 @@ const GAP: usize = 6;
 /// # Errors
 /// If there are no images, or none can be read.
 pub fn contact_sheet(images: &Images) -> Result<Picture> {
-    let dataset = open_path_or_image(&images.path, images.channels, images.nodata)?;
+    let dataset = open_path_or_image(&images.path, Split::Train, images.channels, images.nodata)?;
     let display = images.display(dataset.kind());
     let mut broken = None;
     let images: Vec<(Image, String)> = choose(dataset.as_ref())

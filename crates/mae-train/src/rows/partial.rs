@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::ffi::OsString;
 use std::fs::{File, OpenOptions, TryLockError};
-use std::io::{Seek, SeekFrom, Write};
+use std::io::{Read, Seek, SeekFrom, Write};
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
@@ -11,13 +11,15 @@ use anyhow::{Context, Result, bail, ensure};
 use serde::{Deserialize, Serialize};
 use tch::{Device, Tensor};
 
-use super::format::Layout;
+use super::layout::Layout;
 use crate::eval::features::BATCH;
 
 /// What must be the same for two halves to make a whole.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Identity {
+    /// What is being made: one word, for messages.
+    pub what: String,
     /// The model's file, for messages.
     pub weights: String,
     /// SHA-256 of the model's file.
@@ -39,7 +41,7 @@ struct Journal {
     broken: BTreeMap<usize, String>,
 }
 
-/// The unfinished file of an embedding; locked against a second process.
+/// The unfinished file; locked against a second process.
 #[derive(Debug)]
 pub struct Partial {
     out: PathBuf,
@@ -158,6 +160,7 @@ impl Partial {
         let header = self.layout.header(rows.len(), labels.is_some());
         let tail = self.layout.tail(rows, labels);
         let mut complete = || {
+            self.file.seek(SeekFrom::End(0))?;
             self.file.write_all(&tail)?;
             self.file.seek(SeekFrom::Start(0))?;
             self.file.write_all(&header)?;
@@ -169,11 +172,49 @@ impl Partial {
         delete(&self.journal_path)
     }
 
+    /// Shows the numbers so far to `see`, those of at most `rows` images at a time, one image after the other.
+    pub fn read_back(
+        &mut self,
+        rows: usize,
+        mut see: impl FnMut(&[f32]) -> Result<()>,
+    ) -> Result<()> {
+        let reading = format!("reading {}", self.path.display());
+        let start = SeekFrom::Start(self.layout.header_len());
+        self.file.seek(start).with_context(|| reading.clone())?;
+        let row_len = self.layout.row_len() as usize;
+        let mut bytes = vec![0; rows * row_len];
+        let mut left = self.images();
+        while left > 0 {
+            let bytes = &mut bytes[..left.min(rows) * row_len];
+            self.file
+                .read_exact(bytes)
+                .with_context(|| reading.clone())?;
+            let (numbers, _) = bytes.as_chunks();
+            let numbers: Vec<f32> = numbers
+                .iter()
+                .map(|number| f32::from_le_bytes(*number))
+                .collect();
+            see(&numbers)?;
+            left -= left.min(rows);
+        }
+        Ok(())
+    }
+
+    /// Deletes the file, of which something else was made.
+    pub fn discard(self) -> Result<()> {
+        delete(&self.path)?;
+        delete(&self.journal_path)
+    }
+
+    /// Images whose numbers are in the file.
+    fn images(&self) -> usize {
+        let images = (self.journal.batches * BATCH).min(self.layout.images());
+        images.saturating_sub(self.journal.broken.len())
+    }
+
     /// Forgets what was written after the last note.
     fn rewind(&mut self) -> Result<()> {
-        let images = (self.journal.batches * BATCH).min(self.layout.images());
-        let images = images.saturating_sub(self.journal.broken.len());
-        let whole = self.layout.header_len() + images as u64 * self.layout.row_len();
+        let whole = self.layout.header_len() + self.images() as u64 * self.layout.row_len();
         let found = self.file.metadata().with_context(|| self.writing())?.len();
         ensure!(
             found >= whole || self.journal.batches == 0,
@@ -247,7 +288,8 @@ fn read_journal(
         true => Ok(Some(found)),
         false if overwrite => Ok(None),
         false => bail!(
-            "an unfinished embedding is there already, begun with {}: {remedy}",
+            "an unfinished {} is there already, begun with {}: {remedy}",
+            identity.what,
             differences.join(" and ")
         ),
     }

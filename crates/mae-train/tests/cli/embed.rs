@@ -83,7 +83,7 @@ fn pixels(number: usize) -> Vec<u8> {
         .collect()
 }
 
-fn check_message(command: Command, parts: &[&str]) {
+pub fn check_message(command: Command, parts: &[&str]) {
     let message = fail(command);
     for part in parts {
         assert!(message.contains(part), "expected {part:?} in: {message}");
@@ -97,7 +97,7 @@ fn assert_close(found: &Tensor, expected: &Tensor) {
 }
 
 /// Reads a NumPy file of f32.
-fn read_npy(path: &Path) -> Tensor {
+pub fn read_npy(path: &Path) -> Tensor {
     let bytes = std::fs::read(path).unwrap();
     assert_eq!(&bytes[..8], b"\x93NUMPY\x01\0");
     let start = 10 + u16::from_le_bytes([bytes[8], bytes[9]]) as usize;
@@ -219,7 +219,7 @@ fn broken_in_the_middle(world: &World) {
 }
 
 /// Starts it, and waits until it has noted a batch and can go no further than the pipe lets it.
-fn stuck(mut command: Command, journal: &Path) -> Child {
+pub fn stuck(mut command: Command, journal: &Path) -> Child {
     let mut child = command
         .stdout(Stdio::piped())
         .stderr(Stdio::piped())

@@ -12,6 +12,7 @@ mod eval;
 mod export;
 mod inspect;
 mod pack;
+mod predict;
 mod pretrain;
 mod program;
 mod reconstruct;

@@ -4,7 +4,7 @@ use std::path::Path;
 use std::sync::Arc;
 
 use anyhow::{Context, Result, ensure};
-use mae_data::{Dataset, Split, hold_out, label_by_name};
+use mae_data::{Dataset, Nodata, Split, hold_out, label_by_name};
 use mae_train::config::{DataSource, Source, read_begun};
 use mae_train::data::parts::{refuse_to_judge, refuse_to_learn};
 use mae_train::data::{self, nodata_as_in_training, open_path};
@@ -19,6 +19,8 @@ pub(super) struct Images {
     pub(super) train: Arc<dyn Dataset>,
     /// Those to judge by.
     pub(super) val: Arc<dyn Dataset>,
+    /// What stood for missing values in those to learn from.
+    pub(super) nodata: Nodata,
     /// What both are of, each with the name of the file that lists it.
     pub(super) listed: Vec<(&'static str, Arc<dyn Dataset>)>,
 }
@@ -30,15 +32,15 @@ pub(super) fn open(settings: &Settings, channels: usize, progress: &Progress) ->
             settings.val.is_none(),
             "--val is given without --data: give both"
         );
-        return held_out(run_images(&settings.weights)?, settings);
+        let (images, nodata) = run_images(&settings.weights)?;
+        return held_out(images, nodata, settings);
     };
-    let open = |path: &Path, split| {
-        let nodata = match settings.config.data.nodata {
-            Some(nodata) => nodata,
-            None => nodata_as_in_training(&settings.weights, path)?,
-        };
-        open_path(path, split, channels, nodata)
+    let nodata_of = |path: &Path| match settings.config.data.nodata {
+        Some(nodata) => Ok(nodata),
+        None => nodata_as_in_training(&settings.weights, path),
     };
+    let open = |path: &Path, split| open_path(path, split, channels, nodata_of(path)?);
+    let nodata = nodata_of(data)?;
     let train = open(data, Split::Train)?;
     refuse_to_learn("--data", train.as_ref(), data)?;
     let val = match (&settings.val, DataSource::of(data)) {
@@ -48,7 +50,7 @@ pub(super) fn open(settings: &Settings, channels: usize, progress: &Progress) ->
             images
         }
         (None, DataSource::Cifar10 | DataSource::Cifar100) => open(data, Split::Test)?,
-        (None, _) => return held_out(train, settings),
+        (None, _) => return held_out(train, nodata, settings),
     };
     let (val, missing) = label_by_name(train.as_ref(), val)?;
     if !missing.is_empty() {
@@ -66,26 +68,28 @@ pub(super) fn open(settings: &Settings, channels: usize, progress: &Progress) ->
         ],
         train,
         val,
+        nodata,
     })
 }
 
-/// The images of the run that `weights` belong to.
-fn run_images(weights: &Path) -> Result<Arc<dyn Dataset>> {
+/// The images of the run that `weights` belong to, and what stands for missing values in them.
+fn run_images(weights: &Path) -> Result<(Arc<dyn Dataset>, Nodata)> {
     let run = checkpoint::run_of(weights).context("--data is missing: give labelled images")?;
     let run = read_begun(&Source::File(run.join("config.toml")))?;
     let images = data::open(&run.data, &run.grid, run.seed)?;
     if let Some(path) = &run.data.path {
         refuse_to_learn("the run's images", images.as_ref(), path)?;
     }
-    Ok(images)
+    Ok((images, run.data.nodata))
 }
 
-fn held_out(images: Arc<dyn Dataset>, settings: &Settings) -> Result<Images> {
+fn held_out(images: Arc<dyn Dataset>, nodata: Nodata, settings: &Settings) -> Result<Images> {
     let config = &settings.config;
     let (train, val) = hold_out(Arc::clone(&images), config.data.val_share, config.seed)?;
     Ok(Images {
         train: Arc::new(train),
         val: Arc::new(val),
+        nodata,
         // One image more or less draws other parts, of which nobody could tell which image it was.
         listed: vec![("all-images.csv.gz", images)],
     })
