@@ -16,7 +16,7 @@ mod synthetic;
 mod tar;
 
 pub use cifar::{Cifar, CifarDataset, Split};
-pub use classes::{label_by_name, shared_classes};
+pub use classes::{label_by_name, list_classes, shared_classes};
 pub(crate) use ending::is_promise;
 pub use fingerprint::{Differences, Fingerprint, fingerprints};
 pub use folder::FolderDataset;

@@ -32,7 +32,8 @@ pub use crate::color_jitter::ColorJitter;
 pub use crate::dataset::{
     Cifar, CifarDataset, Content, Dataset, Differences, Fingerprint, FolderDataset, LeftOut,
     PackConfig, PackEncoding, PackProgress, PackSummary, PackedDataset, Split, Subset,
-    SyntheticDataset, TarDataset, fingerprints, hold_out, label_by_name, pack, shared_classes,
+    SyntheticDataset, TarDataset, fingerprints, hold_out, label_by_name, list_classes, pack,
+    shared_classes,
 };
 pub use crate::error::DataError;
 pub use crate::extensions::SUPPORTED_EXTENSIONS;

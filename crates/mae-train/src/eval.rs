@@ -208,6 +208,14 @@ fn judge(eval: &Evaluation, protocols: &[Protocol], starts: &[Start]) -> Result<
     let both = [eval.train.as_ref(), eval.val.as_ref()];
     data::tell_of_images(&both, eval.progress);
     data::tell_of_labels(&both, eval.progress);
+    if protocols.contains(&Protocol::Knn) {
+        let images = eval.train.len();
+        for k in eval.config.knn.k.iter().filter(|k| **k > images as i64) {
+            eval.progress.line(&format!(
+                "knn k={k}: there are only {images} images to learn from, and all of them are neighbours"
+            ));
+        }
+    }
     if let Some(out) = eval.out {
         report.rows = report.rows_so_far(&out.join(REPORT))?;
         std::fs::create_dir_all(out).with_context(|| format!("creating {}", out.display()))?;

@@ -87,7 +87,7 @@ fn different(only_train: &[String], only_val: &[String]) -> DataError {
     let parts: Vec<String> = [("training", only_train), ("validation", only_val)]
         .into_iter()
         .filter(|(_, classes)| !classes.is_empty())
-        .map(|(part, classes)| format!("only in {part}: {}", list(classes)))
+        .map(|(part, classes)| format!("only in {part}: {}", list_classes(classes)))
         .collect();
     DataError::Config {
         key: "classes",
@@ -122,8 +122,8 @@ fn check_labelled(key: &'static str, dataset: &dyn Dataset) -> Result<(), DataEr
     })
 }
 
-/// "ant, bee, and 3 more".
-fn list(classes: &[String]) -> String {
+/// The names of classes for a message, ten at most: "ant, bee, and 3 more".
+pub fn list_classes(classes: &[String]) -> String {
     const SHOWN: usize = 10;
     let shown = classes[..classes.len().min(SHOWN)].join(", ");
     match classes.len().saturating_sub(SHOWN) {

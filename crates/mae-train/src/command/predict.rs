@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use anyhow::{Context, Result, ensure};
 use clap::Args;
-use mae_data::{Dataset, Nodata};
+use mae_data::{Dataset, Nodata, list_classes};
 use mae_report::confusion_svg;
 use mae_train::data::{nodata_as_in_others, open_path_or_image};
 use mae_train::device;
@@ -152,7 +152,7 @@ impl PredictArgs {
                 path.display(),
                 summary.images,
                 names.len(),
-                shortened(names)
+                list_classes(names)
             );
         }
         if let Some(judgement) = &summary.judgement {
@@ -168,8 +168,8 @@ impl PredictArgs {
             println!(
                 "the model does not know {} of the data's classes, whose images are not judged: {}; it knows {}",
                 unknown.len(),
-                shortened(unknown),
-                shortened(names)
+                list_classes(unknown),
+                list_classes(names)
             );
         }
         if judgement.images == 0 {
@@ -229,14 +229,4 @@ fn table(scores: &[ClassScore], names: &[String]) -> String {
         table += &format!("these are the {SHOWN} of {all} classes with the lowest F1\n");
     }
     table
-}
-
-/// "ant, bee and 3 more".
-fn shortened(names: &[String]) -> String {
-    const SHOWN: usize = 10;
-    let shown = names[..names.len().min(SHOWN)].join(", ");
-    match names.len().saturating_sub(SHOWN) {
-        0 => shown,
-        more => format!("{shown} and {more} more"),
-    }
 }

@@ -1,5 +1,6 @@
 //! What model a file of weights is of.
 
+use mae_data::list_classes;
 use mae_model::classifier::{ClassifierConfig, Pooling};
 use mae_model::{LossRegion, MaeConfig, Target, TokenizerConfig};
 use serde::Serialize;
@@ -87,6 +88,10 @@ impl Model {
                         config.classes
                     ),
                 );
+                if !config.class_names.is_empty() {
+                    lines.fact("classes", list_classes(&config.class_names));
+                }
+                lines.fact("use", "predict, export and convert take it");
             }
             Self::Tokenizer(config) => {
                 let (rows, columns) = (

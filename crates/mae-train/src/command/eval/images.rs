@@ -4,7 +4,7 @@ use std::path::Path;
 use std::sync::Arc;
 
 use anyhow::{Context, Result, ensure};
-use mae_data::{Dataset, Nodata, Split, hold_out, label_by_name};
+use mae_data::{Dataset, Nodata, Split, hold_out, label_by_name, list_classes};
 use mae_train::config::{DataSource, Source, read_begun};
 use mae_train::data::parts::{refuse_to_judge, refuse_to_learn};
 use mae_train::data::{self, nodata_as_in_training, open_path};
@@ -58,7 +58,7 @@ pub(super) fn open(settings: &Settings, channels: usize, progress: &Progress) ->
             "the validation images are of {} of the {} classes, and accuracies of these alone; none is of {}",
             train.classes().len() - missing.len(),
             train.classes().len(),
-            first_of(&missing)
+            list_classes(&missing)
         ));
     }
     Ok(Images {
@@ -93,14 +93,4 @@ fn held_out(images: Arc<dyn Dataset>, nodata: Nodata, settings: &Settings) -> Re
         // One image more or less draws other parts, of which nobody could tell which image it was.
         listed: vec![("all-images.csv.gz", images)],
     })
-}
-
-/// "ant, bee and 3 more".
-fn first_of(names: &[String]) -> String {
-    const SHOWN: usize = 10;
-    let shown = names[..names.len().min(SHOWN)].join(", ");
-    match names.len().saturating_sub(SHOWN) {
-        0 => shown,
-        more => format!("{shown} and {more} more"),
-    }
 }
