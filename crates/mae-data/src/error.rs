@@ -108,7 +108,7 @@ pub enum DataError {
     /// More images are broken than the loader may skip.
     #[error(
         "{broken} of {len} images {} broken, more than data.max_broken_share = {max_broken_share} \
-         allows; remove or repair them, or raise it, which for pack and embed is --max-broken-share: {}",
+         allows; remove or repair them, or raise it, which for pack, embed and predict is --max-broken-share: {}",
         if *broken == 1 { "is" } else { "are" },
         list_broken(first, *broken)
     )]

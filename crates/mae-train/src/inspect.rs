@@ -18,8 +18,8 @@ use mae_model::formats::has_weights;
 use serde::Serialize;
 
 use crate::config::DataSource;
-use crate::eval::SETTINGS;
 use crate::eval::report::Report;
+use crate::eval::{CLASSIFIER, SETTINGS};
 use crate::run::checkpoint::find_model;
 use crate::run::folder::RunDir;
 use crate::run::progress::Progress;
@@ -80,6 +80,10 @@ pub fn inspect(
         }
         if path.join("model.safetensors").exists() {
             let weights = Weights::read(&find_model(path)?)?;
+            return Ok(Inspection::Weights(Box::new(weights)));
+        }
+        if path.join(CLASSIFIER).exists() {
+            let weights = Weights::read(&path.join(CLASSIFIER))?;
             return Ok(Inspection::Weights(Box::new(weights)));
         }
         if has_weights(path) {

@@ -142,6 +142,7 @@ pub fn write_classifier(model: &VitClassifier, path: &Path) -> Result<Vec<String
         pool,
     );
     json["label_names"] = model.class_names().into();
+    json["model_args"]["global_pool"] = pool.into();
     json["model_args"]["fc_norm"] = (*pooling == Pooling::MeanThenNorm).into();
     folder::write(path, &model.parameters(), &[("config.json", json)])?;
     Ok(eps_note(encoder))

@@ -103,7 +103,7 @@ impl ExportArgs {
         println!(
             "wrote {}, the {part} of {weights}\n\
              verified with {what} ({}): in batches of {one} and {several} it differs from the model by at most \
-             {:.1e}, of numbers up to {:.1}\n\
+             {:.1e}, of numbers up to {:.2}\n\
              \n\
              in Python, with images [batch, channels, height, width] in float32, from 0 to 1 where the files have 8 or \
              16 unsigned bits, else in the files' own units:\n\

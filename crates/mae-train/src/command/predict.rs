@@ -96,8 +96,8 @@ impl PredictArgs {
         let images = self.images(&classifier)?;
         classifier.interrupt = Interrupt::catch()?;
         eprintln!(
-            "classifying {} images by {}, on {} in {}",
-            images.len(),
+            "classifying {} by {}, on {} in {}",
+            count(images.len()),
             weights.display(),
             device::name(device),
             classifier.precision.name()
@@ -145,7 +145,7 @@ impl PredictArgs {
     }
 
     fn tell(&self, summary: &Summary, names: &[String]) -> Result<()> {
-        println!("wrote {}, {} images", self.out.display(), summary.images);
+        println!("wrote {}, {}", self.out.display(), count(summary.images));
         if let Some(path) = &self.probabilities {
             println!(
                 "wrote {}, [{}, {}] in f32, a column for each of {}",
@@ -192,6 +192,13 @@ impl PredictArgs {
         confusion_svg(&picture, names, &score.confusion, &title)?;
         println!("\nwhat was taken for what: {}", picture.display());
         Ok(())
+    }
+}
+
+fn count(images: usize) -> String {
+    match images {
+        1 => "1 image".into(),
+        _ => format!("{images} images"),
     }
 }
 

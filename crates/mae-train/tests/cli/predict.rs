@@ -423,7 +423,7 @@ fn classifiers_are_converted_as_other_programs_describe_them() {
     succeed(convert(tuned, "timm", &["--format", "timm"]));
     let timm = config("timm");
     assert_eq!(timm["num_classes"], 3);
-    assert_eq!(timm["global_pool"], "avg");
+    assert_eq!(timm["model_args"]["global_pool"], "avg");
     assert_eq!(timm["model_args"]["fc_norm"], true);
     assert_eq!(timm["label_names"][0], "ant");
     assert_eq!(timm["pretrained_cfg"]["crop_pct"], 0.875);
