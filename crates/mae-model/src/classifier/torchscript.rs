@@ -21,11 +21,10 @@ const LOGITS: &str =
     "logits [batch, classes], whose softmax is how likely each class is; `classes` has their names";
 
 impl VitClassifier {
-    /// Writes the encoder as a TorchScript module: `torch.jit.load` and `torch::jit::load` read it, of PyTorch 2.1 and
-    /// later.
+    /// Writes the encoder as a TorchScript module: `torch.jit.load` and `torch::jit::load` read it.
     ///
     /// It is recorded from the code here, with [`Kernels::Plain`](crate::Kernels::Plain) and attention of plain
-    /// operations, and takes any number of images.
+    /// operations, which PyTorch has had since 2.1, and takes any number of images.
     /// The weights are parameters under their native keys, the normalisation's numbers buffers, so that the module can
     /// be moved and converted; none requires a gradient.
     /// `config`, `normalization` (both JSON), `input` and `output` are strings that it has as attributes.

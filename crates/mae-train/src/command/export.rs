@@ -18,8 +18,8 @@ pub const EXAMPLES: &str = "Examples:
   mae-train export --from model.safetensors --torchscript encoder.pt --image cat.jpg
   mae-train export --from runs/eval/finetune-pre-trained --torchscript classifier.pt
 
-The file is loaded by torch.jit.load in Python and torch::jit::load in C++, of PyTorch 2.1 and later, without this
-program. It takes images
+The file is loaded by torch.jit.load in Python and torch::jit::load in C++, without this program; it is made of operations
+that PyTorch has had since 2.1, and was tried in 2.13. It takes images
 [batch, channels, height, width], any number of them, of the size that the model was trained on, in float32: from 0 to 1 where
 the files have 8 bits (as torchvision's ToTensor makes them) or 16 unsigned ones, else in the files' own units, as those of
 float arrays. It normalises them itself; integers from 0 to 255 are not scaled. After .to(torch.bfloat16) the images must
