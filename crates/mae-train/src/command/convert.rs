@@ -32,8 +32,8 @@ The format of FROM is recognised by its content. Files of torch.save are read wi
 /// What to convert, and what FROM does not say.
 #[derive(Args)]
 pub struct ConvertArgs {
-    /// A run, its model.safetensors, what an evaluation learned, a .pth of any program, a folder of Hugging Face or timm, a safetensors file, one of
-    /// its shards or their index
+    /// A run, its model.safetensors, what an evaluation learned, a .pth of any program, a folder of Hugging Face or timm,
+    /// a safetensors file, one of its shards or their index
     from: PathBuf,
     /// The file to write in the native format, or the folder in another
     to: PathBuf,
