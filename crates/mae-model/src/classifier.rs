@@ -6,6 +6,7 @@
 //! Source: He et al. 2021, arXiv 2111.06377, section 4.3 and appendices A.1 and A.2.
 
 mod config;
+mod onnx;
 mod pretrained;
 mod torchscript;
 
@@ -24,6 +25,7 @@ use crate::vit::{VisionTransformer, initialize, linear};
 use crate::{MaeConfig, Normalization, Result};
 
 pub use config::{ClassifierConfig, HeadInit, Pooling, View};
+pub use onnx::Output;
 pub(crate) use pretrained::resize_positions;
 
 /// Whether a forward pass drops residual branches.

@@ -3,7 +3,7 @@
 //! # The modules
 //!
 //! [`mae`] is the method, read top down; [`vit`] what it is built from; [`classifier`] what the encoder is
-//! judged by; [`pca`] and [`tokenizer`] are what it can predict in place of pixels; [`formats`] are
+//! judged by, and what [`onnx`] files are made of; [`pca`] and [`tokenizer`] are what it can predict in place of pixels; [`formats`] are
 //! weights of other programs.
 
 pub mod checkpoint;
@@ -23,6 +23,7 @@ pub mod mae;
 mod memory;
 mod metadata;
 mod normalization;
+pub mod onnx;
 mod patchify;
 pub mod pca;
 pub mod pos_embed;

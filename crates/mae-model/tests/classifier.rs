@@ -2,7 +2,7 @@
 
 use std::path::Path;
 
-use mae_model::classifier::{ClassifierConfig, HeadInit, Pass, Pooling};
+use mae_model::classifier::{ClassifierConfig, HeadInit, Output, Pass, Pooling};
 use mae_model::tensor_file::{read_tensors, write_tensors};
 use mae_model::{MaeConfig, MaskedAutoencoderViT, Normalization, VitClassifier, pos_embed};
 use tch::{Device, Kind, Tensor, no_grad};
@@ -473,4 +473,54 @@ fn the_recorded_encoder_gives_the_tokens_of_any_batch() {
         VitClassifier::open_encoder(&file, Pooling::MeanThenNorm, Device::Cpu).unwrap();
     let error = before_the_norm.save_torchscript(&script).unwrap_err();
     assert!(error.to_string().contains("`pooling`"), "{error}");
+}
+
+#[test]
+fn an_onnx_file_computes_what_the_model_does() {
+    let normalization = Normalization::new(vec![0.4, 0.1, 0.9], vec![0.2, 0.01, 1.5]);
+    for pooling in [
+        Pooling::ClassToken,
+        Pooling::NormThenMean,
+        Pooling::MeanThenNorm,
+    ] {
+        let config = ClassifierConfig {
+            pooling,
+            ..ClassifierConfig::linear_probe(encoder(), 7)
+        };
+        let model = VitClassifier::new(&config, &normalization, Device::Cpu, 5).unwrap();
+        // What starts at zero, or at one, would hide its absence.
+        no_grad(|| {
+            for (key, mut parameter) in model.parameters() {
+                if key != "pos_embed" {
+                    parameter += parameter.rand_like() * 0.3;
+                }
+            }
+        });
+        let logits = model.to_onnx(Output::Logits, "").unwrap();
+        let tokens = model.to_onnx(Output::Tokens, "");
+        for batch in [1, 4] {
+            let pixels = Tensor::rand([batch, 16, 24, 3], (Kind::Float, Device::Cpu));
+            // One value that was not measured.
+            let _ = pixels.view([-1]).get(100).fill_(f64::NAN);
+            let patches = mae_model::patchify(&pixels, 4).unwrap();
+            let images = pixels.permute([0, 3, 1, 2]);
+            let expected = no_grad(|| model.forward(&patches, Pass::Eval)).unwrap();
+            let found = logits.compute(&images).unwrap();
+            assert_eq!(found.size(), [batch, 7]);
+            let error = relative(&found, &expected);
+            assert!(error < 1e-5, "{pooling:?}: {error}");
+            match &tokens {
+                Ok(tokens) => {
+                    let found = tokens.compute(&images).unwrap();
+                    assert_eq!(found.size(), [batch, 25, 32]);
+                    let error = relative(&found, &model.tokens(&patches).unwrap());
+                    assert!(error < 1e-5, "{pooling:?}: {error}");
+                }
+                Err(error) => {
+                    assert_eq!(pooling, Pooling::MeanThenNorm);
+                    assert!(error.to_string().contains("after the encoder's norm"));
+                }
+            }
+        }
+    }
 }

@@ -1,12 +1,13 @@
 #!/usr/bin/env python3
-"""Compare converted weights with the programs they come from and go to.
+"""Compare converted and exported weights with the programs they come from and go to.
 
 Random models of transformers, timm and in the layout of the MAE authors' files go through `mae-train convert`, and what
 this project computes with them is compared with what those programs compute; its own models go the other way.
 Loading must emit no warning, and what comes back from a round trip must be the same bits.
+What `mae-train export` writes is run by ONNX Runtime and PyTorch, and checked by ONNX's own checker.
 
     python3 -m venv venv
-    venv/bin/pip install torch==2.13.0 transformers==5.23.0 timm==1.0.31 safetensors pillow numpy
+    venv/bin/pip install torch==2.13.0 transformers==5.23.0 timm==1.0.31 safetensors pillow numpy onnx==1.23.2 onnxruntime==1.32.0
     cargo build --release -p mae-train -p mae-model --bins --examples
     venv/bin/python crates/mae-train/tests/parity.py > docs/results/parity.md
 
@@ -28,6 +29,8 @@ import warnings
 from pathlib import Path
 
 import numpy
+import onnx
+import onnxruntime
 import safetensors
 import timm
 import torch
@@ -269,6 +272,9 @@ def own(page, programs, name, keys, height, width, statistics, compare_hf=True):
     way = "ours to timm"
     folder = programs.convert(run, programs.path(f"{name}-timm"), "--format", "timm")
     compare_timm(page, name, way, ours, folder, given, statistics)
+    tokens, _ = exported(page, programs, name, run, given["images"])
+    for way, found in tokens.items():
+        compare_tokens(page, name, way, ours, found)
 
 
 def compare_timm(page, name, way, ours, folder, given, statistics):
@@ -411,6 +417,29 @@ def classifiers(page, programs):
         with torch.no_grad():
             theirs = forward(normalized(images, HALF)).softmax(-1)
         page.close(name, way, "probabilities", ours, theirs)
+        if format == "timm":
+            logits, named = exported(page, programs, f"{name}, {protocol}", folder, images)
+            for way, found in logits.items():
+                page.close(f"{name}, {protocol}", way, "probabilities", ours, found.softmax(-1))
+            same = all(json.loads(names) == list(classes) for names in named)
+            page.row(f"{name}, {protocol}", "both", "names of the classes", "equal" if same else "DIFFERENT", same)
+
+
+def exported(page, programs, name, source, images):
+    """What the exported files of `source` make of images [batch, height, width, channels], by each way."""
+    onnx_file, script = programs.path("exported.onnx"), programs.path("exported.pt")
+    programs.run("export", "--from", source, "--onnx", onnx_file, "--torchscript", script, "--overwrite")
+    images = images.permute(0, 3, 1, 2).float() / 255
+    with listening() as said:
+        onnx.checker.check_model(onnx_file, full_check=True)
+        session = onnxruntime.InferenceSession(onnx_file)
+    page.silent(name, "ours to ONNX Runtime", "warnings of it and of the checker", said)
+    by_runtime, = session.run(None, {"images": images.numpy()})
+    module = torch.jit.load(script)
+    with torch.no_grad():
+        by_torch = module(images)
+    classes = session.get_modelmeta().custom_metadata_map.get("classes"), getattr(module, "classes", None)
+    return {"ours to ONNX Runtime": torch.from_numpy(by_runtime), "ours to TorchScript": by_torch}, classes
 
 
 def main():
@@ -446,7 +475,7 @@ def main():
 
 
 def write(page):
-    print("# Converted weights, compared with the programs they come from and go to\n")
+    print("# Converted and exported weights, compared with the programs they come from and go to\n")
     print("Random models go through `mae-train convert`, and both programs compute the same images.")
     print(f"The difference is the norm of the difference over the norm; the limit is {LIMIT:.0e}.")
     print('"Equal" are the same bits; warnings are whatever a client logs, warns of or prints while it loads.\n')
@@ -460,6 +489,8 @@ def write(page):
         f"transformers {transformers.__version__}",
         f"timm {timm.__version__}",
         f"safetensors {safetensors.__version__}",
+        f"onnx {onnx.__version__}",
+        f"onnxruntime {onnxruntime.__version__}",
     ]
     print(f"{', '.join(versions)}, in f32 on one CPU thread.\n")
     print("| model | way | what | difference |")

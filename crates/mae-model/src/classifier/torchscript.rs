@@ -11,13 +11,13 @@ use crate::metadata::{CLASSIFIER, CONFIG, NORMALIZATION, json};
 use crate::{Result, patchify};
 
 /// What the module takes, as its attribute `input` says.
-const INPUT: &str = "images [batch, channels, height, width], of the weights' dtype; 0 to 1 where the files have 8 or 16 \
+pub(super) const INPUT: &str = "images [batch, channels, height, width], of the weights' dtype; 0 to 1 where the files have 8 or 16 \
                      unsigned bits, else in the files' own units; normalised inside";
 /// What an encoder gives, as its attribute `output` says.
-const TOKENS: &str =
+pub(super) const TOKENS: &str =
     "tokens [batch, 1 + patches, embed_dim] after the last norm; the class token is first";
 /// What a classifier gives.
-const LOGITS: &str =
+pub(super) const LOGITS: &str =
     "logits [batch, classes], whose softmax is how likely each class is; `classes` has their names";
 
 impl VitClassifier {

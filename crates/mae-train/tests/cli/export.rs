@@ -1,9 +1,10 @@
-//! The encoder as TorchScript: what it computes, what is said of it, mistakes.
+//! The encoder as TorchScript and ONNX: what it computes, what is said of it, mistakes.
 
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use mae_model::classifier::Pooling;
+use mae_model::onnx::OnnxFiles;
 use mae_model::{VitClassifier, patchify};
 use tch::{CModule, Device, Kind, Tensor};
 
@@ -70,6 +71,47 @@ fn the_file_gives_what_the_model_gives() {
     check(&out, &run);
 
     assert!(fail(export(&run, &out, &[])).contains("encoder.pt is there already: replace it with"));
+    let onnx = folder.path().join("encoder.onnx");
+    let mut command = program();
+    command.arg("export").arg("--from").arg(&run);
+    let message = fail(command);
+    assert!(
+        message.contains("--torchscript") && message.contains("--onnx"),
+        "{message}"
+    );
+    let onnx_argument = onnx.to_str().unwrap();
+    let message = fail(export(&run, &onnx, &["--onnx", onnx_argument]));
+    assert!(message.contains("name the same file"), "{message}");
+    let both = ["--overwrite", "--onnx", onnx_argument];
+    let printed = text(&succeed(export(&run, &out, &both)).stdout);
+    for words in [
+        "encoder = torch.jit.load(\"",
+        "encoder = onnxruntime.InferenceSession(\"",
+        "tokens, = encoder.run(None, {\"images\": images})  # [batch, 17, 32]",
+    ] {
+        assert!(printed.contains(words), "{words} in {printed}");
+    }
+    assert_eq!(printed.matches("in batches of 1 and 3").count(), 2);
+    let files = OnnxFiles {
+        model: std::fs::read(&onnx).unwrap(),
+        weights: None,
+    };
+    let images = Tensor::rand([2, 3, 16, 16], (Kind::Float, Device::Cpu));
+    let by_torchscript = CModule::load(&out).unwrap().forward_ts(&[&images]).unwrap();
+    let difference = files.compute(&images).unwrap() - by_torchscript;
+    assert!(difference.abs().max().double_value(&[]) < 1e-5);
+    // A file that a larger model would have its weights in.
+    std::fs::write(folder.path().join("second.onnx.data"), "mine").unwrap();
+    let second = folder.path().join("second.onnx");
+    let arguments = ["--onnx", second.to_str().unwrap()];
+    let third = folder.path().join("third.pt");
+    let message = fail(export(&run, &third, &arguments));
+    assert!(
+        message.contains("second.onnx.data is there already"),
+        "{message}"
+    );
+    assert!(!third.exists());
+
     let model = model_of(&run);
     let message = fail(export(&run, &model, &["--overwrite"]));
     assert!(message.contains("is what is to be read"), "{message}");
