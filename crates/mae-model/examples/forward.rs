@@ -6,7 +6,8 @@
 //!
 //! In: `images`, u8 `[batch, height, width, channels]`; `noise`, f32 `[batch, patches]`, whose order is the order of the
 //! patches, and `kept`, i64 `[1]`, how many of them are visible.
-//! Out: of whole images the `class_token` and the `mean` of the patch tokens, after the last norm, `[batch, embed_dim]`;
+//! Out: of whole images the `class_token` and the `mean` of the patch tokens, after the last norm, `[batch, embed_dim]`, and
+//! `class_attention`, of the class token in the last block, `[batch, heads, 1 + patches]`;
 //! of a model with a decoder also `latent`, `pred` in the image's order, and the scalar `loss`.
 
 use std::collections::{BTreeMap, HashMap};
@@ -49,6 +50,7 @@ fn forward(model: &Path, input: &Path) -> Result<BTreeMap<String, Tensor>, Box<d
         let encoder = VitClassifier::new(&config, &normalization, Device::Cpu, 0)?;
         encoder.load_encoder(model)?;
         outputs.insert(key.into(), encoder.features(&patches)?);
+        outputs.insert("class_attention".into(), encoder.class_attention(&patches)?);
     }
 
     let model = match MaskedAutoencoderViT::load(model, Device::Cpu) {

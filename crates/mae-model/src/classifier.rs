@@ -179,6 +179,23 @@ impl VitClassifier {
         Ok(no_grad(|| self.encoder.norm(&tokens)))
     }
 
+    /// What the class token heeds in the last block, without gradient.
+    ///
+    /// # Shapes
+    /// - `patches`: `[batch, patches, patch_dim]`, u8, or f32 in the units of mean and standard deviation
+    /// - returns `[batch, num_heads, 1 + patches]`, the shares of its own value and of each patch's, which sum up to 1
+    ///
+    /// # Errors
+    /// [`ModelError::Shape`](crate::ModelError::Shape) if they are not the patches of whole images.
+    ///
+    /// Source: Caron et al. 2021, "Emerging Properties in Self-Supervised Vision Transformers", arXiv 2104.14294,
+    /// figure 1.
+    pub fn class_attention(&self, patches: &Tensor) -> Result<Tensor> {
+        let last = self.depth() - 1;
+        let tokens = self.tokens_after(patches, last)?;
+        Ok(no_grad(|| self.encoder.attention_of_first(&tokens, last)))
+    }
+
     /// The tokens that the first `blocks` blocks make, without gradient or drop path: a frozen prefix.
     ///
     /// # Shapes

@@ -96,13 +96,13 @@ impl Moments {
         Ok(())
     }
 
-    /// The first `components` principal components, and the share of the patches' variance that they explain.
+    /// The first `components` principal components, and the share of the patches' variance that each explains.
     ///
     /// The sign of a component, which nothing determines, makes its entry of the largest magnitude positive.
     ///
     /// # Errors
     /// [`ModelError::Config`](crate::ModelError::Config) if a patch has fewer numbers, or there are not two patches.
-    pub fn principal_components(&self, components: usize) -> Result<(Pca, f64)> {
+    pub fn principal_components(&self, components: usize) -> Result<(Pca, Vec<f64>)> {
         let dim = self.sum.size()[0];
         if !(1..=dim).contains(&(components as i64)) {
             let expected = format!("1 to {dim}, the numbers of a patch");
@@ -117,8 +117,8 @@ impl Moments {
         let (variances, vectors) = covariance.f_linalg_eigh("L")?;
         let total = variances.sum(Kind::Double).double_value(&[]);
         let first = dim - components as i64;
-        let variances = variances.narrow(0, first, components as i64);
-        let explained = variances.sum(Kind::Double).double_value(&[]) / total;
+        let variances =
+            Vec::<f64>::try_from(variances.narrow(0, first, components as i64).flip([0]))?;
         let vectors = vectors.tr().narrow(0, first, components as i64).flip([0]);
         let largest = vectors.abs().argmax(1, true);
         let vectors = &vectors * vectors.gather(1, &largest, false).sign();
@@ -126,9 +126,12 @@ impl Moments {
             mean: mean.to_kind(Kind::Float),
             components: vectors.to_kind(Kind::Float).contiguous(),
         };
-        // Patches that are all the same have no variance to explain.
-        let explained = if total > 0.0 { explained } else { 1.0 };
-        Ok((pca, explained.clamp(0.0, 1.0)))
+        let share = |variance: f64| match total > 0.0 {
+            true => (variance / total).clamp(0.0, 1.0),
+            // Patches that are all the same have no variance to explain.
+            false => 1.0 / components as f64,
+        };
+        Ok((pca, variances.into_iter().map(share).collect()))
     }
 }
 
@@ -179,8 +182,11 @@ mod tests {
         assert!(relative(&pca.mean, &expected["mean"]) < 1e-6);
         let error = relative(&pca.components, components);
         assert!(error < 1e-6, "{error}");
-        let share = expected["explained_variance_ratio"].sum(Kind::Double);
-        assert!((explained - share.double_value(&[])).abs() < 1e-9);
+        let shares = Vec::<f64>::try_from(&expected["explained_variance_ratio"]).unwrap();
+        assert_eq!(explained.len(), shares.len());
+        for (explained, share) in explained.iter().zip(shares) {
+            assert!((explained - share).abs() < 1e-9);
+        }
         let coefficients = pca.project(patches).unwrap();
         assert!(relative(&coefficients, &expected["coefficients"]) < 1e-5);
         let restored = pca.restore(&coefficients).unwrap();
@@ -194,7 +200,7 @@ mod tests {
             .view([100, 8])
             + 3.0;
         let (pca, explained) = moments(&patches).principal_components(8).unwrap();
-        assert!((explained - 1.0).abs() < 1e-9);
+        assert!((explained.iter().sum::<f64>() - 1.0).abs() < 1e-9);
         let restored = pca.restore(&pca.project(&patches).unwrap()).unwrap();
         assert!(relative(&restored, &patches) < 1e-6);
         let autocast = torch_ext::autocast(Device::Cpu, Kind::BFloat16, || pca.project(&patches));
@@ -209,13 +215,13 @@ mod tests {
             pca.restore(&pca.project(&patches).unwrap()).unwrap(),
             patches
         );
-        assert!((0.0..=1.0).contains(&explained));
+        assert_eq!(explained, [0.5, 0.5]);
     }
 
     #[test]
     fn what_has_no_components_is_refused() {
         let patches = Tensor::ones([100, 3], (Kind::Float, Device::Cpu));
-        let message = |result: Result<(Pca, f64)>| result.unwrap_err().to_string();
+        let message = |result: Result<(Pca, Vec<f64>)>| result.unwrap_err().to_string();
         let found = message(moments(&patches).principal_components(4));
         assert!(
             found.contains("`components` is 4, expected 1 to 3"),

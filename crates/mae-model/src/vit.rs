@@ -108,6 +108,13 @@ impl VisionTransformer {
         })
     }
 
+    /// How much the first token heeds each token in block `block`, whose input `tokens` is:
+    /// `[batch, n, embed_dim]` to `[batch, heads, n]`, which sum up to 1.
+    pub(crate) fn attention_of_first(&self, tokens: &Tensor, block: usize) -> Tensor {
+        let Block { norm1, attn, .. } = &self.blocks[block];
+        attn.shares_of_first(&tokens.apply(norm1))
+    }
+
     /// The last norm, of any `[.., embed_dim]`.
     pub(crate) fn norm(&self, tokens: &Tensor) -> Tensor {
         tokens.apply(&self.norm)
@@ -332,16 +339,18 @@ impl Attention {
             [q, k, v]
         };
         let attended = match self.is_recorded {
-            true => {
-                let scale = (q.size()[3] as f64).sqrt().recip();
-                let scores = (q * scale).matmul(&k.transpose(2, 3));
-                scores.softmax(-1, None::<Kind>).matmul(&v)
-            }
+            true => shares(&q, &k).matmul(&v),
             false => Tensor::scaled_dot_product_attention::<&Tensor>(
                 &q, &k, &v, None, 0.0, false, None, false,
             ),
         };
         attended.transpose(1, 2).flatten(2, 3).apply(&self.proj)
+    }
+
+    /// `[batch, n, dim]` to how much the first token heeds each: `[batch, heads, n]`.
+    fn shares_of_first(&self, tokens: &Tensor) -> Tensor {
+        let [q, k, _] = self.split_heads(&tokens.apply(&self.qkv));
+        shares(&q.narrow(2, 0, 1), &k).squeeze_dim(2)
     }
 
     /// Applies `rows` rows of the q/k/v matrix, from `start` on.
@@ -359,6 +368,13 @@ impl Attention {
             .try_into()
             .expect("the first dimension is PARTS")
     }
+}
+
+/// How much each query heeds each key: `[batch, heads, m, d]` and `[batch, heads, n, d]` to `[batch, heads, m, n]`.
+fn shares(q: &Tensor, k: &Tensor) -> Tensor {
+    let scale = (q.size()[3] as f64).sqrt().recip();
+    let scores = (q * scale).matmul(&k.transpose(2, 3));
+    scores.softmax(-1, None::<Kind>)
 }
 
 /// Two linear layers with an exact GELU between.
@@ -420,6 +436,30 @@ pub(crate) fn initialize(vs: &nn::VarStore, seed: u64) {
 mod tests {
     use super::*;
     use tch::Device;
+
+    /// Against libtorch's own attention, which tells nobody its shares.
+    #[test]
+    fn what_the_first_token_heeds_is_what_it_gathers() {
+        let vs = nn::VarStore::new(Device::Cpu);
+        let attention = Attention::new(&vs.root(), &BlockShape::encoder(&MaeConfig::tiny(32)));
+        initialize(&vs, 1);
+        let tokens = Tensor::randn([2, 5, 192], (Kind::Float, Device::Cpu)) * 3.0;
+        let shares = attention.shares_of_first(&tokens);
+        assert_eq!(shares.size(), [2, 3, 5]);
+        let [_, _, v] = attention.split_heads(&tokens.apply(&attention.qkv));
+        let gathered = shares.unsqueeze(2).matmul(&v).flatten(1, 3);
+        let expected = attention.forward_from(&tokens, 0).select(1, 0);
+        let found = gathered.apply(&attention.proj);
+        assert!(found.allclose(&expected, 1e-5, 1e-5, false));
+        // Else any shares would do.
+        assert!(
+            shares
+                .amax([-1i64].as_slice(), false)
+                .min()
+                .double_value(&[])
+                > 0.25
+        );
+    }
 
     #[test]
     fn each_images_branches_are_scaled_by_its_factors() {

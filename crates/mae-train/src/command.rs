@@ -1,5 +1,6 @@
 //! One module a command, and what they share.
 
+pub mod attend;
 mod begun;
 pub mod completions;
 pub mod config;
@@ -12,6 +13,7 @@ mod images;
 pub mod inspect;
 pub mod man;
 pub mod pack;
+mod picture;
 pub mod plan;
 pub mod predict;
 pub mod pretrain;
@@ -25,8 +27,10 @@ use std::io::{self, ErrorKind, Write};
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
-use anyhow::Result;
+use anyhow::{Context, Result};
 use mae_train::distributed::World;
+use mae_train::predict::{find, is_of_evaluation};
+use mae_train::run::checkpoint;
 use mae_train::run::progress::Progress;
 
 /// A progress bar, of which several processes show one, and a logger that does not tear it.
@@ -41,6 +45,15 @@ fn start_progress(world: &World) -> Result<Progress> {
     indicatif_log_bridge::LogWrapper::new(progress.bars(), logger).try_init()?;
     log::set_max_level(level);
     Ok(progress)
+}
+
+/// The weights that `--from` names: a run's latest, those of a file, or the classifier that an evaluation learned.
+fn find_weights(from: &Path) -> Result<PathBuf> {
+    let weights = match is_of_evaluation(from) {
+        true => find(from),
+        false => checkpoint::find_model(from),
+    };
+    weights.context("--from")
 }
 
 /// The first of `NAME.EXTENSION`, `NAME-2.EXTENSION`, ... that is not there yet.

@@ -1,6 +1,7 @@
 //! From a configuration to images, statistics and batches.
 
 pub mod batch;
+pub mod choose;
 pub mod digest;
 pub mod parts;
 pub mod prepare;

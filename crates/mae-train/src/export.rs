@@ -10,7 +10,6 @@ use std::sync::Arc;
 use anyhow::{Context, Result};
 use mae_data::Dataset;
 use mae_model::classifier::{Output, Pass, Pooling};
-use mae_model::tensor_file::read_tensors;
 use mae_model::{FileKind, VitClassifier, patchify};
 use mae_report::{write_atomic, write_atomic_with};
 use tch::{CModule, Device, no_grad};
@@ -51,16 +50,11 @@ impl Exported {
     }
 
     fn read(weights: &Path) -> Result<Self> {
-        let (_, metadata) = read_tensors(weights)?;
-        let is_classifier = FileKind::of(&metadata) == FileKind::Classifier;
-        let model = match is_classifier {
-            true => VitClassifier::load(weights, Device::Cpu)?,
-            false => VitClassifier::open_encoder(weights, Pooling::ClassToken, Device::Cpu)?,
-        };
+        let (model, kind) = VitClassifier::open(weights, Pooling::ClassToken, Device::Cpu)?;
         Ok(Self {
             model,
             weights: weights.into(),
-            is_classifier,
+            is_classifier: kind == FileKind::Classifier,
         })
     }
 

@@ -10,7 +10,7 @@
 //! | one update | [`train`]: optimizer, schedule, precision |
 //! | what it is told | [`config`], [`data`] |
 //! | many updates | [`train_loop`] |
-//! | what comes of it | [`eval`], [`embed`](mod@embed), [`predict`](mod@predict), [`reconstruct`], [`export`] |
+//! | what comes of it | [`eval`], [`embed`](mod@embed), [`predict`](mod@predict), [`reconstruct`], [`attend`](mod@attend), [`export`] |
 //! | what is trained | [`pretrain`](mod@pretrain), [`tokenizer`] |
 //! | what looks at it | [`inspect`], [`doctor`] |
 //!
@@ -30,6 +30,7 @@ pub mod data;
 
 pub mod train_loop;
 
+pub mod attend;
 pub mod embed;
 pub mod eval;
 pub mod export;

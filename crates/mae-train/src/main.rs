@@ -42,7 +42,7 @@ enum Command {
     /// Writes what an encoder makes of your images: one vector an image, or one a patch
     #[command(after_help = command::embed::EXAMPLES)]
     Embed(command::embed::EmbedArgs),
-    /// Writes the encoder for PyTorch and C++, as TorchScript
+    /// Writes an encoder or a classifier for other programs, as TorchScript or ONNX
     #[command(after_help = command::export::EXAMPLES)]
     Export(command::export::ExportArgs),
     /// Trains a tokenizer on your images: each patch becomes one token of a vocabulary
@@ -54,6 +54,9 @@ enum Command {
     /// Draws what a model makes of images that are partly hidden
     #[command(after_help = command::reconstruct::EXAMPLES)]
     Reconstruct(command::reconstruct::ReconstructArgs),
+    /// Draws what an encoder looks at in images, and what it takes for alike
+    #[command(after_help = command::attend::EXAMPLES)]
+    Attend(command::attend::AttendArgs),
     /// Says what a checkpoint, a run or a data set is, and what is in it
     #[command(after_help = command::inspect::EXAMPLES)]
     Inspect(command::inspect::InspectArgs),
@@ -141,6 +144,7 @@ impl Command {
             Self::Export(args) => args.run(),
             Self::Pack(args) => args.run(),
             Self::Reconstruct(args) => args.run(),
+            Self::Attend(args) => args.run(),
             Self::Inspect(args) => args.run(),
             Self::Convert(args) => args.run(),
             Self::Recipes => command::recipes::run(),

@@ -1,5 +1,7 @@
 //! A picture put together from tiles and words.
 
+pub mod display;
+
 use std::convert::Infallible;
 use std::io::Cursor;
 
@@ -26,7 +28,7 @@ pub struct Comparison<'a> {
     /// Words above the titles of some versions: the first of them, and the words.
     pub groups: &'a [(usize, &'static str)],
     /// What each version is.
-    pub titles: &'a [&'static str],
+    pub titles: &'a [&'a str],
     /// Images side by side.
     pub columns: usize,
     /// Of an image, pixels.

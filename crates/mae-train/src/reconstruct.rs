@@ -1,13 +1,11 @@
 //! Pictures of what a model makes of masked images.
 
-pub mod display;
-
 use std::sync::Arc;
 
-use anyhow::{Context, Result, ensure};
+use anyhow::{Context, Result};
 use mae_data::{
-    Dataset, ImageLoader, ImageLoaderConfig, Loader, LoaderConfig, Mask, MaskSampler, MaskedBatch,
-    Order, PatchGrid, PixelKind, SampleKey, Transform,
+    Dataset, Loader, LoaderConfig, Mask, MaskSampler, MaskedBatch, Order, PatchGrid, PixelKind,
+    SampleKey, Transform,
 };
 use mae_model::{
     LossRegion, MaskedAutoencoderViT, PatchStatistics, Target, in_units, patchify, unpatchify,
@@ -16,10 +14,11 @@ use mae_model::{
 use tch::{Device, Kind, Tensor, no_grad};
 
 use crate::config::RunConfig;
-use crate::data::batch::{images_to_device, masked_to_device};
+use crate::data::batch::masked_to_device;
+use crate::data::choose::{Chosen, choose};
+use crate::picture::display::Display;
 use crate::picture::{Comparison, Versions};
 pub use crate::picture::{Picture, Pictures};
-use crate::reconstruct::display::Display;
 
 /// Images in a picture of training.
 const IMAGES: usize = 8;
@@ -151,31 +150,8 @@ impl Samples {
         masking: &Masking,
         device: Device,
     ) -> Result<Self> {
-        ensure!(images > 0, "a picture of no images was asked for");
-        let transform = Transform::center_crop(grid.height(), grid.width());
-        let config = ImageLoaderConfig {
-            prefetch: 1,
-            order: Order::Shuffled,
-            seed,
-            max_broken_share: 1.0,
-            ..ImageLoaderConfig::new(transform.clone(), images.min(dataset.len()))
-        };
-        let loader = ImageLoader::new(Arc::clone(dataset), config)?;
-        let batch =
-            loader
-                .epoch(EPOCH, 0)
-                .next()
-                .with_context(|| match &loader.broken()[..] {
-                    [(name, reason)] => format!("{name}: {reason}"),
-                    broken => format!("none of {} images can be read", broken.len()),
-                })??;
-        let mut order: Vec<usize> = (0..batch.len()).collect();
-        order.sort_by_key(|&i| batch.indices[i]);
-        let indices: Vec<usize> = order.iter().map(|&i| batch.indices[i]).collect();
-        let order: Vec<i64> = order.into_iter().map(|i| i as i64).collect();
-        let pixels = images_to_device(&batch, &transform, device)
-            .index_select(0, &Tensor::from_slice(&order).to_device(device));
-
+        let size = [grid.height(), grid.width()];
+        let Chosen { pixels, indices } = choose(dataset, images, seed, size, device)?;
         let masks: Vec<Mask> = (indices.iter())
             .map(|&index| masking.of_image(grid, index))
             .collect::<Result<_>>()?;

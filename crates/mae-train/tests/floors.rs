@@ -14,7 +14,7 @@ const FLOORS: &[&[&str]] = &[
     &["config"],
     &["data"],
     &["train_loop"],
-    &["eval", "reconstruct", "export"],
+    &["eval", "reconstruct", "attend", "export"],
     &["rows"],
     &["embed", "predict"],
     &["pretrain", "tokenizer"],

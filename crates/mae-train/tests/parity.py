@@ -201,6 +201,16 @@ def hf_tokens(model, given, statistics):
         return model(normalized(given["images"], statistics), noise=noise).last_hidden_state
 
 
+def hf_attention(model, given, statistics):
+    """What the class token heeds in the last block."""
+    model.set_attn_implementation("eager")
+    model.config.mask_ratio = 0.0
+    noise = torch.arange(given["noise"].shape[1]).float().expand_as(given["noise"])
+    with torch.no_grad():
+        found = model(normalized(given["images"], statistics), noise=noise, output_attentions=True)
+    return found.attentions[-1][:, :, 0]
+
+
 def load(page, name, way, what, function):
     with listening() as heard:
         model = function()
@@ -222,6 +232,7 @@ def huggingface(page, programs, name, config, statistics):
     way = "transformers to ours"
     compare_mae(page, name, way, ours, model, given, statistics)
     compare_tokens(page, name, way, ours, hf_tokens(model.vit, given, statistics))
+    page.close(name, way, "attention of the class token", ours["class_attention"], hf_attention(model.vit, given, statistics))
     model.config.mask_ratio = 0.75
 
     back = programs.convert(native, programs.path(f"{name}-back"), "--format", "huggingface")

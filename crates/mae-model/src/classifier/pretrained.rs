@@ -12,7 +12,7 @@ use crate::file_kind::classifier_of;
 use crate::metadata::{CLASSIFIER, NORMALIZATION, from_metadata, json};
 use crate::pos_embed::{interpolate, sincos_2d};
 use crate::tensor_file::{copy_into, read_tensors, write_tensors};
-use crate::{MaeConfig, Result};
+use crate::{FileKind, MaeConfig, Result};
 
 impl VitClassifier {
     /// Writes the weights under their native keys, with the configuration as metadata.
@@ -41,6 +41,19 @@ impl VitClassifier {
         let model = Self::new(&config, &normalization, device, 0)?;
         copy_into(path, model.parameters(), &tensors)?;
         Ok(model)
+    }
+
+    /// The classifier that a file holds, or else the encoder of a Masked Autoencoder's with `pooling`; and which it is.
+    ///
+    /// # Errors
+    /// As [`load`](Self::load) and [`open_encoder`](Self::open_encoder).
+    pub fn open(path: &Path, pooling: Pooling, device: Device) -> Result<(Self, FileKind)> {
+        let kind = FileKind::of(&read_tensors(path)?.1);
+        let model = match kind {
+            FileKind::Classifier => Self::load(path, device)?,
+            _ => Self::open_encoder(path, pooling, device)?,
+        };
+        Ok((model, kind))
     }
 
     /// The encoder of a Masked Autoencoder's file, for what it makes of whole images:

@@ -3,14 +3,12 @@
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
-use anyhow::{Context, Result, ensure};
+use anyhow::{Result, ensure};
 use clap::{ArgGroup, Args};
 use mae_train::distributed::World;
 use mae_train::export::{Exported, Verified, onnx_weights};
-use mae_train::predict::{self, is_of_evaluation};
-use mae_train::run::checkpoint;
 
-use super::{lies_in, start_progress};
+use super::{find_weights, lies_in, start_progress};
 
 /// What `--help` ends with.
 pub const EXAMPLES: &str = "Examples:
@@ -61,11 +59,7 @@ impl ExportArgs {
     /// Writes the files, verifies them and says how to use them.
     pub fn run(&self) -> Result<ExitCode> {
         let _progress = start_progress(&World::alone())?;
-        let weights = match is_of_evaluation(&self.from) {
-            true => predict::find(&self.from),
-            false => checkpoint::find_model(&self.from),
-        };
-        let weights = weights.context("--from")?;
+        let weights = find_weights(&self.from)?;
         self.check(&weights)?;
         let model = Exported::open(&weights)?;
         let (images, what) = model.images(self.image.as_deref())?;

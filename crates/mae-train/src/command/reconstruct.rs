@@ -1,23 +1,21 @@
 //! `mae-train reconstruct`.
 
-use std::io::Read;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
-use std::sync::Arc;
 
 use anyhow::{Context, Result, bail, ensure};
 use clap::builder::{PossibleValuesParser, TypedValueParser};
 use clap::{Args, ValueEnum};
-use mae_data::{Dataset, Image, Mask, MaskSampler, Nodata, PatchGrid, Split};
+use mae_data::{Image, Mask, MaskSampler, PatchGrid};
 use mae_model::tensor_file::read_tensors;
 use mae_model::{FileKind, MaskedAutoencoderViT, PatchStatistics};
 use mae_train::config::{Source, TrainConfig, read};
-use mae_train::data::{self, nodata_as_in_others, open_path_or_image};
 use mae_train::distributed::World;
 use mae_train::reconstruct::{Masking, Samples};
 use mae_train::{device, run::checkpoint};
 
-use super::{free_file, lies_in, start_progress};
+use super::picture::PictureArgs;
+use super::start_progress;
 
 /// What `--help` ends with.
 pub const EXAMPLES: &str = "Examples:
@@ -45,21 +43,8 @@ pub struct ReconstructArgs {
     /// A run's folder, a checkpoint's folder, or its model.safetensors
     #[arg(long, value_name = "PATH")]
     from: PathBuf,
-    /// An image, or several: a folder, a packed file or tar shards [default: the run's own]
-    #[arg(value_name = "IMAGE|PATH")]
-    data: Option<PathBuf>,
-    /// What stands for a value that was not measured, in TIFF, PNG and Netpbm files and arrays: a number, nan, auto for
-    /// what each file says, or none [default: as in the run's training, or auto]
-    #[arg(
-        long,
-        value_name = "VALUE",
-        requires = "data",
-        allow_negative_numbers = true
-    )]
-    nodata: Option<Nodata>,
-    /// The most images to show of several
-    #[arg(long, value_name = "NUMBER", default_value_t = 8)]
-    images: usize,
+    #[command(flatten)]
+    picture: PictureArgs,
     /// Share of the patches to hide [default: the run's own, or 0.75]
     #[arg(long, value_name = "SHARE", conflicts_with = "mask")]
     mask_ratio: Option<f64>,
@@ -69,18 +54,9 @@ pub struct ReconstructArgs {
     /// Hides what is white in this image, of all images the same
     #[arg(long, value_name = "IMAGE")]
     mask: Option<PathBuf>,
-    /// Decides which images are shown, and which of their patches
-    #[arg(long, value_name = "NUMBER", default_value_t = 0)]
-    seed: u64,
     /// For models of norm_pix_loss: where mean and deviation of patches come from [default: all three, side by side]
     #[arg(long, value_name = "LIST", value_delimiter = ',')]
     statistics: Vec<Statistics>,
-    /// The PNG to write [default: the first free one of reconstruct.png, reconstruct-2.png, ...]
-    #[arg(long, value_name = "FILE")]
-    out: Option<PathBuf>,
-    /// Replaces the PNG that is there
-    #[arg(long, requires = "out")]
-    overwrite: bool,
 }
 
 fn sampler() -> impl TypedValueParser<Value = MaskSampler> {
@@ -111,22 +87,25 @@ impl ReconstructArgs {
             Some(run) => Some(read(&Source::File(run.join("config.toml")), None, &[])?),
             None => None,
         };
-        let out = self.out(run.as_ref())?;
+        let own = run.as_ref().and_then(|run| run.data.path.as_deref());
+        let own = own.filter(|_| self.picture.data.is_none());
+        let read: Vec<&Path> = own.into_iter().chain(self.mask.as_deref()).collect();
+        let out = self.picture.out("reconstruct", &read)?;
         let statistics = self.statistics(&model)?;
         let (masking, how) = self.masking(run.as_ref(), &grid)?;
-        let dataset = self.dataset(run.as_ref(), &grid)?;
+        let dataset = self.picture.dataset(&file, grid.channels(), None)?;
 
         let samples = Samples::choose(
             &dataset,
-            self.images,
-            self.seed,
+            self.picture.images,
+            self.picture.seed,
             &grid,
             &masking,
             model.device(),
         )?;
         let found = samples.reconstruct(&model, &statistics)?;
         let names: Vec<String> = (samples.indices().iter())
-            .map(|&index| self.name(dataset.as_ref(), index))
+            .map(|&index| self.picture.name(dataset.as_ref(), index))
             .collect();
         let labels: Vec<String> = (names.iter().zip(&found.losses))
             .map(|(name, loss)| format!("loss {loss:.3}  {name}"))
@@ -202,75 +181,10 @@ impl ReconstructArgs {
         let masking = Masking::Sampled {
             sampler,
             ratio,
-            seed: self.seed,
+            seed: self.picture.seed,
         };
         Ok((masking, format!("by sampler {sampler}")))
     }
-
-    fn dataset(&self, run: Option<&TrainConfig>, grid: &PatchGrid) -> Result<Arc<dyn Dataset>> {
-        match (&self.data, run) {
-            (Some(path), _) => {
-                let own = run.map(|run| run.data.nodata).unwrap_or_default();
-                let nodata = match self.nodata {
-                    Some(nodata) => nodata,
-                    None => nodata_as_in_others(own, path)?,
-                };
-                open_path_or_image(path, Split::Train, grid.channels(), nodata)
-            }
-            (None, Some(run)) => data::open(&run.data, grid, run.seed),
-            (None, None) => bail!("which images? give an image or a folder of some"),
-        }
-    }
-
-    /// What an image is called: in a folder, by its path from there.
-    fn name(&self, dataset: &dyn Dataset, index: usize) -> String {
-        let name = dataset.name(index);
-        let below = |folder: &PathBuf| {
-            let path = Path::new(&name).strip_prefix(folder).ok()?;
-            (path != Path::new("")).then(|| path.display().to_string())
-        };
-        self.data.as_ref().and_then(below).unwrap_or(name)
-    }
-
-    fn out(&self, run: Option<&TrainConfig>) -> Result<PathBuf> {
-        let Some(out) = &self.out else {
-            return Ok(free_file("reconstruct", "png"));
-        };
-        let name = out.display();
-        ensure!(
-            !out.is_dir(),
-            "--out {name}: this is a folder; give the name of a file, for example {}",
-            out.join("reconstruct.png").display()
-        );
-        let own = run.and_then(|run| run.data.path.as_ref());
-        let shown = self.data.as_ref().or(own);
-        for path in [shown, self.mask.as_ref()].into_iter().flatten() {
-            ensure!(
-                !lies_in(out, path),
-                "--out {name}: this is of what is to be shown, {}; give the picture another name",
-                path.display()
-            );
-        }
-        if out.exists() {
-            ensure!(
-                self.overwrite,
-                "--out {name} is there already: replace it with --overwrite, or give another name"
-            );
-            ensure!(
-                is_png(out)?,
-                "--out {name} is there already and is no PNG, which is all that --overwrite replaces: give another name"
-            );
-        }
-        Ok(out.clone())
-    }
-}
-
-fn is_png(path: &Path) -> Result<bool> {
-    let mut start = Vec::new();
-    std::fs::File::open(path)
-        .and_then(|file| file.take(8).read_to_end(&mut start))
-        .with_context(|| format!("reading {}", path.display()))?;
-    Ok(start == b"\x89PNG\r\n\x1a\n")
 }
 
 /// Refuses files that have no decoder, which is what predicts.

@@ -15,7 +15,7 @@ use serde::Serialize;
 use super::lines::{Lines, count, numbers};
 use crate::config::DataSource;
 use crate::data::open_path_or_image;
-use crate::reconstruct::display::Display;
+use crate::picture::display::Display;
 use crate::run::progress::Progress;
 
 /// Where one image is.

@@ -105,7 +105,7 @@ fn fit_pca(
     let found = Found {
         images: seen,
         patches: moments.count(),
-        explained,
+        explained: explained.iter().sum(),
     };
     Ok((pca, found))
 }

@@ -1,5 +1,6 @@
 //! The program through its real binary.
 
+mod attend;
 mod channels;
 mod convert;
 mod damage;
