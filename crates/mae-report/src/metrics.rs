@@ -90,6 +90,36 @@ pub enum Record {
         top5: f64,
     },
 
+    /// The loss of images that are not trained on, after an epoch.
+    Validation {
+        /// The finished epoch, counted from 1.
+        epoch: u64,
+        /// Optimizer steps done so far.
+        step: u64,
+        /// Mean loss, always of the same images with the same patches hidden.
+        #[serde(with = "float")]
+        val_loss: f64,
+    },
+
+    /// How many directions the features of images use after an epoch.
+    Spectrum {
+        /// The finished epoch, counted from 1.
+        epoch: u64,
+        /// Optimizer steps done so far.
+        step: u64,
+        /// What the features are, for example `cls`.
+        tokens: String,
+        /// RankMe of the features.
+        #[serde(with = "float")]
+        rank_me: f64,
+        /// Effective rank of the features less their mean.
+        #[serde(with = "float")]
+        effective_rank: f64,
+        /// The power at which their variances fall; `None` of fewer than two directions.
+        #[serde(with = "float::optional", default)]
+        alpha: Option<f64>,
+    },
+
     /// How a tokenizer does after an epoch, on images that it encoded and decoded.
     Tokens {
         /// The finished epoch, counted from 1.
@@ -114,6 +144,8 @@ impl Record {
             Self::Step { step, .. }
             | Self::Epoch { step, .. }
             | Self::Accuracy { step, .. }
+            | Self::Validation { step, .. }
+            | Self::Spectrum { step, .. }
             | Self::Tokens { step, .. } => step,
         }
     }
@@ -124,6 +156,8 @@ impl Record {
             Self::Step { .. } => self.step() <= step,
             Self::Epoch { epoch, .. }
             | Self::Accuracy { epoch, .. }
+            | Self::Validation { epoch, .. }
+            | Self::Spectrum { epoch, .. }
             | Self::Tokens { epoch, .. } => epoch <= epochs,
         }
     }

@@ -29,7 +29,7 @@ pub(crate) const GREEN: RGBColor = RGBColor(5, 150, 105);
 pub(crate) const ORANGE: RGBColor = RGBColor(237, 156, 66);
 
 /// Apart in lightness, too.
-const ACCURACY_COLORS: [RGBColor; 3] = [BLUE, ORANGE, GREEN];
+const COLORS: [RGBColor; 3] = [BLUE, ORANGE, GREEN];
 
 /// More dots than this on one line hide it.
 const MAX_DOTS: usize = 60;
@@ -37,8 +37,8 @@ const MAX_DOTS: usize = 60;
 pub(crate) type Canvas<'a> = DrawingArea<SVGBackend<'a>, plotters::coord::Shift>;
 pub(crate) type DrawResult = Result<(), Box<dyn std::error::Error>>;
 
-/// Draws the loss (each step thin, epoch means bold), the learning rate, the gradient norm and, where it was
-/// measured, the accuracy over the steps of a run.
+/// Draws the loss (each step thin, epoch means bold, that of held-out images beside them), the learning rate, the gradient
+/// norm and, where they were measured, RankMe and the accuracy over the steps of a run.
 ///
 /// Values that are not finite show as gaps, and the legend counts them.
 /// The loss and the gradient norm have a logarithmic axis if they spread over orders of magnitude.
@@ -75,6 +75,9 @@ struct Curves {
     epoch_loss: Vec<(f64, f64)>,
     lr: Vec<(f64, f64)>,
     grad_norm: Vec<(f64, f64)>,
+    val_loss: Vec<(f64, f64)>,
+    /// RankMe, by the tokens that it is of.
+    rank_me: BTreeMap<String, Vec<(f64, f64)>>,
     /// Top-1 accuracy in percent, by protocol.
     accuracy: BTreeMap<String, Vec<(f64, f64)>>,
     /// The last record in words.
@@ -109,6 +112,15 @@ impl Curves {
                 } => {
                     let points = curves.accuracy.entry(protocol.clone()).or_default();
                     points.push((x, 100.0 * top1));
+                }
+                Record::Validation { val_loss, .. } => curves.val_loss.push((x, val_loss)),
+                Record::Spectrum {
+                    ref tokens,
+                    rank_me,
+                    ..
+                } => {
+                    let points = curves.rank_me.entry(tokens.clone()).or_default();
+                    points.push((x, rank_me));
                 }
                 Record::Tokens { .. } => {}
             }
@@ -163,6 +175,13 @@ fn draw(svg: &mut String, curves: &Curves, title: &str) -> DrawResult {
                 width: 3,
                 dots: true,
             },
+            Line {
+                name: "held out",
+                points: &curves.val_loss,
+                color: ORANGE,
+                width: 3,
+                dots: true,
+            },
         ],
     }
     .draw(&upper, &x)?;
@@ -177,15 +196,8 @@ fn draw(svg: &mut String, curves: &Curves, title: &str) -> DrawResult {
     };
     let lr = single(&curves.lr, GREEN, 2);
     let grad_norm = single(&curves.grad_norm, ORANGE, 1);
-    let accuracy: Vec<Line> = (curves.accuracy.iter().zip(ACCURACY_COLORS.iter().cycle()))
-        .map(|((name, points), &color)| Line {
-            name,
-            points,
-            color,
-            width: 2,
-            dots: true,
-        })
-        .collect();
+    let accuracy = lines_of(&curves.accuracy);
+    let rank_me = lines_of(&curves.rank_me);
     let mut panels = vec![
         Panel {
             name: "Learning rate",
@@ -198,22 +210,40 @@ fn draw(svg: &mut String, curves: &Curves, title: &str) -> DrawResult {
             lines: &grad_norm,
         },
         Panel {
+            name: "RankMe",
+            scale: Scale::FromZero,
+            lines: &rank_me,
+        },
+        Panel {
             name: "Top-1, %",
             scale: Scale::FromZero,
             lines: &accuracy,
         },
     ];
-    if accuracy.is_empty() {
-        panels.pop();
-    } else {
-        // A probe has an accuracy but keeps no rates and norms.
-        panels.retain(|panel| panel.lines.iter().any(|line| !line.points.is_empty()));
-    }
+    // A probe has an accuracy but keeps no rates and norms.
+    let is_probe = !accuracy.is_empty();
+    panels.retain(|panel| match panel.lines {
+        [] => false,
+        lines => !is_probe || lines.iter().any(|line| !line.points.is_empty()),
+    });
     for (panel, area) in panels.iter().zip(lower.split_evenly((1, panels.len()))) {
         panel.draw(&area, &x)?;
     }
     root.present()?;
     Ok(())
+}
+
+/// Curves that are told apart by their names.
+fn lines_of(curves: &BTreeMap<String, Vec<(f64, f64)>>) -> Vec<Line<'_>> {
+    (curves.iter().zip(COLORS.iter().cycle()))
+        .map(|((name, points), &color)| Line {
+            name,
+            points,
+            color,
+            width: 2,
+            dots: true,
+        })
+        .collect()
 }
 
 struct Line<'a> {

@@ -177,8 +177,8 @@ pub struct RunSection {
     pub log_every: u64,
     /// Epochs between pictures of reconstructions; 0 for none but the last. Default 1.
     pub reconstruct_every: u64,
-    /// Epochs between measurements of what was learned, by kNN and a linear probe on a tenth of the images held out
-    /// from the probe; needs labels. 0, the default, for none.
+    /// Epochs between measurements of what was learned: the ranks of `mae-train eval --protocols spectrum`, and where the
+    /// images have labels, kNN and a linear probe on a tenth of them. 0, the default, for none.
     pub eval_every: u64,
     /// Epochs between checkpoints; 0 for none but the last. Default 1.
     pub checkpoint_every: u64,

@@ -18,7 +18,9 @@ use mae_data::{
 use mae_model::Normalization;
 use sha2::{Digest, Sha256};
 
-use crate::config::{DataSection, DataSource, NormalizationSource, RunConfig, Source, read_begun};
+use crate::config::{
+    DataSection, DataSource, MaskSection, NormalizationSource, RunConfig, Source, read_begun,
+};
 use crate::data::digest::hex;
 use crate::distributed::World;
 use crate::run::checkpoint;
@@ -50,6 +52,20 @@ pub fn open(data: &DataSection, grid: &PatchGrid, seed: u64) -> Result<Arc<dyn D
     }
 }
 
+/// Opens the images at `path`, the `val` of `data`, whose kind of values is settled, as those of `data` are opened.
+///
+/// # Errors
+/// With the path and what was found there.
+pub fn open_val(data: &DataSection, path: &Path, channels: usize) -> Result<Arc<dyn Dataset>> {
+    let nodata = nodata_as_in_others(data.nodata, path)?;
+    let source = DataSource::of(path);
+    // Bytes have no other reading.
+    let values = data
+        .values
+        .filter(|_| may_declare_nodata(source) || source == DataSource::Packed);
+    open_files(source, path, Split::Test, channels, values, nodata)
+}
+
 /// Opens the images that the run which `weights`, a checkpoint's model.safetensors, belongs to was trained on.
 ///
 /// # Errors
@@ -58,6 +74,15 @@ pub fn open_own(weights: &Path) -> Result<Arc<dyn Dataset>> {
     let run = config_of(weights)?
         .with_context(|| format!("{} lies in no run's folder", weights.display()))?;
     open(&run.data, &run.grid, run.seed)
+}
+
+/// What the run that `weights`, a checkpoint's model.safetensors, belongs to hides of an image, and its seed; the defaults
+/// where the file lies in no run's folder.
+///
+/// # Errors
+/// If the run's configuration cannot be read.
+pub fn mask_of(weights: &Path) -> Result<(MaskSection, u64)> {
+    Ok(config_of(weights)?.map_or_else(Default::default, |run| (run.method.mask, run.seed)))
 }
 
 /// The configuration of the run that a checkpoint's model.safetensors belongs to, if it does to one.

@@ -1,7 +1,8 @@
-//! What a pre-trained encoder learned: nearest neighbours, linear probing, partial and full fine-tuning.
+//! What a pre-trained encoder learned: nearest neighbours, linear probing, partial and full fine-tuning; and without
+//! labels, the spectrum of its features.
 //!
 //! [`evaluate`] runs the protocols and writes their results; each is a module that stands alone.
-//! [`features`] extracts what [`knn`] and [`linear`] use; [`finetune`](mod@finetune) uses [`mix`], [`erase`](mod@erase),
+//! [`features`] extracts what [`knn`], [`linear`] and [`spectrum`] use; [`finetune`](mod@finetune) uses [`mix`], [`erase`](mod@erase),
 //! [`layer_decay`] and [`ema`].
 //!
 //! Source: He et al. 2021, arXiv 2111.06377, section 4.3 and appendix A.1, tables 9 and 10.
@@ -11,6 +12,8 @@ pub mod ema;
 pub mod erase;
 pub mod features;
 pub mod finetune;
+mod frozen;
+pub mod held_out;
 pub mod knn;
 pub mod lars;
 pub mod layer_decay;
@@ -19,6 +22,7 @@ pub mod mix;
 mod random;
 pub mod report;
 pub mod score;
+pub mod spectrum;
 
 use std::fmt;
 use std::path::{Path, PathBuf};
@@ -29,17 +33,14 @@ use std::time::Instant;
 
 use anyhow::{Context, Result, bail, ensure};
 use mae_data::{
-    Augmentation, Dataset, ImageLoader, ImageLoaderConfig, Nodata, Order, PixelKind, Transform,
-    shared_classes,
+    Dataset, ImageLoader, ImageLoaderConfig, Nodata, Order, PixelKind, Transform, shared_classes,
 };
 use mae_model::classifier::{ClassifierConfig, HeadInit, View, check_partial};
-use mae_model::{MaeConfig, Normalization, VitClassifier};
-use mae_report::{MetricsWriter, loss_svg, read_metrics};
+use mae_model::{MaeConfig, MaskedAutoencoderViT, ModelError, Normalization, VitClassifier};
 use tch::Device;
 
 use crate::config::RunKeys;
 use crate::data;
-use crate::data::batch::labels_of;
 use crate::distributed::World;
 use crate::error::{Error, Stopped};
 use crate::run::folder::RunDir;
@@ -47,11 +48,13 @@ use crate::run::interrupt::Interrupt;
 use crate::run::progress::Progress;
 use crate::train::precision::Precision;
 use config::EvalConfig;
-use features::{Extraction, FeatureCache, Features};
+use features::{Extraction, FeatureCache};
 use finetune::FineTuning;
-use linear::{Linear, Probe, batches_of};
-use report::{Report, Row};
+use frozen::Frozen;
+use held_out::HeldOut;
+use report::{Report, Row, Unlabelled};
 use score::Score;
+use spectrum::{Looks, Spectra};
 
 /// One way to judge an encoder.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -64,6 +67,15 @@ pub enum Protocol {
     Partial(f64),
     /// Everything is trained.
     Finetune,
+    /// The directions that features use; needs no labels.
+    Spectrum,
+}
+
+impl Protocol {
+    /// Whether it needs labelled images.
+    pub fn needs_labels(&self) -> bool {
+        *self != Self::Spectrum
+    }
 }
 
 impl FromStr for Protocol {
@@ -74,11 +86,14 @@ impl FromStr for Protocol {
             None if text == "knn" => Self::Knn,
             None if text == "linear" => Self::Linear,
             None if text == "finetune" => Self::Finetune,
+            None if text == "spectrum" => Self::Spectrum,
             Some(("partial", blocks)) => match blocks.parse::<f64>() {
                 Ok(blocks) if blocks >= 0.0 => Self::Partial(blocks),
                 _ => bail!("{text:?}: expected a number of blocks, as in partial:0.5 or partial:4"),
             },
-            _ => bail!("{text:?} is no protocol: expected knn, linear, finetune or partial:BLOCKS"),
+            _ => bail!(
+                "{text:?} is no protocol: expected knn, linear, finetune, partial:BLOCKS or spectrum"
+            ),
         })
     }
 }
@@ -90,6 +105,7 @@ impl fmt::Display for Protocol {
             Self::Linear => f.write_str("linear"),
             Self::Partial(blocks) => write!(f, "partial:{blocks}"),
             Self::Finetune => f.write_str("finetune"),
+            Self::Spectrum => f.write_str("spectrum"),
         }
     }
 }
@@ -113,7 +129,7 @@ impl Start {
     }
 }
 
-/// An encoder, labelled images, and how to judge the one by the other.
+/// An encoder, images, and how to judge the one by the other.
 pub struct Evaluation<'a> {
     /// Checked by [`EvalConfig::resolve`].
     pub config: &'a EvalConfig,
@@ -174,9 +190,13 @@ pub fn evaluate(
 }
 
 fn judge(eval: &Evaluation, protocols: &[Protocol], starts: &[Start]) -> Result<Report> {
-    let classes = shared_classes(eval.train.as_ref(), eval.val.as_ref())?.to_vec();
+    let needs_labels = protocols.iter().any(Protocol::needs_labels);
+    let classes = match needs_labels {
+        true => shared_classes(eval.train.as_ref(), eval.val.as_ref())?.to_vec(),
+        false => Vec::new(),
+    };
     ensure!(
-        classes.len() >= 2,
+        classes.len() != 1,
         "the images have one class, {:?}: there is nothing to tell apart",
         classes[0]
     );
@@ -204,10 +224,13 @@ fn judge(eval: &Evaluation, protocols: &[Protocol], starts: &[Start]) -> Result<
         val_images: eval.val.len(),
         classes,
         rows: Vec::new(),
+        unlabelled: Vec::new(),
     };
     let both = [eval.train.as_ref(), eval.val.as_ref()];
     data::tell_of_images(&both, eval.progress);
-    data::tell_of_labels(&both, eval.progress);
+    if needs_labels {
+        data::tell_of_labels(&both, eval.progress);
+    }
     if protocols.contains(&Protocol::Knn) {
         let images = eval.train.len();
         for k in eval.config.knn.k.iter().filter(|k| **k > images as i64) {
@@ -217,18 +240,13 @@ fn judge(eval: &Evaluation, protocols: &[Protocol], starts: &[Start]) -> Result<
         }
     }
     if let Some(out) = eval.out {
-        report.rows = report.rows_so_far(&out.join(REPORT))?;
+        report.go_on_from(&out.join(REPORT))?;
         std::fs::create_dir_all(out).with_context(|| format!("creating {}", out.display()))?;
     }
     // The first process alone has the report.
-    let finished: Vec<_> = report
-        .rows
-        .iter()
-        .map(|row| (&row.protocol, &row.start))
-        .collect();
     let finished = eval
         .world
-        .from_first(|| Ok(serde_json::to_string(&finished)?))?;
+        .from_first(|| Ok(serde_json::to_string(&report.finished())?))?;
     let finished: Vec<(String, String)> = serde_json::from_str(&finished)?;
     for &start in starts {
         let mut frozen = None;
@@ -248,6 +266,16 @@ fn judge(eval: &Evaluation, protocols: &[Protocol], starts: &[Start]) -> Result<
             let folder = folder.as_deref();
             let classes = report.classes.as_slice();
             let scores = match protocol {
+                Protocol::Spectrum => {
+                    let (spectra, val_loss) = unlabelled(eval, start)?;
+                    report.put_unlabelled(Unlabelled {
+                        start: start.name().into(),
+                        spectra,
+                        val_loss,
+                        seconds: started.elapsed().as_secs_f64(),
+                    });
+                    Vec::new()
+                }
                 Protocol::Knn | Protocol::Linear => {
                     let features = match frozen.take() {
                         Some(features) => features,
@@ -297,18 +325,48 @@ fn judge(eval: &Evaluation, protocols: &[Protocol], starts: &[Start]) -> Result<
     Ok(report)
 }
 
-/// Judges the pre-trained encoder by the cheap protocols, kNN and linear; writes nothing but the probe's curves
-/// into `eval.out`.
+/// Judges the pre-trained encoder by the cheap protocols: the spectrum without LiDAR, and where there are `classes`, kNN
+/// and linear; writes nothing but the probe's curves into `eval.out`.
 ///
 /// # Errors
 /// As [`evaluate`].
-pub fn evaluate_frozen(eval: &Evaluation) -> Result<Vec<(String, Score)>> {
-    let classes = shared_classes(eval.train.as_ref(), eval.val.as_ref())?;
+pub fn evaluate_frozen(
+    eval: &Evaluation,
+    classes: &[String],
+) -> Result<(Spectra, Vec<(String, Score)>)> {
+    let looks = Looks {
+        views: 0,
+        ..eval.config.spectrum.looks()
+    };
+    let spectra = eval.spectra(Start::Pretrained, looks)?;
+    if classes.is_empty() {
+        return Ok((spectra, Vec::new()));
+    }
     let frozen = Frozen::new(eval, Start::Pretrained, classes)?;
     let mut scores = frozen.knn(eval, classes.len());
     let (score, _) = frozen.linear(eval, eval.out)?;
     scores.push(("linear".into(), score));
-    Ok(scores)
+    Ok((spectra, scores))
+}
+
+/// What can be said without labels: the spectra, and of the checkpoint's weights the loss of the validation images, if
+/// there is a decoder.
+fn unlabelled(eval: &Evaluation, start: Start) -> Result<(Spectra, Option<f64>)> {
+    let spectra = eval.spectra(start, eval.config.spectrum.looks())?;
+    let model = match start {
+        Start::Random => return Ok((spectra, None)),
+        Start::Pretrained => MaskedAutoencoderViT::load(&eval.weights, eval.device),
+    };
+    let model = match model {
+        Err(ModelError::EncoderOnly { .. }) => return Ok((spectra, None)),
+        model => model?,
+    };
+    let (mask, seed) = data::mask_of(&eval.weights)?;
+    let EvalConfig { data, run, .. } = eval.config;
+    let loading = (run.workers, data.max_broken_share);
+    let held_out = HeldOut::new(&eval.val, &model, &mask, seed, loading, eval.world)?;
+    let loss = held_out.loss(&model, eval.precision, eval.world)?;
+    Ok((spectra, Some(loss)))
 }
 
 impl Evaluation<'_> {
@@ -331,6 +389,20 @@ impl Evaluation<'_> {
         let parameters: Vec<_> = model.parameters().into_values().collect();
         self.world.copy_from_first(&parameters)?;
         Ok(model)
+    }
+
+    /// The spectra of the images to learn from.
+    fn spectra(&self, start: Start, looks: Looks) -> Result<Spectra> {
+        let config = ClassifierConfig::linear_probe(self.encoder(), 1);
+        let model = self.classifier(&config, start)?;
+        spectrum::measure(
+            &self.extraction(&model, self.val_transform()),
+            &self.train,
+            looks,
+            self.world,
+            self.interrupt,
+            self.progress,
+        )
     }
 
     /// What a classifier has to remember of how images are prepared.
@@ -365,141 +437,6 @@ impl Evaluation<'_> {
             workers: self.world.workers(self.config.run.workers),
             max_broken_share: self.config.data.max_broken_share,
         }
-    }
-}
-
-/// A frozen encoder and what it makes of the images.
-struct Frozen {
-    model: VitClassifier,
-    train: Features,
-    val: Features,
-}
-
-impl Frozen {
-    fn new(eval: &Evaluation, start: Start, classes: &[String]) -> Result<Self> {
-        let config = ClassifierConfig {
-            pooling: eval.config.features.pooling(),
-            class_names: classes.to_vec(),
-            view: eval.view(),
-            ..ClassifierConfig::linear_probe(eval.encoder(), classes.len())
-        };
-        let model = eval.classifier(&config, start)?;
-        let extraction = eval.extraction(&model, eval.val_transform());
-        let features = |dataset| -> Result<Features> {
-            let features = match &eval.cache {
-                Some(cache) => {
-                    extraction.features(dataset, cache, eval.world, eval.interrupt, eval.progress)
-                }
-                None => extraction.extract(dataset, eval.world, eval.interrupt, eval.progress),
-            };
-            Ok(features?.to_device(eval.device))
-        };
-        let (train, val) = (features(&eval.train)?, features(&eval.val)?);
-        Ok(Self { model, train, val })
-    }
-
-    fn knn(&self, eval: &Evaluation, classes: usize) -> Vec<(String, Score)> {
-        knn::knn(&self.train, &self.val, &eval.config.knn.k, classes)
-            .into_iter()
-            .map(|(k, score)| (format!("knn k={k}"), score))
-            .collect()
-    }
-
-    /// Every process trains the same probe; the first alone has a `folder` for its curves.
-    fn linear(&self, eval: &Evaluation, folder: Option<&Path>) -> Result<(Score, Linear)> {
-        let settings = &eval.config.linear;
-        let batch = settings.batch_size.min(self.train.len() as usize);
-        let augmented = match settings.augment {
-            true => Some(Augmented::new(eval, &self.model, batch)?),
-            false => None,
-        };
-        let seed = eval.config.seed;
-        let epoch = |epoch| -> linear::EpochOfBatches {
-            match &augmented {
-                Some(augmented) => augmented.epoch(epoch),
-                None => Box::new(batches_of(&self.train, batch, seed, epoch)),
-            }
-        };
-        let probe = Probe {
-            epoch: &epoch,
-            steps_per_epoch: self.train.len() as u64 / batch as u64,
-            batch,
-            val: &self.val,
-            classes: self.model.config().classes,
-            seed,
-        };
-        let path = match folder {
-            Some(folder) => {
-                std::fs::create_dir_all(folder)
-                    .with_context(|| format!("creating {}", folder.display()))?;
-                Some(folder.join("metrics.jsonl"))
-            }
-            None => None,
-        };
-        let mut metrics = path.as_deref().map(MetricsWriter::create).transpose()?;
-        let bar = eval.progress.start(0, settings.epochs);
-        let (score, head) =
-            linear::linear_probe(&probe, settings, eval.interrupt, &mut |record| {
-                if let Some(metrics) = &mut metrics {
-                    metrics.write(&record)?;
-                }
-                if let mae_report::Record::Accuracy { top1, .. } = record {
-                    bar.advance();
-                    bar.message(&format!("linear probe  top-1 {:.2} %", 100.0 * top1));
-                }
-                Ok(())
-            })?;
-        if let Some(path) = path {
-            let curves = path.with_file_name("loss.svg");
-            loss_svg(&curves, &read_metrics(&path)?, "linear probe")?;
-        }
-        Ok((score, head))
-    }
-
-    /// Writes the encoder with `head` as a classifier.
-    fn save(&self, head: &Linear, path: &Path) -> Result<()> {
-        self.model.set_head(&head.weight, &head.bias)?;
-        Ok(self.model.save(path)?)
-    }
-}
-
-/// Random crops and flips through the frozen encoder, as published for linear probing.
-struct Augmented<'a> {
-    extraction: Extraction<'a>,
-    loader: ImageLoader,
-    device: Device,
-}
-
-impl<'a> Augmented<'a> {
-    fn new(eval: &'a Evaluation, model: &'a VitClassifier, batch: usize) -> Result<Self> {
-        /// The smallest and largest share of the image in a crop: the usual one of supervised training.
-        const SCALE: [f64; 2] = [0.08, 1.0];
-        let transform = Transform {
-            augmentation: Augmentation::RandomResizedCrop {
-                scale: SCALE,
-                ratio: Augmentation::RATIO,
-            },
-            hflip: true,
-            ..eval.val_transform()
-        };
-        let config = ImageLoaderConfig {
-            order: Order::Shuffled,
-            drop_last: true,
-            ..ImageLoaderConfig::new(transform.clone(), batch)
-        };
-        Ok(Self {
-            extraction: eval.extraction(model, transform),
-            loader: eval.loader(&eval.train, config)?,
-            device: eval.device,
-        })
-    }
-
-    fn epoch(&self, epoch: u64) -> linear::EpochOfBatches<'_> {
-        Box::new(self.loader.epoch(epoch, 0).map(|batch| {
-            let batch = batch?;
-            let labels = labels_of(&batch)?.to_device(self.device);
-            Ok((self.extraction.encode(&batch)?, labels))
-        }))
     }
 }
 

@@ -20,6 +20,7 @@ use crate::data::prepare::{Prepared, prepare};
 use crate::distributed::World;
 use crate::error::Error;
 use crate::eval::config::EvalConfig;
+use crate::eval::held_out::HeldOut;
 use crate::eval::score::Score;
 use crate::eval::{Evaluation, evaluate_frozen};
 use crate::run::checkpoint::{self, Saved};
@@ -64,6 +65,8 @@ fn run(
         normalization,
         is_new,
     } = prepare(&mut config, run_dir, world, progress)?;
+    let all = dataset;
+    let (dataset, val) = hold_out_val(&config, &all)?;
     let loader = data::loader(&config, dataset.clone(), world)?;
     let samples = reconstruct::pick(&config, dataset.clone())?;
     let probing = match config.run.eval_every {
@@ -71,6 +74,16 @@ fn run(
         _ => Some(Probing::new(&dataset, &config, world)?),
     };
     let state = TrainState::new(&config, &normalization, world)?;
+    let held_out = match &val {
+        Some(val) => {
+            data::agree(val.as_ref(), world)?;
+            let loading = (config.run.workers, config.data.max_broken_share);
+            let (mask, seed) = (&config.method.mask, config.seed);
+            let held_out = HeldOut::new(val, &state.model, mask, seed, loading, world);
+            Some(held_out.context("the images that are held out")?)
+        }
+        None => None,
+    };
     // The others are given what the first process starts from.
     if let Some(run_dir) = run_dir {
         if let Some(init) = config.run.init.as_ref().filter(|_| is_new) {
@@ -79,14 +92,19 @@ fn run(
         if !run_dir.config().exists() {
             run_dir.write_config("pretrain", &config.to_toml())?;
         }
+        if let Some(val) = &val {
+            let remedy = "or begin a new run with another --out";
+            (manifest::check(&run_dir.val_images(), val.as_ref(), remedy)).context("`data.val`")?;
+        }
         if is_new {
-            manifest::write(&run_dir.images(), dataset.as_ref())?;
+            manifest::write(&run_dir.images(), all.as_ref())?;
             learned_target::prepare(&config, &dataset, &state.model, progress)?;
         }
     }
 
     let mut task = Pretraining {
         probing,
+        held_out,
         world: Rc::clone(world),
         run_dir,
         state,
@@ -141,9 +159,26 @@ struct Pretraining<'a> {
     /// What the pictures show.
     samples: MaskedBatch,
     probing: Option<Probing>,
+    held_out: Option<HeldOut>,
     world: Rc<World>,
     /// `None` in processes that do not write.
     run_dir: Option<&'a RunDir>,
+}
+
+/// The images to train on, and those that `data.val` and `data.val_share` hold out.
+fn hold_out_val(
+    config: &RunConfig,
+    all: &Arc<dyn Dataset>,
+) -> Result<(Arc<dyn Dataset>, Option<Arc<dyn Dataset>>)> {
+    if let Some(path) = &config.data.val {
+        let val = data::open_val(&config.data, path, config.grid.channels());
+        return Ok((Arc::clone(all), Some(val.context("`data.val`")?)));
+    }
+    if config.data.val_share == 0.0 {
+        return Ok((Arc::clone(all), None));
+    }
+    let (train, val) = hold_out(Arc::clone(all), config.data.val_share, config.seed)?;
+    Ok((Arc::new(train), Some(Arc::new(val))))
 }
 
 /// What `run.eval_every` measures by.
@@ -151,6 +186,8 @@ struct Probing {
     config: EvalConfig,
     train: Arc<dyn Dataset>,
     val: Arc<dyn Dataset>,
+    /// None where there are no labels.
+    classes: Vec<String>,
 }
 
 impl Probing {
@@ -161,11 +198,16 @@ impl Probing {
         eval.run.workers = world.workers(config.run.workers);
         eval.run.kernels = config.run.kernels;
         let (train, val) = hold_out(Arc::clone(dataset), eval.data.val_share, config.seed)?;
-        shared_classes(&train, &val).context("`run.eval_every` needs labelled images")?;
+        let classes = match dataset.classes() {
+            // Nothing to tell apart.
+            [] | [_] => Vec::new(),
+            _ => (shared_classes(&train, &val).context("`run.eval_every`")?).to_vec(),
+        };
         Ok(Self {
             config: eval,
             train: Arc::new(train),
             val: Arc::new(val),
+            classes,
         })
     }
 }
@@ -188,7 +230,7 @@ impl Pretraining<'_> {
             std::fs::create_dir_all(folder)?;
             self.state.model.save(&weights)?;
         }
-        let scores = evaluate_frozen(&Evaluation {
+        let evaluation = Evaluation {
             config: &probing.config,
             device: self.config.device,
             precision: self.config.precision,
@@ -204,12 +246,24 @@ impl Pretraining<'_> {
             // A signal is for the loop, which then saves.
             interrupt: &Interrupt::default(),
             progress: &Progress::hidden(),
-        });
+        };
+        let found = evaluate_frozen(&evaluation, &probing.classes);
         if folder.is_some() {
             std::fs::remove_file(&weights)?;
         }
-        let mut words = String::new();
-        for (protocol, Score { top1, top5, .. }) in scores? {
+        let (spectra, scores) = found?;
+        let mut words = format!("  RankMe {:.1}", spectra.mean_patch.rank_me);
+        for (tokens, spectrum) in [("cls", spectra.class_token), ("mean", spectra.mean_patch)] {
+            journal.record(&Record::Spectrum {
+                epoch,
+                step,
+                tokens: tokens.into(),
+                rank_me: spectrum.rank_me,
+                effective_rank: spectrum.effective_rank,
+                alpha: spectrum.alpha,
+            })?;
+        }
+        for (protocol, Score { top1, top5, .. }) in scores {
             words += &format!("  {protocol} {:.2} %", 100.0 * top1);
             journal.record(&Record::Accuracy {
                 epoch,
@@ -266,13 +320,24 @@ impl Task for Pretraining<'_> {
             let draw = || reconstruct::draw(&self.state.model, &self.samples);
             journal.picture(draw, epoch, step)?;
         }
+        let mut words = String::new();
+        if let Some(held_out) = &self.held_out {
+            let val_loss = held_out.loss(&self.state.model, self.config.precision, &self.world)?;
+            journal.record(&Record::Validation {
+                epoch,
+                step,
+                val_loss,
+            })?;
+            words += &format!("  val_loss {val_loss:.4}");
+        }
         match &self.probing {
             Some(probing)
                 if is_due(self.config.run.eval_every, epoch, self.config.optim.epochs) =>
             {
-                self.probe(probing, epoch, step, journal)
+                words += &self.probe(probing, epoch, step, journal)?;
             }
-            _ => Ok(String::new()),
+            _ => {}
         }
+        Ok(words)
     }
 }

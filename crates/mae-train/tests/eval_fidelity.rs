@@ -1,6 +1,6 @@
 //! Numbers of other implementations of supervised evaluation, reproduced.
 //!
-//! The fixtures come from timm and torch; `fixtures/make_eval_fixtures.py` made them and says what they hold.
+//! The fixtures come from timm, torch and NumPy; `fixtures/make_eval_fixtures.py` and `make_spectrum.py` made them and say what they hold.
 
 use std::collections::{BTreeMap, HashMap};
 use std::path::Path;
@@ -14,6 +14,7 @@ use mae_train::eval::ema::Ema;
 use mae_train::eval::lars::Lars;
 use mae_train::eval::layer_decay::param_group;
 use mae_train::eval::mix::{Mix, smooth_one_hot, soft_cross_entropy};
+use mae_train::eval::spectrum;
 use mae_train::train::schedule::Schedule;
 use serde::Deserialize;
 use serde::de::DeserializeOwned;
@@ -458,4 +459,41 @@ fn fidelity_loaded_positions() {
         &classifier.parameters()["pos_embed"],
         &fixture.tensors["pos_embed.5x6"],
     );
+}
+
+/// Of the measures without labels, which `fixtures/make_spectrum.py` computes by NumPy.
+#[derive(Deserialize)]
+struct Expected {
+    rank_me: f64,
+    effective_rank: f64,
+    alpha: Option<f64>,
+    lidar: f64,
+}
+
+#[test]
+fn fidelity_spectra() {
+    let fixture = Fixture::open("spectrum.safetensors");
+    let expected: BTreeMap<String, Expected> = fixture.numbers("expected");
+    assert_eq!(expected.len(), 5);
+    for (name, expected) in expected {
+        let features = &fixture.tensors[&format!("{name}.features")];
+        let views = &fixture.tensors[&format!("{name}.views")];
+        let alpha = spectrum::alpha(features).unwrap();
+        assert_eq!(alpha.is_some(), expected.alpha.is_some(), "{name}");
+        let pairs = [
+            (spectrum::rank_me(features).unwrap(), expected.rank_me),
+            (
+                spectrum::effective_rank(features).unwrap(),
+                expected.effective_rank,
+            ),
+            (alpha.unwrap_or(0.0), expected.alpha.unwrap_or(0.0)),
+            (spectrum::lidar(views).unwrap(), expected.lidar),
+        ];
+        for (ours, theirs) in pairs {
+            assert!(
+                (ours - theirs).abs() <= 1e-6 * theirs,
+                "{name}: {ours}, {theirs}"
+            );
+        }
+    }
 }

@@ -36,6 +36,7 @@ pub const EXAMPLES: &str = "Examples:
   mae-train eval --from runs/quickstart --baseline            kNN and a linear probe, beside a random encoder
   mae-train eval --from runs/photos --data photos/train --val photos/test --protocols knn,linear,partial:4,finetune
   mae-train eval --from runs/photos --data photos/train --val photos/test --protocols finetune --init random
+  mae-train eval --from runs/photos --data photos --protocols spectrum        ranks and held-out loss, without labels
   mae-train eval --resume --out runs/eval                     go on where it stopped
   mae-train eval --from model.safetensors --data photos --set knn.k='[5]' --set linear.optimizer=adamw
 
@@ -49,13 +50,13 @@ pub struct EvalArgs {
     /// A run's folder, a checkpoint's folder, or its model.safetensors
     #[arg(long, value_name = "PATH", required_unless_present = "resume")]
     from: Option<PathBuf>,
-    /// The labelled images to learn from: a folder, a packed file or tar shards [default: the run's own]
+    /// The images to learn from, labelled unless only spectrum is asked for: a folder, a packed file or tar shards [default: the run's own]
     #[arg(long, value_name = "PATH")]
     data: Option<PathBuf>,
-    /// The labelled images to judge by [default: CIFAR's test images, or a part of --data held out]
+    /// The images to judge by, likewise [default: CIFAR's test images, or a part of --data held out]
     #[arg(long, value_name = "PATH")]
     val: Option<PathBuf>,
-    /// Of knn, linear, partial:BLOCKS and finetune [default: knn,linear]
+    /// Of knn, linear, partial:BLOCKS and finetune, and of spectrum, which needs no labels [default: knn,linear]
     #[arg(long, value_name = "LIST", value_delimiter = ',')]
     protocols: Vec<Protocol>,
     /// Also judges an encoder of fresh weights, beside it

@@ -54,14 +54,14 @@ impl PictureArgs {
             if checkpoint::run_of(weights).is_none() {
                 bail!("which images? give an image or a folder of some");
             }
-            return Ok(open_own(weights)?);
+            return open_own(weights);
         };
         let nodata = match (self.nodata, nodata) {
             (Some(nodata), _) => nodata,
             (None, Some(known)) => nodata_as_in_others(known, path)?,
             (None, None) => nodata_as_in_training(weights, path)?,
         };
-        Ok(open_path_or_image(path, Split::Train, channels, nodata)?)
+        open_path_or_image(path, Split::Train, channels, nodata)
     }
 
     /// What an image is called: in a folder, by its path from there.

@@ -80,6 +80,12 @@ pub struct DataSection {
     /// The folder of `folder`, `cifar10` and `cifar100`, the file of `packed`, the files of `tar`.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub path: Option<PathBuf>,
+    /// More images, as `path`, whose loss is measured after each epoch and which nothing is learned from: `val_loss`,
+    /// always with the same patches hidden of the same centre crops. For pre-training. Absent by default.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub val: Option<PathBuf>,
+    /// The share of the images that is held out for `val_loss` in place of `val`, below 1. Default 0: none.
+    pub val_share: f64,
     /// Images of an epoch of `synthetic`. Default 8192.
     pub samples: usize,
     /// What values are read as: `u8`, of which images with more than 8 bits are refused, or `f32`, which keeps all
@@ -128,6 +134,8 @@ impl Default for DataSection {
         Self {
             source: DataSource::Synthetic,
             path: None,
+            val: None,
+            val_share: 0.0,
             samples: 8192,
             values: None,
             nodata: Nodata::Auto,
@@ -244,6 +252,11 @@ impl DataSection {
             (_, None, None) => {}
             _ => bail!("`data.mean` and `data.std` have no effect unless data.normalization=given"),
         }
+        ensure!(
+            self.val.is_none() || self.val_share == 0.0,
+            "`data.val` and `data.val_share` are two ways to the same: give one of them"
+        );
+        number("data.val_share", self.val_share, 0.0..=0.999)?;
         number("data.max_broken_share", self.max_broken_share, 0.0..=1.0)
     }
 }

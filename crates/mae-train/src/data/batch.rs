@@ -36,11 +36,15 @@ pub fn images_to_device(batch: &ImageBatch, transform: &Transform, device: Devic
 /// # Errors
 /// If an image has none.
 pub fn labels_of(batch: &ImageBatch) -> Result<Tensor> {
-    let labels: Option<Vec<i64>> = batch
-        .labels
-        .iter()
-        .map(|label| label.map(i64::from))
-        .collect();
+    label_tensor(batch.labels.iter().copied())
+}
+
+/// Labels as a tensor, i64 on the CPU.
+///
+/// # Errors
+/// If there is none for an image.
+pub fn label_tensor(labels: impl Iterator<Item = Option<u32>>) -> Result<Tensor> {
+    let labels: Option<Vec<i64>> = labels.map(|label| label.map(i64::from)).collect();
     let labels = labels
         .context("an image has no label: put each into a sub-folder named after its class")?;
     Ok(Tensor::from_slice(&labels))

@@ -8,6 +8,7 @@ use serde::{Deserialize, Serialize};
 use tch::Device;
 
 use super::erase::EraseConfig;
+use super::spectrum::Looks;
 use crate::config::{OptimSection, RunKeys, RunSection, number};
 use crate::device;
 use crate::train::precision::Precision;
@@ -28,6 +29,8 @@ pub struct EvalConfig {
     pub linear: LinearSection,
     /// Full and partial fine-tuning.
     pub finetune: FinetuneSection,
+    /// What needs no labels.
+    pub spectrum: SpectrumSection,
     /// Where and how it runs.
     pub run: EvalRunSection,
 }
@@ -252,6 +255,35 @@ impl Default for EvalRunSection {
     }
 }
 
+/// `[spectrum]`: what needs no labels.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct SpectrumSection {
+    /// Images to learn from whose features are looked at. Default 4096.
+    pub images: usize,
+    /// Random crops of each of 1000 images for LiDAR; 0 for none. Default 10.
+    pub views: usize,
+}
+
+impl Default for SpectrumSection {
+    fn default() -> Self {
+        Self {
+            images: 4096,
+            views: 10,
+        }
+    }
+}
+
+impl SpectrumSection {
+    /// How much is looked at.
+    pub fn looks(&self) -> Looks {
+        Looks {
+            images: self.images,
+            views: self.views,
+        }
+    }
+}
+
 impl EvalConfig {
     /// Checks every key and makes `run.device`, `run.precision` and `run.kernels` definite. Returns the first two.
     ///
@@ -268,6 +300,15 @@ impl EvalConfig {
             !self.knn.k.is_empty() && self.knn.k.iter().all(|&k| k >= 1),
             "`knn.k` is {:?}, expected numbers of neighbours, each at least 1",
             self.knn.k
+        );
+        ensure!(
+            self.spectrum.images >= 2,
+            "`spectrum.images` is {}, expected at least 2",
+            self.spectrum.images
+        );
+        ensure!(
+            self.spectrum.views != 1,
+            "`spectrum.views` is 1, expected at least 2, or 0 for none"
         );
         self.linear.check()?;
         self.finetune.check()?;

@@ -13,7 +13,7 @@ use mae_model::tensor_file::{read_tensors, write_tensors};
 use mae_model::{VitClassifier, patchify};
 use tch::{Device, Kind, Tensor, no_grad};
 
-use crate::data::batch::{images_to_device, labels_of};
+use crate::data::batch::{images_to_device, label_tensor};
 use crate::data::digest::Digester;
 use crate::distributed::World;
 use crate::run::interrupt::Interrupt;
@@ -125,35 +125,12 @@ impl Extraction<'_> {
         interrupt: &Interrupt,
         progress: &Progress,
     ) -> Result<Features> {
-        let loader = self.loader(dataset, world.shard())?;
-        let bar = progress.start(0, loader.batches_per_epoch() as u64);
-        let (mut values, mut labels, mut indices) = (Vec::new(), Vec::new(), Vec::new());
-        for batch in loader.epoch(0, 0) {
-            let batch = batch?;
-            if batch.is_empty() {
-                continue;
-            }
-            indices.extend(batch.indices.iter().map(|&index| index as i64));
-            values.push(self.encode(&batch)?.to_device(Device::Cpu));
-            labels.push(labels_of(&batch)?);
-            bar.advance();
-            bar.message(&format!("features of {} images", dataset.len()));
-            interrupt.check()?;
-        }
-        if values.is_empty() {
-            values.push(self.nothing());
-            labels.push(Tensor::zeros([0], (Kind::Int64, Device::Cpu)));
-        }
-        let own = Features {
-            values: Tensor::cat(&values, 0),
-            labels: Tensor::cat(&labels, 0),
-        };
-        gather(own, &indices, dataset.len(), world)
-    }
-
-    fn nothing(&self) -> Tensor {
-        let dim = self.model.config().encoder.embed_dim as i64;
-        Tensor::zeros([0, dim], (Kind::Float, Device::Cpu))
+        let row = [self.model.config().encoder.embed_dim as i64];
+        let encode = |batch: &ImageBatch| self.encode(batch);
+        let rows = Rows::new(self, dataset, &row, &encode);
+        let (values, indices) = rows.of_epoch(0, world, interrupt, progress)?;
+        let labels = label_tensor(indices.iter().map(|&index| dataset.label(index)))?;
+        Ok(Features { values, labels })
     }
 
     /// The images of `dataset` in its order, [`BATCH`] of each process at a time, or a part of them.
@@ -233,13 +210,79 @@ impl Extraction<'_> {
     }
 }
 
+/// What images become, a row each.
+pub struct Rows<'a> {
+    extraction: &'a Extraction<'a>,
+    dataset: &'a Arc<dyn Dataset>,
+    /// Of a row.
+    size: &'a [i64],
+    encode: &'a dyn Fn(&ImageBatch) -> Result<Tensor>,
+}
+
+impl<'a> Rows<'a> {
+    /// Rows of `size` that `encode` makes of the images of `dataset` as `extraction` loads them.
+    pub fn new(
+        extraction: &'a Extraction<'a>,
+        dataset: &'a Arc<dyn Dataset>,
+        size: &'a [i64],
+        encode: &'a dyn Fn(&ImageBatch) -> Result<Tensor>,
+    ) -> Self {
+        Self {
+            extraction,
+            dataset,
+            size,
+            encode,
+        }
+    }
+
+    /// All rows, on the CPU in the order of the data set, and the index of each: broken images have none.
+    ///
+    /// `epoch` decides what augmentation makes of the images. Each of several processes computes its part of the rows,
+    /// and has all.
+    ///
+    /// # Errors
+    /// If images cannot be read, or another process is gone; or, as [`Stopped`](crate::error::Stopped), after a signal.
+    pub fn of_epoch(
+        &self,
+        epoch: u64,
+        world: &World,
+        interrupt: &Interrupt,
+        progress: &Progress,
+    ) -> Result<(Tensor, Vec<usize>)> {
+        let loader = self.extraction.loader(self.dataset, world.shard())?;
+        let bar = progress.start(0, loader.batches_per_epoch() as u64);
+        let nothing = [&[0], self.size].concat();
+        // So that there is something of the right size if there are no images.
+        let mut values = vec![Tensor::zeros(nothing, (Kind::Float, Device::Cpu))];
+        let mut indices = Vec::new();
+        for batch in loader.epoch(epoch, 0) {
+            let batch = batch?;
+            if batch.is_empty() {
+                continue;
+            }
+            indices.extend(&batch.indices);
+            values.push((self.encode)(&batch)?.to_device(Device::Cpu));
+            bar.advance();
+            bar.message(&format!("features of {} images", self.dataset.len()));
+            interrupt.check()?;
+        }
+        gather(Tensor::cat(&values, 0), indices, self.dataset.len(), world)
+    }
+}
+
 /// The rows of all processes, in the order of the data set.
-fn gather(own: Features, indices: &[i64], images: usize, world: &World) -> Result<Features> {
+fn gather(
+    own: Tensor,
+    indices: Vec<usize>,
+    images: usize,
+    world: &World,
+) -> Result<(Tensor, Vec<usize>)> {
     if world.size() == 1 {
-        return Ok(own);
+        return Ok((own, indices));
     }
     // Each image is in one process: the sum with the others' zeros is its row.
-    let indices = Tensor::from_slice(indices);
+    let indices: Vec<i64> = indices.into_iter().map(|index| index as i64).collect();
+    let indices = Tensor::from_slice(&indices);
     let everywhere = |rows: &Tensor| -> Result<Tensor> {
         let mut size = rows.size();
         size[0] = images as i64;
@@ -248,13 +291,12 @@ fn gather(own: Features, indices: &[i64], images: usize, world: &World) -> Resul
         world.sum(&all)?;
         Ok(all)
     };
-    let is_there = everywhere(&Tensor::ones_like(&own.labels))?
+    let is_there = everywhere(&Tensor::ones_like(&indices))?
         .nonzero()
         .squeeze_dim(1);
-    Ok(Features {
-        values: everywhere(&own.values)?.index_select(0, &is_there),
-        labels: everywhere(&own.labels)?.index_select(0, &is_there),
-    })
+    let values = everywhere(&own)?.index_select(0, &is_there);
+    let indices = Vec::<i64>::try_from(is_there)?;
+    Ok((values, indices.into_iter().map(|i| i as usize).collect()))
 }
 
 /// Where features are kept between evaluations, if that can be.

@@ -9,6 +9,7 @@ use serde::{Deserialize, Serialize};
 
 use super::config::EvalConfig;
 use super::score::Score;
+use super::spectrum::Spectra;
 use super::{Protocol, Start};
 
 /// What `eval.json` holds.
@@ -26,6 +27,9 @@ pub struct Report {
     pub classes: Vec<String>,
     /// One for each protocol and start.
     pub rows: Vec<Row>,
+    /// What `spectrum` found, one for each start.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub unlabelled: Vec<Unlabelled>,
 }
 
 /// The result of one protocol from one start.
@@ -45,14 +49,27 @@ pub struct Row {
     pub confusion: Confusion,
 }
 
+/// What can be said of an encoder without labels.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Unlabelled {
+    /// `pre-trained` or `random`.
+    pub start: String,
+    /// Of the images to learn from.
+    pub spectra: Spectra,
+    /// Mean loss of the validation images, partly hidden; `None` without a decoder.
+    pub val_loss: Option<f64>,
+    /// Wall-clock time.
+    pub seconds: f64,
+}
+
 impl Report {
-    /// The rows of the report at `path`, which a resumed evaluation adds to; none if there is no report.
+    /// Takes over what is in the report at `path`, if there is one, for a resumed evaluation to add to.
     ///
     /// # Errors
     /// If it is not readable, or of other weights, images or settings.
-    pub fn rows_so_far(&self, path: &Path) -> Result<Vec<Row>> {
+    pub fn go_on_from(&mut self, path: &Path) -> Result<()> {
         if !path.exists() {
-            return Ok(Vec::new());
+            return Ok(());
         }
         let text = std::fs::read(path).with_context(|| format!("reading {}", path.display()))?;
         let found: Self = serde_json::from_slice(&text)
@@ -62,7 +79,13 @@ impl Report {
             ("config", self.config.continues(&found.config)),
             ("train_images", self.train_images == found.train_images),
             ("val_images", self.val_images == found.val_images),
-            ("classes", self.classes == found.classes),
+            // There are none until a protocol needs them.
+            (
+                "classes",
+                found.classes.is_empty()
+                    || self.classes.is_empty()
+                    || self.classes == found.classes,
+            ),
         ];
         let others: Vec<&str> = is_same
             .into_iter()
@@ -74,7 +97,23 @@ impl Report {
             path.display(),
             others.join(" and ")
         );
-        Ok(found.rows)
+        if self.classes.is_empty() {
+            self.classes = found.classes;
+        }
+        (self.rows, self.unlabelled) = (found.rows, found.unlabelled);
+        Ok(())
+    }
+
+    /// Protocol and start of all that is there.
+    pub(super) fn finished(&self) -> Vec<(String, String)> {
+        let rows = self
+            .rows
+            .iter()
+            .map(|row| (row.protocol.clone(), row.start.clone()));
+        let spectrum = Protocol::Spectrum.to_string();
+        let unlabelled =
+            (self.unlabelled.iter()).map(|found| (spectrum.clone(), found.start.clone()));
+        rows.chain(unlabelled).collect()
     }
 
     /// The names of the rows that a protocol makes.
@@ -96,8 +135,24 @@ impl Report {
         }
     }
 
-    /// The table, ready to be printed: protocols as rows; where there are two starts, side by side.
+    /// Adds what `spectrum` found, in place of an earlier finding of the same start.
+    pub fn put_unlabelled(&mut self, found: Unlabelled) {
+        self.unlabelled.retain(|old| old.start != found.start);
+        self.unlabelled.push(found);
+    }
+
+    /// The tables, ready to be printed.
     pub fn table(&self) -> String {
+        let mut tables = Vec::new();
+        if !self.rows.is_empty() {
+            tables.push(self.table_of_rows());
+        }
+        tables.extend(self.unlabelled.iter().map(Unlabelled::table));
+        tables.join("\n\n")
+    }
+
+    /// The table of accuracies: protocols as rows; where there are two starts, side by side.
+    fn table_of_rows(&self) -> String {
         let starts: Vec<&str> = [Start::Pretrained.name(), Start::Random.name()]
             .into_iter()
             .filter(|start| self.rows.iter().any(|row| row.start == *start))
@@ -190,5 +245,46 @@ impl Report {
         );
         confusion_svg(&folder.join(name), &self.classes, &score.confusion, &title)?;
         Ok(())
+    }
+}
+
+impl Unlabelled {
+    /// The measures as rows, tokens as columns.
+    fn table(&self) -> String {
+        let Spectra {
+            images,
+            class_token,
+            mean_patch,
+        } = &self.spectra;
+        let mut table = format!(
+            "without labels, {} encoder, {images} images, {:.1} s\n\n{:14}  {:>11}  {:>15}",
+            self.start, self.seconds, "measure", "class token", "mean of patches"
+        );
+        let number = |value: Option<f64>| value.map_or("-".into(), |value| format!("{value:.2}"));
+        for (name, [class_token, mean_patch]) in [
+            (
+                "RankMe",
+                [class_token, mean_patch].map(|found| Some(found.rank_me)),
+            ),
+            (
+                "effective rank",
+                [class_token, mean_patch].map(|found| Some(found.effective_rank)),
+            ),
+            (
+                "alpha-ReQ",
+                [class_token, mean_patch].map(|found| found.alpha),
+            ),
+            ("LiDAR", [class_token, mean_patch].map(|found| found.lidar)),
+        ] {
+            table += &format!(
+                "\n{name:14}  {:>11}  {:>15}",
+                number(class_token),
+                number(mean_patch)
+            );
+        }
+        if let Some(loss) = self.val_loss {
+            table += &format!("\n\nloss of the validation images, partly hidden: {loss:.4}");
+        }
+        table
     }
 }

@@ -62,6 +62,14 @@ pub struct History {
     pub seconds: f64,
     /// Images of the last epoch that could not be read.
     pub broken_images: u64,
+    /// The last loss of held-out images.
+    pub val_loss: Option<f64>,
+    /// The lowest.
+    pub best_val_loss: Option<f64>,
+    /// The epoch of that.
+    pub best_val_epoch: Option<u64>,
+    /// The last RankMe of the mean of the patch tokens.
+    pub rank_me: Option<f64>,
     /// What the run measured of itself, each protocol.
     pub accuracy: Vec<Accuracy>,
     /// A tokenizer's mean squared error, tokens in use, and their perplexity after the last epoch.
@@ -286,6 +294,19 @@ impl History {
                     top1,
                     ..
                 } => history.measure(protocol, *epoch, *top1),
+                Record::Validation {
+                    epoch, val_loss, ..
+                } => {
+                    history.val_loss = Some(*val_loss);
+                    if history.best_val_loss.is_none_or(|best| *val_loss < best) {
+                        (history.best_val_loss, history.best_val_epoch) =
+                            (Some(*val_loss), Some(*epoch));
+                    }
+                }
+                Record::Spectrum {
+                    tokens, rank_me, ..
+                } if tokens == "mean" => history.rank_me = Some(*rank_me),
+                Record::Spectrum { .. } => {}
                 Record::Tokens {
                     mse,
                     used,
@@ -340,6 +361,18 @@ impl History {
             losses.push(format!("best {loss:.4} in epoch {epoch}"));
         }
         lines.fact("loss", losses.join(", "));
+        if let (Some(last), Some(best), Some(epoch)) =
+            (self.val_loss, self.best_val_loss, self.best_val_epoch)
+        {
+            let words = format!("last {last:.4}, best {best:.4} in epoch {epoch}");
+            lines.fact("held-out loss", words);
+        }
+        if let Some(rank_me) = self.rank_me {
+            lines.fact(
+                "RankMe",
+                format!("{rank_me:.1}, of the mean of the patch tokens"),
+            );
+        }
         if self.skipped_steps > 0 {
             let steps = count(self.skipped_steps as usize, "update");
             lines.fact(

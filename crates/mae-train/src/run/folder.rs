@@ -171,6 +171,11 @@ impl RunDir {
         self.path.join("images.csv.gz")
     }
 
+    /// The images that are held out, likewise.
+    pub fn val_images(&self) -> PathBuf {
+        self.path.join("val-images.csv.gz")
+    }
+
     /// Checkpoints, `step-NNNNNNNN/`.
     pub fn checkpoints(&self) -> PathBuf {
         Self::checkpoints_of(&self.path)

@@ -90,6 +90,20 @@ impl<'a> Journal<'a> {
                 named.push((format!("{protocol}/top5"), top5));
                 Vec::new()
             }
+            Record::Validation { val_loss, .. } => vec![("epoch/val_loss", val_loss)],
+            Record::Spectrum {
+                ref tokens,
+                rank_me,
+                effective_rank,
+                alpha,
+                ..
+            } => {
+                named.push((format!("spectrum/{tokens}/rank_me"), rank_me));
+                named.push((format!("spectrum/{tokens}/effective_rank"), effective_rank));
+                let alpha = alpha.map(|alpha| (format!("spectrum/{tokens}/alpha"), alpha));
+                named.extend(alpha);
+                Vec::new()
+            }
             Record::Tokens {
                 mse,
                 used,

@@ -169,6 +169,10 @@ impl Method for DiscreteAutoencoding {
             written.data.tokenizer.is_none(),
             "`data.tokenizer` has no effect on the training of a tokenizer: leave it out"
         );
+        ensure!(
+            written.data.val.is_none() && written.data.val_share == 0.0,
+            "`data.val` and `data.val_share` have no effect on the training of a tokenizer: leave them out"
+        );
         let method = Self {
             model,
             relaxation: written.relaxation,

@@ -216,6 +216,20 @@ pub fn numbers(run: &Path) -> Vec<(u64, [u64; 3])> {
             Record::Accuracy {
                 epoch, top1, top5, ..
             } => (epoch, [top1.to_bits(), top5.to_bits(), 0]),
+            Record::Validation {
+                epoch, val_loss, ..
+            } => (epoch, [val_loss.to_bits(), 0, 0]),
+            Record::Spectrum {
+                epoch,
+                rank_me,
+                effective_rank,
+                alpha,
+                ..
+            } => {
+                let alpha = alpha.unwrap_or_default();
+                let numbers = [rank_me, effective_rank, alpha];
+                (epoch, numbers.map(f64::to_bits))
+            }
             Record::Tokens {
                 epoch,
                 mse,

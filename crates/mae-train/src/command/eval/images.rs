@@ -8,6 +8,7 @@ use mae_data::{Dataset, Nodata, Split, hold_out, label_by_name, list_classes};
 use mae_train::config::{DataSource, Source, read_begun};
 use mae_train::data::parts::{refuse_to_judge, refuse_to_learn};
 use mae_train::data::{self, nodata_as_in_training, open_path};
+use mae_train::eval::Protocol;
 use mae_train::run::checkpoint;
 use mae_train::run::progress::Progress;
 
@@ -25,14 +26,16 @@ pub(super) struct Images {
     pub(super) listed: Vec<(&'static str, Arc<dyn Dataset>)>,
 }
 
-/// Opens the images to learn from and those to judge by, with labels by the names of the first ones' classes.
+/// Opens the images to learn from and those to judge by; where labels are needed, by the names of the first ones'
+/// classes.
 pub(super) fn open(settings: &Settings, channels: usize, progress: &Progress) -> Result<Images> {
+    let needs_labels = (settings.protocols()?.iter()).any(Protocol::needs_labels);
     let Some(data) = &settings.data else {
         ensure!(
             settings.val.is_none(),
             "--val is given without --data: give both"
         );
-        let (images, nodata) = run_images(&settings.weights)?;
+        let (images, nodata) = run_images(&settings.weights, needs_labels)?;
         return held_out(images, nodata, settings);
     };
     let nodata_of = |path: &Path| match settings.config.data.nodata {
@@ -42,17 +45,24 @@ pub(super) fn open(settings: &Settings, channels: usize, progress: &Progress) ->
     let open = |path: &Path, split| open_path(path, split, channels, nodata_of(path)?);
     let nodata = nodata_of(data)?;
     let train = open(data, Split::Train)?;
-    refuse_to_learn("--data", train.as_ref(), data)?;
+    if needs_labels {
+        refuse_to_learn("--data", train.as_ref(), data)?;
+    }
     let val = match (&settings.val, DataSource::of(data)) {
         (Some(val), _) => {
             let images = open(val, Split::Test)?;
-            refuse_to_judge(images.as_ref(), val)?;
+            if needs_labels {
+                refuse_to_judge(images.as_ref(), val)?;
+            }
             images
         }
         (None, DataSource::Cifar10 | DataSource::Cifar100) => open(data, Split::Test)?,
         (None, _) => return held_out(train, nodata, settings),
     };
-    let (val, missing) = label_by_name(train.as_ref(), val)?;
+    let (val, missing) = match needs_labels {
+        true => label_by_name(train.as_ref(), val)?,
+        false => (val, Vec::new()),
+    };
     if !missing.is_empty() {
         progress.line(&format!(
             "the validation images are of {} of the {} classes, and accuracies of these alone; none is of {}",
@@ -73,11 +83,12 @@ pub(super) fn open(settings: &Settings, channels: usize, progress: &Progress) ->
 }
 
 /// The images of the run that `weights` belong to, and what stands for missing values in them.
-fn run_images(weights: &Path) -> Result<(Arc<dyn Dataset>, Nodata)> {
-    let run = checkpoint::run_of(weights).context("--data is missing: give labelled images")?;
+fn run_images(weights: &Path, needs_labels: bool) -> Result<(Arc<dyn Dataset>, Nodata)> {
+    let run =
+        checkpoint::run_of(weights).context("--data is missing: give images to learn from")?;
     let run = read_begun(&Source::File(run.join("config.toml")))?;
     let images = data::open(&run.data, &run.grid, run.seed)?;
-    if let Some(path) = &run.data.path {
+    if let Some(path) = run.data.path.as_ref().filter(|_| needs_labels) {
         refuse_to_learn("the run's images", images.as_ref(), path)?;
     }
     Ok((images, run.data.nodata))
