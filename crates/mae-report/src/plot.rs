@@ -13,8 +13,12 @@ use plotters::style::text_anchor::{HPos, Pos, VPos};
 use crate::{Record, ReportError, write_atomic};
 use axis::{Axis, Scale, is_drawable, thousands};
 
-/// Height and width of the picture, in pixels.
-const SIZE: (u32, u32) = (720, 1120);
+/// Of the picture, in pixels.
+const WIDTH: u32 = 1120;
+/// With one row of panels below the loss, in pixels.
+const HEIGHT: u32 = 720;
+/// Of a further row, in pixels.
+const ROW: u32 = 244;
 
 /// Units of drawing per pixel: coordinates are whole numbers, which show as stairs if there is but one unit
 /// per pixel.
@@ -50,11 +54,12 @@ pub(crate) type DrawResult = Result<(), Box<dyn std::error::Error>>;
 /// - [`ReportError::Io`] if the file cannot be written.
 pub fn loss_svg(path: &Path, records: &[Record], title: &str) -> Result<(), ReportError> {
     let mut svg = String::new();
-    draw(&mut svg, &Curves::new(records), title).map_err(|error| ReportError::Plot {
-        path: path.to_owned(),
-        reason: error.to_string(),
-    })?;
-    write_atomic(path, shown(&svg, SIZE.1, SIZE.0).as_bytes())
+    let height =
+        draw(&mut svg, &Curves::new(records), title).map_err(|error| ReportError::Plot {
+            path: path.to_owned(),
+            reason: error.to_string(),
+        })?;
+    write_atomic(path, shown(&svg, WIDTH, height).as_bytes())
 }
 
 /// The picture of `width` x `height` pixels that was drawn in [`UNITS`].
@@ -135,56 +140,8 @@ impl Curves {
     }
 }
 
-fn draw(svg: &mut String, curves: &Curves, title: &str) -> DrawResult {
-    let root = SVGBackend::with_string(svg, (SIZE.1 * UNITS, SIZE.0 * UNITS)).into_drawing_area();
-    root.fill(&WHITE)?;
-    let (header, panels) = root.split_vertically(units(76));
-    let title = shortened(title, usize::MAX);
-    text(
-        &header,
-        &title,
-        (24, 30),
-        title_size(&title, 24, SIZE.1 - 48),
-        INK,
-        HPos::Left,
-    )?;
-    text(&header, &curves.state, (24, 58), 14, QUIET_INK, HPos::Left)?;
-
-    let steps = curves
-        .loss
-        .iter()
-        .chain(&curves.epoch_loss)
-        .map(|point| point.0);
-    let x = Axis::new(steps, Scale::Steps);
-    let (upper, lower) = panels.split_vertically(units(400));
-    Panel {
-        name: "Loss",
-        scale: Scale::Fitted,
-        lines: &[
-            Line {
-                name: "each step",
-                points: &curves.loss,
-                color: LIGHT_BLUE,
-                width: 1,
-                dots: false,
-            },
-            Line {
-                name: "epoch mean",
-                points: &curves.epoch_loss,
-                color: BLUE,
-                width: 3,
-                dots: true,
-            },
-            Line {
-                name: "held out",
-                points: &curves.val_loss,
-                color: ORANGE,
-                width: 3,
-                dots: true,
-            },
-        ],
-    }
-    .draw(&upper, &x)?;
+/// Draws and returns the picture's height, in pixels.
+fn draw(svg: &mut String, curves: &Curves, title: &str) -> Result<u32, Box<dyn std::error::Error>> {
     let single = |points, color, width| {
         [Line {
             name: "",
@@ -226,11 +183,64 @@ fn draw(svg: &mut String, curves: &Curves, title: &str) -> DrawResult {
         [] => false,
         lines => !is_probe || lines.iter().any(|line| !line.points.is_empty()),
     });
-    for (panel, area) in panels.iter().zip(lower.split_evenly((1, panels.len()))) {
+    let columns = if panels.len() == 4 { 2 } else { panels.len() };
+    let rows = panels.len().div_ceil(columns);
+    let height = HEIGHT + ROW * (rows as u32 - 1);
+
+    let root = SVGBackend::with_string(svg, (WIDTH * UNITS, height * UNITS)).into_drawing_area();
+    root.fill(&WHITE)?;
+    let (header, body) = root.split_vertically(units(76));
+    let title = shortened(title, usize::MAX);
+    text(
+        &header,
+        &title,
+        (24, 30),
+        title_size(&title, 24, WIDTH - 48),
+        INK,
+        HPos::Left,
+    )?;
+    text(&header, &curves.state, (24, 58), 14, QUIET_INK, HPos::Left)?;
+
+    let steps = curves
+        .loss
+        .iter()
+        .chain(&curves.epoch_loss)
+        .map(|point| point.0);
+    let x = Axis::new(steps, Scale::Steps);
+    let (upper, lower) = body.split_vertically(units(400));
+    Panel {
+        name: "Loss",
+        scale: Scale::Fitted,
+        lines: &[
+            Line {
+                name: "each step",
+                points: &curves.loss,
+                color: LIGHT_BLUE,
+                width: 1,
+                dots: false,
+            },
+            Line {
+                name: "epoch mean",
+                points: &curves.epoch_loss,
+                color: BLUE,
+                width: 3,
+                dots: true,
+            },
+            Line {
+                name: "held out",
+                points: &curves.val_loss,
+                color: ORANGE,
+                width: 3,
+                dots: true,
+            },
+        ],
+    }
+    .draw(&upper, &x)?;
+    for (panel, area) in panels.iter().zip(lower.split_evenly((rows, columns))) {
         panel.draw(&area, &x)?;
     }
     root.present()?;
-    Ok(())
+    Ok(height)
 }
 
 /// Curves that are told apart by their names.
@@ -474,6 +484,45 @@ mod tests {
         // Two lines of the loss, one each of the others, and two samples in the legend, among axes.
         assert!(svg.matches("<polyline").count() >= 6);
         assert!(!svg.contains("NaN") && !svg.contains("not finite"));
+    }
+
+    #[test]
+    fn what_is_measured_on_the_way_has_lines_of_its_own() {
+        let accuracy = Record::Accuracy {
+            epoch: 1,
+            step: 100,
+            protocol: "knn k=20".into(),
+            top1: 0.5,
+            top5: 0.9,
+        };
+        let spectrum = |tokens: &str| Record::Spectrum {
+            epoch: 1,
+            step: 100,
+            tokens: tokens.into(),
+            rank_me: 12.0,
+            effective_rank: 13.0,
+            alpha: None,
+        };
+        let validation = Record::Validation {
+            epoch: 1,
+            step: 100,
+            val_loss: 0.75,
+        };
+        let records = [step(50, 1.0), epoch(1, 0.9), validation];
+        let svg = plot(&records, "held out");
+        assert!(svg.contains("held out") && !svg.contains("RankMe"));
+        let records = [&records[..], &[spectrum("cls"), spectrum("mean")]].concat();
+        let svg = plot(&records, "without labels");
+        for words in ["RankMe", "cls", "mean", "Gradient norm"] {
+            assert!(svg.contains(words), "{words} is missing");
+        }
+        // Four panels are two rows.
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("loss.svg");
+        loss_svg(&path, &[&records[..], &[accuracy]].concat(), "with labels").unwrap();
+        let svg = std::fs::read_to_string(&path).unwrap();
+        assert!(svg.starts_with(r#"<svg width="1120" height="964""#));
+        assert!(svg.contains("Top-1") && svg.contains("Learning rate"));
     }
 
     #[test]

@@ -11,6 +11,7 @@ mod elsewhere;
 mod embed;
 mod eval;
 mod export;
+mod held_out;
 mod inspect;
 mod pack;
 mod predict;
