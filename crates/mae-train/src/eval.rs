@@ -2,11 +2,12 @@
 //! labels, the spectrum of its features.
 //!
 //! [`evaluate`] runs the protocols and writes their results; each is a module that stands alone.
-//! [`features`] extracts what [`knn`], [`linear`] and [`spectrum`] use; [`finetune`](mod@finetune) uses [`mix`], [`erase`](mod@erase),
+//! [`probe`] trains heads, of [`linear`] and [`attentive`]; [`features`] extracts what [`knn`], [`linear`] and [`spectrum`] use; [`finetune`](mod@finetune) uses [`mix`], [`erase`](mod@erase),
 //! [`layer_decay`] and [`ema`].
 //!
 //! Source: He et al. 2021, arXiv 2111.06377, section 4.3 and appendix A.1, tables 9 and 10.
 
+pub mod attentive;
 pub mod config;
 pub mod ema;
 pub mod erase;
@@ -19,6 +20,8 @@ pub mod lars;
 pub mod layer_decay;
 pub mod linear;
 pub mod mix;
+mod neighbours;
+pub mod probe;
 mod random;
 pub mod report;
 pub mod score;
@@ -63,6 +66,8 @@ pub enum Protocol {
     Knn,
     /// A linear head on frozen features.
     Linear,
+    /// A query that gathers patch tokens, and a linear head.
+    Attentive,
     /// Only the last blocks are trained.
     Partial(f64),
     /// Everything is trained.
@@ -85,6 +90,7 @@ impl FromStr for Protocol {
         Ok(match text.split_once(':') {
             None if text == "knn" => Self::Knn,
             None if text == "linear" => Self::Linear,
+            None if text == "attentive" => Self::Attentive,
             None if text == "finetune" => Self::Finetune,
             None if text == "spectrum" => Self::Spectrum,
             Some(("partial", blocks)) => match blocks.parse::<f64>() {
@@ -92,7 +98,7 @@ impl FromStr for Protocol {
                 _ => bail!("{text:?}: expected a number of blocks, as in partial:0.5 or partial:4"),
             },
             _ => bail!(
-                "{text:?} is no protocol: expected knn, linear, finetune, partial:BLOCKS or spectrum"
+                "{text:?} is no protocol: expected knn, linear, attentive, finetune, partial:BLOCKS or spectrum"
             ),
         })
     }
@@ -103,6 +109,7 @@ impl fmt::Display for Protocol {
         match self {
             Self::Knn => f.write_str("knn"),
             Self::Linear => f.write_str("linear"),
+            Self::Attentive => f.write_str("attentive"),
             Self::Partial(blocks) => write!(f, "partial:{blocks}"),
             Self::Finetune => f.write_str("finetune"),
             Self::Spectrum => f.write_str("spectrum"),
@@ -170,10 +177,14 @@ pub const REPORT: &str = "eval.json";
 /// The file in a protocol's folder that holds the classifier which was judged: see `mae-train predict`.
 pub const CLASSIFIER: &str = "classifier.safetensors";
 
+/// The picture in the folder of kNN that shows a few images with their nearest neighbours.
+pub const NEIGHBOURS: &str = "neighbours.png";
+
 /// Judges the encoder by each protocol from each start.
 ///
-/// Writes `eval.json` anew after each protocol, its curves (`loss.svg`), its confusion matrix (`confusion.svg`) and,
-/// but for nearest neighbours, what it learned ([`CLASSIFIER`]) in a folder `PROTOCOL-START`.
+/// Writes `eval.json` anew after each protocol, its curves (`loss.svg`), its confusion matrix (`confusion.svg`),
+/// [`NEIGHBOURS`], and,
+/// but for nearest neighbours and the attentive probe, what it learned ([`CLASSIFIER`]) in a folder `PROTOCOL-START`.
 /// `None` if a signal stopped it; called again with the same folder, it goes on there, and keeps the rows that are there.
 ///
 /// # Errors
@@ -282,7 +293,14 @@ fn judge(eval: &Evaluation, protocols: &[Protocol], starts: &[Start]) -> Result<
                         None => Frozen::new(eval, start, classes)?,
                     };
                     let scores = match protocol {
-                        Protocol::Knn => features.knn(eval, classes.len()),
+                        Protocol::Knn => {
+                            if let Some(folder) = folder {
+                                std::fs::create_dir_all(folder)
+                                    .with_context(|| format!("creating {}", folder.display()))?;
+                                features.draw_neighbours(eval, &folder.join(NEIGHBOURS))?;
+                            }
+                            features.knn(eval, classes.len())
+                        }
                         _ => {
                             let (score, head) = features.linear(eval, folder)?;
                             if let Some(folder) = folder {
@@ -293,6 +311,11 @@ fn judge(eval: &Evaluation, protocols: &[Protocol], starts: &[Start]) -> Result<
                     };
                     frozen = Some(features);
                     scores
+                }
+                Protocol::Attentive => {
+                    let score =
+                        frozen::attentive(eval, start, classes.len(), folder, frozen::ROOM)?;
+                    vec![(protocol.to_string(), score)]
                 }
                 Protocol::Partial(_) | Protocol::Finetune => {
                     let partial = match protocol {

@@ -10,7 +10,8 @@ use embedded_graphics::Pixel;
 use embedded_graphics::mono_font::iso_8859_1::FONT_6X13;
 use embedded_graphics::mono_font::{MonoFont, MonoTextStyle};
 use embedded_graphics::pixelcolor::{Rgb888, RgbColor};
-use embedded_graphics::prelude::{DrawTarget, Drawable, OriginDimensions, Point, Size};
+use embedded_graphics::prelude::{DrawTarget, Drawable, OriginDimensions, Point, Primitive, Size};
+use embedded_graphics::primitives::{PrimitiveStyleBuilder, Rectangle, StrokeAlignment};
 use embedded_graphics::text::{Baseline, Text};
 use image::imageops::{self, FilterType};
 use image::{GrayImage, ImageFormat, Rgb, RgbImage};
@@ -47,7 +48,7 @@ pub struct Versions {
 }
 
 /// Tiles are enlarged by whole factors up to about this side, pixels.
-const TILE: u32 = 128;
+pub const TILE: u32 = 128;
 const GAP: u32 = 4;
 
 impl Comparison<'_> {
@@ -217,6 +218,24 @@ impl Picture {
         // Pixels stay pixels: smoothing would make a prediction look better than it is.
         let tile = imageops::resize(&tile, width * scale, height * scale, FilterType::Nearest);
         imageops::replace(&mut self.0, &tile, x.into(), y.into());
+    }
+
+    /// Draws a border, `thick` pixels outside of `width` x `height` at `(x, y)`.
+    pub fn frame(
+        &mut self,
+        (x, y): (u32, u32),
+        (width, height): (u32, u32),
+        thick: u32,
+        colour: [u8; 3],
+    ) {
+        let style = PrimitiveStyleBuilder::new()
+            .stroke_color(Rgb888::new(colour[0], colour[1], colour[2]))
+            .stroke_width(thick)
+            .stroke_alignment(StrokeAlignment::Outside)
+            .build();
+        let Ok(()) = Rectangle::new(Point::new(x as i32, y as i32), Size::new(width, height))
+            .into_styled(style)
+            .draw(self);
     }
 
     /// Writes words with their top left corner at `(x, y)`; beyond the right edge they are cut off.

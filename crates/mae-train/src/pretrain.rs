@@ -66,7 +66,10 @@ fn run(
         is_new,
     } = prepare(&mut config, run_dir, world, progress)?;
     let all = dataset;
-    let (dataset, val) = hold_out_val(&config, &all)?;
+    let Divided {
+        train: dataset,
+        val,
+    } = divide(&config, &all)?;
     let loader = data::loader(&config, dataset.clone(), world)?;
     let samples = reconstruct::pick(&config, dataset.clone())?;
     let probing = match config.run.eval_every {
@@ -166,19 +169,30 @@ struct Pretraining<'a> {
 }
 
 /// The images to train on, and those that `data.val` and `data.val_share` hold out.
-fn hold_out_val(
-    config: &RunConfig,
-    all: &Arc<dyn Dataset>,
-) -> Result<(Arc<dyn Dataset>, Option<Arc<dyn Dataset>>)> {
+struct Divided {
+    train: Arc<dyn Dataset>,
+    val: Option<Arc<dyn Dataset>>,
+}
+
+fn divide(config: &RunConfig, all: &Arc<dyn Dataset>) -> Result<Divided> {
     if let Some(path) = &config.data.val {
         let val = data::open_val(&config.data, path, config.grid.channels());
-        return Ok((Arc::clone(all), Some(val.context("`data.val`")?)));
+        return Ok(Divided {
+            train: Arc::clone(all),
+            val: Some(val.context("`data.val`")?),
+        });
     }
     if config.data.val_share == 0.0 {
-        return Ok((Arc::clone(all), None));
+        return Ok(Divided {
+            train: Arc::clone(all),
+            val: None,
+        });
     }
     let (train, val) = hold_out(Arc::clone(all), config.data.val_share, config.seed)?;
-    Ok((Arc::new(train), Some(Arc::new(val))))
+    Ok(Divided {
+        train: Arc::new(train),
+        val: Some(Arc::new(val)),
+    })
 }
 
 /// What `run.eval_every` measures by.

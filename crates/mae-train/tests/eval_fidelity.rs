@@ -1,6 +1,6 @@
 //! Numbers of other implementations of supervised evaluation, reproduced.
 //!
-//! The fixtures come from timm, torch and NumPy; `fixtures/make_eval_fixtures.py` and `make_spectrum.py` made them and say what they hold.
+//! The fixtures come from timm, torch and NumPy; the scripts in `fixtures` made them and say what they hold.
 
 use std::collections::{BTreeMap, HashMap};
 use std::path::Path;
@@ -10,6 +10,7 @@ use mae_model::classifier::{ClassifierConfig, HeadInit, Pass, Pooling};
 use mae_model::drop_path::drop_path_rates;
 use mae_model::tensor_file::{read_tensors, write_tensors};
 use mae_model::{MaeConfig, Normalization, VitClassifier, pos_embed};
+use mae_train::eval::attentive::AttentivePooling;
 use mae_train::eval::ema::Ema;
 use mae_train::eval::lars::Lars;
 use mae_train::eval::layer_decay::param_group;
@@ -495,5 +496,39 @@ fn fidelity_spectra() {
                 "{name}: {ours}, {theirs}"
             );
         }
+    }
+}
+
+/// `fixtures/make_attentive.py` has keys and values of every token, which are never made here.
+#[test]
+fn fidelity_attentive_probe() {
+    let fixture = Fixture::open("attentive.safetensors");
+    let tensor = |name: &str| &fixture.tensors[name];
+    let head = AttentivePooling::new([24, 3, 5], 0, Device::Cpu);
+    let parameters = head.parameters();
+    no_grad(|| {
+        for (key, mut parameter) in head.parameters() {
+            parameter.copy_(tensor(&format!("weights.{key}")));
+        }
+    });
+    let logits = head.forward(tensor("tokens.0"), true);
+    check_tensors("attentive logits", &logits, tensor("logits.0"));
+    let loss = logits.cross_entropy_for_logits(tensor("labels.0"));
+    check_tensors("attentive loss", &loss, tensor("loss"));
+    loss.backward();
+    for (key, parameter) in &parameters {
+        let what = format!("attentive gradient of {key}");
+        check_tensors(&what, &parameter.grad(), tensor(&format!("grad.{key}")));
+    }
+    let second = no_grad(|| head.forward(tensor("tokens.1"), true));
+    check_tensors(
+        "attentive logits, second batch",
+        &second,
+        tensor("logits.1"),
+    );
+    for batch in ["0", "1"] {
+        let judged = no_grad(|| head.forward(tensor(&format!("tokens.{batch}")), false));
+        let expected = tensor(&format!("judged.{batch}"));
+        check_tensors("attentive logits in judging", &judged, expected);
     }
 }

@@ -18,7 +18,7 @@ use mae_train::data;
 use mae_train::distributed::World;
 use mae_train::eval::config::EvalConfig;
 use mae_train::eval::features::FeatureCache;
-use mae_train::eval::{Evaluation, Protocol, REPORT, SETTINGS, Start, evaluate};
+use mae_train::eval::{Evaluation, NEIGHBOURS, Protocol, REPORT, SETTINGS, Start, evaluate};
 use mae_train::run::checkpoint;
 use mae_train::run::folder::RunDir;
 use mae_train::run::interrupt::Interrupt;
@@ -56,7 +56,7 @@ pub struct EvalArgs {
     /// The images to judge by, likewise [default: CIFAR's test images, or a part of --data held out]
     #[arg(long, value_name = "PATH")]
     val: Option<PathBuf>,
-    /// Of knn, linear, partial:BLOCKS and finetune, and of spectrum, which needs no labels [default: knn,linear]
+    /// Of knn, linear, attentive, partial:BLOCKS and finetune, and of spectrum, which needs no labels [default: knn,linear]
     #[arg(long, value_name = "LIST", value_delimiter = ',')]
     protocols: Vec<Protocol>,
     /// Also judges an encoder of fresh weights, beside it
@@ -163,6 +163,13 @@ impl EvalArgs {
                 if let Some(out) = &out {
                     println!("{}", report.table());
                     println!("\nresults: {}", out.join(REPORT).display());
+                    for start in &starts {
+                        let folder = out.join(format!("{}-{}", Protocol::Knn, start.name()));
+                        let picture = folder.join(NEIGHBOURS);
+                        if picture.exists() {
+                            println!("nearest neighbours: {}", picture.display());
+                        }
+                    }
                 }
                 Ok(ExitCode::SUCCESS)
             }

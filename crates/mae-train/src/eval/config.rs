@@ -27,6 +27,8 @@ pub struct EvalConfig {
     pub knn: KnnSection,
     /// Linear probing.
     pub linear: LinearSection,
+    /// Attentive probing.
+    pub attentive: AttentiveSection,
     /// Full and partial fine-tuning.
     pub finetune: FinetuneSection,
     /// What needs no labels.
@@ -149,6 +151,34 @@ impl Default for LinearSection {
             base_lr: 0.1,
             weight_decay: 0.0,
             augment: false,
+        }
+    }
+}
+
+/// `[attentive]`: attentive probing, by AdamW.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct AttentiveSection {
+    /// Passes over the images. Default 20.
+    pub epochs: u64,
+    /// Epochs of linear warm-up; may be a fraction. Default 2.
+    pub warmup_epochs: f64,
+    /// Images of an update; fewer if there are not so many. Default 256.
+    pub batch_size: usize,
+    /// Learning rate for 256 images an update. Default 1e-3.
+    pub base_lr: f64,
+    /// AdamW's decay of matrices. Default 0.1.
+    pub weight_decay: f64,
+}
+
+impl Default for AttentiveSection {
+    fn default() -> Self {
+        Self {
+            epochs: 20,
+            warmup_epochs: 2.0,
+            batch_size: 256,
+            base_lr: 1e-3,
+            weight_decay: 0.1,
         }
     }
 }
@@ -311,6 +341,7 @@ impl EvalConfig {
             "`spectrum.views` is 1, expected at least 2, or 0 for none"
         );
         self.linear.check()?;
+        self.attentive.check()?;
         self.finetune.check()?;
         self.val_transform(1, 1).validate()?;
         self.finetune.transform(1, 1).validate()?;
@@ -352,25 +383,46 @@ impl EvalConfig {
     }
 }
 
+/// Checks what probes have in common.
+fn check_probe(
+    section: &str,
+    (epochs, warmup_epochs): (u64, f64),
+    batch_size: usize,
+    (base_lr, weight_decay): (f64, f64),
+) -> Result<()> {
+    ensure!(epochs >= 1, "`{section}.epochs` is 0, expected at least 1");
+    ensure!(
+        (0.0..epochs as f64).contains(&warmup_epochs),
+        "`{section}.warmup_epochs` is {warmup_epochs}, expected fewer than `{section}.epochs` = {epochs}: set it, too, 0 \
+         for none"
+    );
+    ensure!(
+        batch_size >= 2,
+        "`{section}.batch_size` is {batch_size}, expected at least 2 for batch norm"
+    );
+    number(&format!("{section}.base_lr"), base_lr, 1e-30..=1e6)?;
+    number(&format!("{section}.weight_decay"), weight_decay, 0.0..=1e3)
+}
+
 impl LinearSection {
     fn check(&self) -> Result<()> {
-        ensure!(
-            self.epochs >= 1,
-            "`linear.epochs` is 0, expected at least 1"
-        );
-        ensure!(
-            (0.0..self.epochs as f64).contains(&self.warmup_epochs),
-            "`linear.warmup_epochs` is {}, expected fewer than `linear.epochs` = {}: set it, too, 0 for none",
-            self.warmup_epochs,
-            self.epochs
-        );
-        ensure!(
-            self.batch_size >= 2,
-            "`linear.batch_size` is {}, expected at least 2 for batch norm",
-            self.batch_size
-        );
-        number("linear.base_lr", self.base_lr, 1e-30..=1e6)?;
-        number("linear.weight_decay", self.weight_decay, 0.0..=1e3)
+        check_probe(
+            "linear",
+            (self.epochs, self.warmup_epochs),
+            self.batch_size,
+            (self.base_lr, self.weight_decay),
+        )
+    }
+}
+
+impl AttentiveSection {
+    fn check(&self) -> Result<()> {
+        check_probe(
+            "attentive",
+            (self.epochs, self.warmup_epochs),
+            self.batch_size,
+            (self.base_lr, self.weight_decay),
+        )
     }
 }
 

@@ -27,6 +27,8 @@ pub struct Features {
     pub values: Tensor,
     /// `[images]`, i64.
     pub labels: Tensor,
+    /// Of each image in the data set, `[images]`, i64: broken images are left out.
+    pub indices: Tensor,
 }
 
 impl Features {
@@ -45,6 +47,7 @@ impl Features {
         Self {
             values: self.values.to_device(device),
             labels: self.labels.to_device(device),
+            indices: self.indices.shallow_clone(),
         }
     }
 }
@@ -107,9 +110,14 @@ impl Extraction<'_> {
         let features = features.unwrap_or_else(|| Features {
             values: Tensor::zeros([images, dim], (Kind::Float, Device::Cpu)),
             labels: Tensor::zeros([images], (Kind::Int64, Device::Cpu)),
+            indices: Tensor::zeros([images], (Kind::Int64, Device::Cpu)),
         });
-        let Features { values, labels } = &features;
-        world.copy_from_first(&[values.shallow_clone(), labels.shallow_clone()])?;
+        let Features {
+            values,
+            labels,
+            indices,
+        } = &features;
+        world.copy_from_first(&[values, labels, indices].map(Tensor::shallow_clone))?;
         Ok(features)
     }
 
@@ -128,9 +136,7 @@ impl Extraction<'_> {
         let row = [self.model.config().encoder.embed_dim as i64];
         let encode = |batch: &ImageBatch| self.encode(batch);
         let rows = Rows::new(self, dataset, &row, &encode);
-        let (values, indices) = rows.of_epoch(0, world, interrupt, progress)?;
-        let labels = label_tensor(indices.iter().map(|&index| dataset.label(index)))?;
-        Ok(Features { values, labels })
+        rows.with_labels(world, interrupt, progress)
     }
 
     /// The images of `dataset` in its order, [`BATCH`] of each process at a time, or a part of them.
@@ -233,6 +239,26 @@ impl<'a> Rows<'a> {
             size,
             encode,
         }
+    }
+
+    /// All rows, with their images' labels.
+    ///
+    /// # Errors
+    /// As [`of_epoch`](Self::of_epoch), or if an image has no label.
+    pub fn with_labels(
+        &self,
+        world: &World,
+        interrupt: &Interrupt,
+        progress: &Progress,
+    ) -> Result<Features> {
+        let (values, indices) = self.of_epoch(0, world, interrupt, progress)?;
+        let labels = label_tensor(indices.iter().map(|&index| self.dataset.label(index)))?;
+        let indices: Vec<i64> = indices.into_iter().map(|index| index as i64).collect();
+        Ok(Features {
+            values,
+            labels,
+            indices: Tensor::from_slice(&indices),
+        })
     }
 
     /// All rows, on the CPU in the order of the data set, and the index of each: broken images have none.
@@ -342,8 +368,15 @@ impl FeatureCache {
     /// A damaged or foreign file counts as none.
     fn read(&self, key: &str) -> Option<Features> {
         let mut tensors = read_tensors(&self.file(key)).ok()?.0;
-        let (values, labels) = (tensors.remove("values")?, tensors.remove("labels")?);
-        (values.size().first() == labels.size().first()).then_some(Features { values, labels })
+        let [values, labels, indices] =
+            ["values", "labels", "indices"].map(|key| tensors.remove(key));
+        let (values, labels, indices) = (values?, labels?, indices?);
+        let images = values.size()[0];
+        (labels.size() == [images] && indices.size() == [images]).then_some(Features {
+            values,
+            labels,
+            indices,
+        })
     }
 
     /// Says once that it cannot be written to.
@@ -354,6 +387,7 @@ impl FeatureCache {
             let tensors = BTreeMap::from([
                 ("values".to_string(), features.values.shallow_clone()),
                 ("labels".to_string(), features.labels.shallow_clone()),
+                ("indices".to_string(), features.indices.shallow_clone()),
             ]);
             Ok(write_tensors(&self.file(key), &tensors, HashMap::new())?)
         };

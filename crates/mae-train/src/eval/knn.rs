@@ -52,6 +52,11 @@ pub fn knn(train: &Features, val: &Features, ks: &[i64], classes: usize) -> BTre
     })
 }
 
+/// The `k` images of `train` that are most similar to each of `val`: cosines and rows, `[val, k]` each, best first.
+pub(super) fn neighbours(train: &Tensor, val: &Tensor, k: i64) -> (Tensor, Tensor) {
+    no_grad(|| nearest(&normalized(val), &normalized(train), k))
+}
+
 /// The `k` candidates most similar to each query: similarities and indices, `[queries, k]` each, best first.
 fn nearest(queries: &Tensor, candidates: &Tensor, k: i64) -> (Tensor, Tensor) {
     let total = candidates.size()[0];
@@ -89,6 +94,7 @@ mod tests {
         Features {
             values: Tensor::from_slice(values).view([labels.len() as i64, -1]),
             labels: Tensor::from_slice(labels),
+            indices: Tensor::arange(labels.len() as i64, (Kind::Int64, tch::Device::Cpu)),
         }
     }
 

@@ -34,13 +34,14 @@ pub fn find(path: &Path) -> Result<PathBuf> {
         .parent()
         .filter(|parent| parent.join(SETTINGS).exists());
     if let Some(evaluation) = parent {
-        let is_of_neighbours = (path.file_name()).is_some_and(|name| {
-            name.to_string_lossy()
-                .starts_with(&Protocol::Knn.to_string())
-        });
+        let name = path.file_name().unwrap_or_default().to_string_lossy();
+        let keeps_none = [Protocol::Knn, Protocol::Attentive];
         ensure!(
-            !is_of_neighbours,
-            "{}: nearest neighbours learn no classifier that could be kept; give the folder of linear, partial or finetune",
+            !keeps_none
+                .iter()
+                .any(|protocol| name.starts_with(&protocol.to_string())),
+            "{}: nearest neighbours and the attentive probe leave no classifier that could be kept; give the folder of \
+             linear, partial or finetune",
             path.display()
         );
         bail!(

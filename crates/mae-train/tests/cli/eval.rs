@@ -50,6 +50,8 @@ impl World {
             "linear.epochs=5",
             "linear.warmup_epochs=1",
             "linear.batch_size=32",
+            "attentive.epochs=2",
+            "attentive.warmup_epochs=0",
         ];
         for pair in keys {
             command.args(["--set", pair]);
@@ -95,7 +97,7 @@ fn of_class(row: &Row, class: u32) -> u32 {
 #[test]
 fn all_protocols_are_in_one_table_and_a_second_time_gives_the_same() {
     let world = World::new();
-    let mut command = world.eval("a", "knn,linear,partial:0.5,finetune");
+    let mut command = world.eval("a", "knn,linear,attentive,partial:0.5,finetune");
     command.arg("--baseline");
     let printed = text(&succeed(command).stdout);
     for words in [
@@ -109,7 +111,14 @@ fn all_protocols_are_in_one_table_and_a_second_time_gives_the_same() {
 
     let first = world.report("a");
     let names: Vec<&str> = first.rows.iter().map(|row| row.protocol.as_str()).collect();
-    let once = ["knn k=20", "knn k=200", "linear", "partial:0.5", "finetune"];
+    let once = [
+        "knn k=20",
+        "knn k=200",
+        "linear",
+        "attentive",
+        "partial:0.5",
+        "finetune",
+    ];
     assert_eq!(names, [once, once].concat());
     for row in &first.rows {
         assert_eq!(row.confusion.images(), 20, "{}", row.protocol);
@@ -123,11 +132,27 @@ fn all_protocols_are_in_one_table_and_a_second_time_gives_the_same() {
         "finetune-pre-trained/confusion.svg",
         "finetune-pre-trained/best.safetensors",
         "partial-0.5-random/loss.svg",
+        "attentive-random/loss.svg",
+        "attentive-pre-trained/confusion.svg",
     ] {
         assert!(world.path("a").join(file).exists(), "{file}");
     }
     assert_eq!(accuracies(&world.path("a/finetune-pre-trained")), 3);
     assert_eq!(accuracies(&world.path("a/linear-pre-trained")), 5);
+    assert_eq!(accuracies(&world.path("a/attentive-pre-trained")), 2);
+    // Images of 16 pixels eight times as large: 12 of them, each with 5 neighbours, framed light or dark.
+    let picture = image::open(world.path("a/knn-pre-trained/neighbours.png")).unwrap();
+    let picture = picture.to_rgb8();
+    assert!(printed.contains("nearest neighbours: ") && printed.contains("neighbours.png"));
+    let cell = 128 + 10 + 6;
+    assert_eq!(picture.width(), 6 * cell + 12);
+    let of_colour = |colour: [u8; 3]| picture.pixels().filter(|pixel| pixel.0 == colour).count();
+    let frame = 138 * 138 - 128 * 128;
+    let (right, wrong) = (of_colour([125, 211, 168]), of_colour([140, 25, 50]));
+    assert!(
+        right + wrong >= 12 * 5 * frame && wrong > frame,
+        "{right} {wrong}"
+    );
 
     // Features of two sets of images by two encoders, used again.
     let cached = || {
@@ -607,7 +632,7 @@ fn mistakes_are_explained() {
     check(&both, &["only in training: cat", "only in validation: dog"]);
     check(
         &["--protocols", "nearest"],
-        &["no protocol", "knn, linear, finetune"],
+        &["no protocol", "knn, linear, attentive, finetune"],
     );
     check(&["--protocols", "partial:x"], &["partial:0.5"]);
     check(

@@ -357,7 +357,7 @@ fn mistakes_are_explained() {
     );
     check_message(
         world.predict("eval/knn-pre-trained", "test", out, &[]),
-        &["nearest neighbours learn no classifier"],
+        &["nearest neighbours and the attentive probe leave no classifier"],
     );
     check_message(
         world.predict("test", "test", out, &[]),
