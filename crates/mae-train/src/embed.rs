@@ -14,6 +14,7 @@
 //!
 //! [`Embedding::encode`] gives the same numbers of a batch as tensors.
 
+pub mod map;
 mod write;
 
 use std::fmt;

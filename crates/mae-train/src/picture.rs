@@ -11,7 +11,9 @@ use embedded_graphics::mono_font::iso_8859_1::FONT_6X13;
 use embedded_graphics::mono_font::{MonoFont, MonoTextStyle};
 use embedded_graphics::pixelcolor::{Rgb888, RgbColor};
 use embedded_graphics::prelude::{DrawTarget, Drawable, OriginDimensions, Point, Primitive, Size};
-use embedded_graphics::primitives::{PrimitiveStyleBuilder, Rectangle, StrokeAlignment};
+use embedded_graphics::primitives::{
+    Circle, PrimitiveStyle, PrimitiveStyleBuilder, Rectangle, StrokeAlignment,
+};
 use embedded_graphics::text::{Baseline, Text};
 use image::imageops::{self, FilterType};
 use image::{GrayImage, ImageFormat, Rgb, RgbImage};
@@ -229,12 +231,20 @@ impl Picture {
         colour: [u8; 3],
     ) {
         let style = PrimitiveStyleBuilder::new()
-            .stroke_color(Rgb888::new(colour[0], colour[1], colour[2]))
+            .stroke_color(rgb(colour))
             .stroke_width(thick)
             .stroke_alignment(StrokeAlignment::Outside)
             .build();
         let Ok(()) = Rectangle::new(Point::new(x as i32, y as i32), Size::new(width, height))
             .into_styled(style)
+            .draw(self);
+    }
+
+    /// Draws a disc around `(x, y)`.
+    pub fn dot(&mut self, (x, y): (u32, u32), radius: u32, colour: [u8; 3]) {
+        let centre = Point::new(x as i32, y as i32);
+        let Ok(()) = Circle::with_center(centre, 2 * radius + 1)
+            .into_styled(PrimitiveStyle::with_fill(rgb(colour)))
             .draw(self);
     }
 
@@ -256,6 +266,10 @@ impl Picture {
             .write_to(&mut Cursor::new(&mut bytes), ImageFormat::Png)?;
         Ok(bytes)
     }
+}
+
+fn rgb([red, green, blue]: [u8; 3]) -> Rgb888 {
+    Rgb888::new(red, green, blue)
 }
 
 impl OriginDimensions for Picture {

@@ -1,6 +1,6 @@
 //! `mae-train embed`.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::sync::Arc;
 
@@ -9,6 +9,7 @@ use clap::Args;
 use mae_data::{Dataset, Nodata};
 use mae_train::data::{nodata_as_in_training, open_own, open_path};
 use mae_train::distributed::World;
+use mae_train::embed::map::{check_name, draw_map};
 use mae_train::embed::{Embedding, Summary, Tokens, embed};
 use mae_train::run::interrupt::Interrupt;
 use mae_train::{device, run::checkpoint};
@@ -20,12 +21,15 @@ use super::{lies_in, start_progress, tell_of_broken};
 pub const EXAMPLES: &str = "Examples:
   mae-train embed --from runs/photos photos --out features.npy
   mae-train embed --from runs/photos photos --out features.safetensors --tokens patches
+  mae-train embed --from runs/photos photos --map map.html
   mae-train embed --from model.safetensors cifar-10-batches-bin --split test --out test.npy
 
 A .npy holds one array of floats: [images, embed_dim], or [images, patches, embed_dim] for --tokens patches. A .safetensors
 holds it as `features`, with `indices`, `labels` if there are any, and as metadata what made it. A .csv file of the same
 name has index, path and label of each row. Images are resized and their centre is cropped to the size that the model was
 trained on, as eval does. A broken image is left out of all files, and named.
+A map has up to 20,000 images, coloured by class where there are labels; a page has the pictures of up to 2,000. It is
+the same every time.
 Stopped or killed, the same command goes on where it was, and the files become the same to the byte.";
 
 /// Whose view of which images, and where to.
@@ -36,9 +40,13 @@ pub struct EmbedArgs {
     /// A run's folder, a checkpoint's folder, or its model.safetensors
     #[arg(long, value_name = "PATH")]
     from: PathBuf,
-    /// The file to write: .npy or .safetensors
+    /// The file to write: .npy or .safetensors [default with --map: beside it, with the ending .npy]
+    #[arg(long, value_name = "FILE", required_unless_present = "map")]
+    out: Option<PathBuf>,
+    /// Also draws the images in two dimensions, by t-SNE: a page that shows an image under the pointer (.html), or a
+    /// picture (.png)
     #[arg(long, value_name = "FILE")]
-    out: PathBuf,
+    map: Option<PathBuf>,
     /// What to take of an image: `cls`, the class token; `mean`, of the patch tokens; or `patches`, each of them. All
     /// after the encoder's last norm. eval judges the mean, unless told otherwise
     #[arg(long, value_name = "WHICH", default_value_t)]
@@ -78,14 +86,7 @@ impl EmbedArgs {
         let progress = start_progress(&World::alone())?;
         let device = device::find("--device", &self.device)?;
         let weights = checkpoint::find_model(&self.from).context("--from")?;
-        for read in [Some(&weights), self.data.as_ref()].into_iter().flatten() {
-            ensure!(
-                !lies_in(&self.out, read),
-                "--out {} is of what is to be read, {}: give another name",
-                self.out.display(),
-                read.display()
-            );
-        }
+        let out = self.out(&weights)?;
         let mut embedding = Embedding::on_device(&weights, self.tokens, device)?;
         embedding.precision = self.precision.into();
         embedding.workers = self.workers;
@@ -101,9 +102,13 @@ impl EmbedArgs {
             device::name(device),
             embedding.precision.name()
         );
-        match embed(&embedding, &images, &self.out)? {
+        match embed(&embedding, &images, &out)? {
             Some(summary) => {
-                self.tell(&summary);
+                tell(&out, &summary);
+                if let Some(file) = &self.map {
+                    let map = draw_map(&embedding, &images, &out, &summary, file)?;
+                    println!("wrote {}, {}", file.display(), map.title);
+                }
                 Ok(ExitCode::SUCCESS)
             }
             None => {
@@ -130,16 +135,47 @@ impl EmbedArgs {
         }
     }
 
-    fn tell(&self, summary: &Summary) {
-        let sides: Vec<String> = (std::iter::once(&summary.images).chain(&summary.shape))
-            .map(usize::to_string)
-            .collect();
-        println!(
-            "wrote {}, [{}] in f32; index, path and label of each row are in {}",
-            self.out.display(),
-            sides.join(", "),
-            summary.csv.display()
-        );
-        tell_of_broken(&summary.broken);
+    /// Where the vectors go, if neither file is to be read or to be kept.
+    fn out(&self, weights: &Path) -> Result<PathBuf> {
+        let beside = |map: &PathBuf| map.with_extension("npy");
+        let out = self.out.clone().or_else(|| self.map.as_ref().map(beside));
+        let out = out.context("--out is missing")?;
+        for (option, written) in [("--out", Some(&out)), ("--map", self.map.as_ref())] {
+            let Some(written) = written else { continue };
+            for read in [Some(weights), self.data.as_deref()].into_iter().flatten() {
+                ensure!(
+                    !lies_in(written, read),
+                    "{option} {} is of what is to be read, {}: give another name",
+                    written.display(),
+                    read.display()
+                );
+            }
+        }
+        if let Some(map) = &self.map {
+            check_name(map).context("--map")?;
+            ensure!(
+                self.tokens != Tokens::Patches,
+                "--map needs one vector an image: give --tokens cls or mean"
+            );
+            ensure!(
+                self.overwrite || !map.exists(),
+                "--map {} is there already: replace it with --overwrite, or give another name",
+                map.display()
+            );
+        }
+        Ok(out)
     }
+}
+
+fn tell(out: &Path, summary: &Summary) {
+    let sides: Vec<String> = (std::iter::once(&summary.images).chain(&summary.shape))
+        .map(usize::to_string)
+        .collect();
+    println!(
+        "wrote {}, [{}] in f32; index, path and label of each row are in {}",
+        out.display(),
+        sides.join(", "),
+        summary.csv.display()
+    );
+    tell_of_broken(&summary.broken);
 }

@@ -3,7 +3,8 @@
 use std::sync::Arc;
 
 use anyhow::{Context, Result, ensure};
-use mae_data::{Dataset, ImageLoader, ImageLoaderConfig, Order, Transform};
+use mae_data::{Dataset, ImageLoader, ImageLoaderConfig, Order, Subset, Transform};
+use mae_model::in_units;
 use tch::{Device, Tensor};
 
 use crate::data::batch::images_to_device;
@@ -56,4 +57,25 @@ pub fn choose(
     let pixels = images_to_device(&batch, &transform, device)
         .index_select(0, &Tensor::from_slice(&order).to_device(device));
     Ok(Chosen { pixels, indices })
+}
+
+/// The images of `dataset` at `indices`, `[images, height, width, channels]` on the CPU in the units of mean and standard
+/// deviation.
+///
+/// # Errors
+/// If one cannot be read.
+pub fn pixels_at(
+    dataset: &Arc<dyn Dataset>,
+    indices: &[usize],
+    transform: &Transform,
+) -> Result<Tensor> {
+    let subset = Subset::new(Arc::clone(dataset), indices.to_vec())?;
+    let config = ImageLoaderConfig {
+        prefetch: 1,
+        max_broken_share: 0.0,
+        ..ImageLoaderConfig::new(transform.clone(), indices.len())
+    };
+    let loader = ImageLoader::new(Arc::new(subset), config)?;
+    let batch = (loader.epoch(0, 0).next()).context("an image cannot be read any more")??;
+    Ok(in_units(&images_to_device(&batch, transform, Device::Cpu)))
 }

@@ -21,6 +21,8 @@ pub struct Summary {
     pub images: usize,
     /// What each became: see [`Embedding::shape`].
     pub shape: Vec<usize>,
+    /// The index in the data set of the image of each row.
+    pub rows: Vec<usize>,
     /// The file that says which image each row is.
     pub csv: PathBuf,
     /// Name and reason of each broken image, which is in neither file.
@@ -77,6 +79,7 @@ fn write(embedding: &Embedding, dataset: &Arc<dyn Dataset>, out: &Path) -> Resul
     Ok(Some(Summary {
         images: rows.len(),
         shape: embedding.shape(),
+        rows,
         csv,
         broken,
     }))

@@ -165,7 +165,7 @@ pub struct AttentiveSection {
     pub warmup_epochs: f64,
     /// Images of an update; fewer if there are not so many. Default 256.
     pub batch_size: usize,
-    /// Learning rate for 256 images an update. Default 1e-3.
+    /// Learning rate for 256 images an update. Default 1e-2.
     pub base_lr: f64,
     /// AdamW's decay of matrices. Default 0.1.
     pub weight_decay: f64,
@@ -177,7 +177,7 @@ impl Default for AttentiveSection {
             epochs: 20,
             warmup_epochs: 2.0,
             batch_size: 256,
-            base_lr: 1e-3,
+            base_lr: 1e-2,
             weight_decay: 0.1,
         }
     }

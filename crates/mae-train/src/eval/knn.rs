@@ -53,7 +53,7 @@ pub fn knn(train: &Features, val: &Features, ks: &[i64], classes: usize) -> BTre
 }
 
 /// The `k` images of `train` that are most similar to each of `val`: cosines and rows, `[val, k]` each, best first.
-pub(super) fn neighbours(train: &Tensor, val: &Tensor, k: i64) -> (Tensor, Tensor) {
+pub(crate) fn neighbours(train: &Tensor, val: &Tensor, k: i64) -> (Tensor, Tensor) {
     no_grad(|| nearest(&normalized(val), &normalized(train), k))
 }
 

@@ -2,15 +2,15 @@
 
 use std::sync::Arc;
 
-use anyhow::{Context, Result};
-use mae_data::{Dataset, ImageLoader, ImageLoaderConfig, Subset};
+use anyhow::Result;
+use mae_data::Dataset;
 use mae_model::VitClassifier;
 use tch::{Device, Tensor};
 
 use super::Evaluation;
 use super::features::Features;
 use super::knn::neighbours;
-use crate::data::batch::images_to_device;
+use crate::data::choose::pixels_at;
 use crate::picture::display::Display;
 use crate::picture::{LINE, Picture, TILE, letters, wrapped};
 
@@ -137,20 +137,10 @@ fn images(eval: &Evaluation, dataset: &Arc<dyn Dataset>, indices: &Tensor) -> Re
     let indices: Vec<usize> = (Vec::<i64>::try_from(indices)?.into_iter())
         .map(|index| index as usize)
         .collect();
-    let transform = eval.val_transform();
-    let subset = Arc::new(Subset::new(Arc::clone(dataset), indices.clone())?);
-    let config = ImageLoaderConfig {
-        prefetch: 1,
-        // All could be read before.
-        max_broken_share: 0.0,
-        ..ImageLoaderConfig::new(transform.clone(), indices.len())
-    };
-    let batch = (ImageLoader::new(subset, config)?.epoch(0, 0).next())
-        .context("none of the images for the picture of neighbours can be read")??;
-    let pixels = mae_model::in_units(&images_to_device(&batch, &transform, Device::Cpu));
-    (batch.indices.iter().enumerate())
-        .map(|(row, &place)| {
-            let label = dataset.label(indices[place]);
+    let pixels = pixels_at(dataset, &indices, &eval.val_transform())?;
+    (indices.iter().enumerate())
+        .map(|(row, &index)| {
+            let label = dataset.label(index);
             let class = label.and_then(|label| dataset.classes().get(label as usize));
             Ok(Seen {
                 pixels: Vec::try_from(pixels.get(row as i64).flatten(0, -1))?,

@@ -414,3 +414,47 @@ fn mistakes_are_explained() {
         &["no image of 4 can be read"],
     );
 }
+
+#[test]
+fn a_map_is_a_page_or_a_picture_and_the_same_again() {
+    let world = World::new(&[]);
+    for number in 0..24 {
+        world.draw(&format!("images/{}/{number:02}.png", number % 3), number);
+    }
+    std::fs::write(world.path("images/1/broken.png"), "no image").unwrap();
+    let map = |file: &str, more: &[&str]| {
+        let mut command = program();
+        (command.arg("embed").arg("--from").arg(world.path("run"))).arg(world.path("images"));
+        command.arg("--map").arg(world.path(file));
+        command.args(["--device", "cpu", "--max-broken-share", "1"]);
+        command.args(more);
+        command
+    };
+    let printed = text(&succeed(map("map.html", &[])).stdout);
+    assert!(printed.contains("map.npy, [24, 32]"), "{printed}");
+    assert!(printed.contains("map.html, 24 images by "), "{printed}");
+    let page = std::fs::read_to_string(world.path("map.html")).unwrap();
+    assert_eq!(page.matches("data:image/jpeg;base64,").count(), 24);
+    assert!(page.contains("00.png") && !page.contains("broken.png"));
+
+    for name in ["a.png", "b.png"] {
+        succeed(map(name, &[]));
+    }
+    let read = |name: &str| std::fs::read(world.path(name)).unwrap();
+    assert_eq!(read("a.png"), read("b.png"));
+    assert!(image::load_from_memory(&read("a.png")).unwrap().width() > 900);
+    // What is kept as tensors is drawn the same.
+    let out = world.path("c.safetensors").display().to_string();
+    succeed(map("c.png", &["--out", &out, "--tokens", "mean"]));
+    assert_eq!(read("a.png"), read("c.png"));
+
+    for (file, more, expected) in [
+        ("map.html", &[][..], "map.html is there already"),
+        ("map.svg", &[], "a map ends in .html or .png"),
+        ("d.png", &["--tokens", "patches"], "one vector an image"),
+    ] {
+        let message = fail(map(file, more));
+        assert!(message.contains(expected), "{expected} in {message}");
+    }
+    assert!(!world.path("d.npy").exists());
+}
