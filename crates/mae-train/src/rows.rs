@@ -22,7 +22,7 @@ use crate::run::interrupt::Interrupt;
 use crate::run::progress::Progress;
 
 pub use layout::{Format, Layout};
-pub use partial::{Identity, Partial};
+pub use partial::{Identity, Partial, check_free};
 
 /// The work of making rows of the images of a data set.
 pub struct Rows<'a> {
@@ -58,9 +58,29 @@ impl Rows<'_> {
         partial: &mut Partial,
         row: impl Fn(&ImageBatch) -> Result<Tensor>,
     ) -> Result<Option<Made>> {
+        let made = self.go_on(partial, row);
+        if made.is_err() && partial.is_empty() {
+            // Nothing that could be gone on with.
+            partial.discard()?;
+        }
+        made
+    }
+
+    fn go_on(
+        &self,
+        partial: &mut Partial,
+        row: impl Fn(&ImageBatch) -> Result<Tensor>,
+    ) -> Result<Option<Made>> {
         let (dataset, max_broken_share) = (self.dataset.as_ref(), self.extraction.max_broken_share);
         let loader = self.extraction.loader(self.dataset, Shard::default())?;
         let (first, count) = (partial.batches(), loader.batches_per_epoch());
+        if first > 0 {
+            self.progress.line(&format!(
+                "going on where it stopped: {} of {} images are done",
+                (first * BATCH).min(dataset.len()),
+                dataset.len()
+            ));
+        }
         let bar = self.progress.start(first as u64, count as u64);
         let started = Instant::now();
         for batch in loader.epoch(0, first) {

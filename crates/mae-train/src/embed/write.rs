@@ -75,7 +75,7 @@ fn write(embedding: &Embedding, dataset: &Arc<dyn Dataset>, out: &Path) -> Resul
         rows.iter().map(label).collect::<Vec<i64>>()
     });
     mae_report::write_atomic_with(&csv, |path| write_csv(path, dataset.as_ref(), &rows))?;
-    partial.finish(&rows, labels.as_deref())?;
+    partial.finish(&rows, labels.as_deref(), None)?;
     Ok(Some(Summary {
         images: rows.len(),
         shape: embedding.shape(),

@@ -14,7 +14,7 @@ use super::Classifier;
 use super::judgement::{Judge, Judgement};
 use crate::data::tell_of_images;
 use crate::error::Error;
-use crate::rows::{Format, Identity, Layout, Made, Partial, Rows, class_of};
+use crate::rows::{Format, Identity, Layout, Made, Partial, Rows, check_free, class_of};
 
 /// What [`predict`] wrote.
 #[derive(Clone, Debug, PartialEq)]
@@ -36,8 +36,8 @@ const AT_ONCE: usize = 1 << 22;
 ///
 /// With `probabilities`, a name that ends in `.npy`, those of all classes are there, too: `[images, classes]`, f32.
 ///
-/// The probabilities go to that file, or else to `out`, with `.partial` after it, and from time to time `.partial.json`
-/// notes how far they are whole: called again, it goes on there, and the files become the same to the byte. `out`
+/// The probabilities go to `out` with `.partial` after it, and from time to time `.partial.json` notes how far they are
+/// whole: called again, it goes on there, and the files become the same to the byte. `out`
 /// appears once it is complete. `None` after a signal.
 ///
 /// # Errors
@@ -66,18 +66,15 @@ fn write(
         names.len()
     );
     tell_of_images(&[dataset.as_ref()], &classifier.progress);
-    let format = match probabilities {
-        Some(path) => {
-            let is_npy = path.extension().is_some_and(|ending| ending == "npy");
-            ensure!(
-                is_npy,
-                "{}: expected a name that ends in .npy, for NumPy",
-                path.display()
-            );
-            Format::Npy
-        }
-        None => Format::Bare,
-    };
+    if let Some(path) = probabilities {
+        let is_npy = path.extension().is_some_and(|ending| ending == "npy");
+        ensure!(
+            is_npy,
+            "{}: expected a name that ends in .npy, for NumPy",
+            path.display()
+        );
+        check_free(path, classifier.overwrite)?;
+    }
     let settings = format!("probabilities in {}", classifier.precision.name());
     let identity = Identity::new(
         "prediction",
@@ -86,9 +83,13 @@ fn write(
         &settings,
         classifier.model.device(),
     )?;
-    let layout = Layout::new(format, dataset.len(), vec![names.len()], &BTreeMap::new());
-    let file = probabilities.unwrap_or(out);
-    let mut partial = Partial::open(file, out, identity, layout, classifier.overwrite)?;
+    let layout = Layout::new(
+        Format::Npy,
+        dataset.len(),
+        vec![names.len()],
+        &BTreeMap::new(),
+    );
+    let mut partial = Partial::open(out, out, identity, layout, classifier.overwrite)?;
     let work = Rows {
         dataset,
         extraction: classifier.extraction(),
@@ -113,7 +114,7 @@ fn write(
         csv.flush()
     })?;
     match probabilities {
-        Some(_) => partial.finish(&rows, None)?,
+        Some(path) => partial.finish(&rows, None, Some(path))?,
         None => partial.discard()?,
     }
     Ok(Some(Summary {

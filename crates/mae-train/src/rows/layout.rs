@@ -13,8 +13,6 @@ pub enum Format {
     Npy,
     /// Named tensors and metadata.
     Safetensors,
-    /// The numbers alone.
-    Bare,
 }
 
 impl Format {
@@ -96,7 +94,6 @@ impl Layout {
                 let len = (self.header_len - SAFETENSORS_START) as u64;
                 header[..SAFETENSORS_START].copy_from_slice(&len.to_le_bytes());
             }
-            Format::Bare => {}
         }
         header
     }
@@ -104,7 +101,7 @@ impl Layout {
     /// The bytes after the numbers.
     pub fn tail(&self, rows: &[usize], labels: Option<&[i64]>) -> Vec<u8> {
         match self.format {
-            Format::Npy | Format::Bare => Vec::new(),
+            Format::Npy => Vec::new(),
             Format::Safetensors => (rows.iter())
                 .map(|&index| index as i64)
                 .chain(labels.into_iter().flatten().copied())
@@ -116,7 +113,6 @@ impl Layout {
     /// The header with its length still to be filled in, before padding.
     fn unpadded(&self, images: usize, has_labels: bool) -> Vec<u8> {
         match self.format {
-            Format::Bare => Vec::new(),
             Format::Npy => {
                 let shape: String = (std::iter::once(&images).chain(&self.row))
                     .map(|n| format!("{n}, "))

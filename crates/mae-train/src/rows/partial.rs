@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::ffi::OsString;
 use std::fs::{File, OpenOptions, TryLockError};
-use std::io::{Read, Seek, SeekFrom, Write};
+use std::io::{ErrorKind, Read, Seek, SeekFrom, Write};
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
@@ -70,18 +70,10 @@ impl Partial {
         overwrite: bool,
     ) -> Result<Self> {
         let (path, journal_path) = (beside(out, ".partial"), beside(out, ".partial.json"));
-        let refuse_existing = |file: &Path| {
-            ensure!(
-                overwrite || !file.exists(),
-                "{} is there already: replace it with --overwrite, or give another name",
-                file.display()
-            );
-            Ok(())
-        };
-        refuse_existing(out)?;
+        check_free(out, overwrite)?;
         let is_begun = path.exists() && journal_path.exists();
         if !is_begun {
-            refuse_existing(csv)?;
+            check_free(csv, overwrite)?;
         }
         let file = lock(&path)?;
         let found = match is_begun {
@@ -113,6 +105,11 @@ impl Partial {
     /// Batches that are behind.
     pub fn batches(&self) -> usize {
         self.journal.batches
+    }
+
+    /// Whether there are no numbers yet.
+    pub fn is_empty(&self) -> bool {
+        self.images() == 0
     }
 
     /// Reason of each broken image so far, by index.
@@ -155,8 +152,14 @@ impl Partial {
         Ok(())
     }
 
-    /// Completes the file and gives it its name. `rows` are the indices of its images.
-    pub fn finish(mut self, rows: &[usize], labels: Option<&[i64]>) -> Result<()> {
+    /// Completes the file and calls it `name`, or else what it was begun for. `rows` are the indices of its images.
+    pub fn finish(
+        mut self,
+        rows: &[usize],
+        labels: Option<&[i64]>,
+        name: Option<&Path>,
+    ) -> Result<()> {
+        let name = name.unwrap_or(&self.out);
         let header = self.layout.header(rows.len(), labels.is_some());
         let tail = self.layout.tail(rows, labels);
         let mut complete = || {
@@ -165,8 +168,15 @@ impl Partial {
             self.file.seek(SeekFrom::Start(0))?;
             self.file.write_all(&header)?;
             self.file.sync_all()?;
-            std::fs::rename(&self.path, &self.out)?;
-            mae_report::sync_folder(&self.out)
+            match std::fs::rename(&self.path, name) {
+                // Another disk.
+                Err(error) if error.kind() == ErrorKind::CrossesDevices => {
+                    std::fs::copy(&self.path, name)?;
+                    std::fs::remove_file(&self.path)?;
+                }
+                renamed => renamed?,
+            }
+            mae_report::sync_folder(name)
         };
         complete().with_context(|| self.writing())?;
         delete(&self.journal_path)
@@ -200,8 +210,8 @@ impl Partial {
         Ok(())
     }
 
-    /// Deletes the file, of which something else was made.
-    pub fn discard(self) -> Result<()> {
+    /// Deletes the file, of which something else was made, or nothing.
+    pub fn discard(&self) -> Result<()> {
         delete(&self.path)?;
         delete(&self.journal_path)
     }
@@ -235,6 +245,16 @@ impl Partial {
     }
 }
 
+/// Refuses to replace `file`, unless that is meant.
+pub fn check_free(file: &Path, overwrite: bool) -> Result<()> {
+    ensure!(
+        overwrite || !file.exists(),
+        "{} is there already: replace it with --overwrite, or give another name",
+        file.display()
+    );
+    Ok(())
+}
+
 fn beside(out: &Path, suffix: &str) -> PathBuf {
     let mut name = OsString::from(out.as_os_str());
     name.push(suffix);
@@ -244,7 +264,7 @@ fn beside(out: &Path, suffix: &str) -> PathBuf {
 /// Deletes a file that need not be there.
 fn delete(path: &Path) -> Result<()> {
     match std::fs::remove_file(path) {
-        Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
+        Err(error) if error.kind() != ErrorKind::NotFound => {
             Err(error).with_context(|| format!("deleting {}", path.display()))
         }
         _ => Ok(()),

@@ -413,6 +413,7 @@ fn mistakes_are_explained() {
         world.embed("photos", "c.npy", &["--max-broken-share", "1"]),
         &["no image of 4 can be read"],
     );
+    assert!(!world.path("c.npy.partial").exists());
 }
 
 #[test]

@@ -296,7 +296,7 @@ fn stopped_in_the_middle_it_goes_on_and_the_files_are_the_same() {
         };
         let (whole, stopped) = (format!("whole-{kind}"), format!("stopped-{kind}"));
         succeed(start(&whole, "1"));
-        let journal = world.path(&format!("{stopped}.{kind}.partial.json"));
+        let journal = world.path(&format!("{stopped}.csv.partial.json"));
         let mut child = stuck(start(&stopped, "2"), &journal);
         child.kill().unwrap();
         let mut said = String::new();
@@ -317,15 +317,23 @@ fn stopped_in_the_middle_it_goes_on_and_the_files_are_the_same() {
         other.args(["--precision", "bf16"]);
         check_message(other, &["an unfinished prediction", "other settings"]);
 
-        let printed = text(&succeed(start(&stopped, "3")).stdout);
+        let mut rest = start(&stopped, "3");
+        if !with_probabilities {
+            // Asked for late, they are those of the whole, too.
+            rest.arg("--probabilities").arg(world.path("late.npy"));
+        }
+        let output = succeed(rest);
+        assert!(text(&output.stderr).contains("going on where it stopped: "));
+        let printed = text(&output.stdout);
         assert!(printed.contains("left out 461 broken images:"), "{printed}");
         assert!(bytes(&format!("{stopped}.csv")) == bytes(&format!("{whole}.csv")));
         if with_probabilities {
             assert!(bytes(&format!("{stopped}.npy")) == bytes(&format!("{whole}.npy")));
         }
         assert!(!journal.exists());
-        assert!(!world.path(&format!("{stopped}.{kind}.partial")).exists());
+        assert!(!world.path(&format!("{stopped}.csv.partial")).exists());
     }
+    assert!(bytes("late.npy") == bytes("whole-npy.npy"));
     let (_, rows) = world.records("whole-csv.csv");
     assert_eq!(rows.len(), 739);
     assert_eq!(read_npy(&world.path("whole-npy.npy")).size(), [739, 3]);
