@@ -37,7 +37,7 @@ import torch
 import transformers
 from PIL import Image
 from safetensors.torch import load_file, save_file
-from transformers import ViTForImageClassification, ViTImageProcessor, ViTMAEConfig, ViTMAEForPreTraining, ViTMAEModel
+from transformers import BeitForImageClassification, ViTForImageClassification, ViTImageProcessor, ViTMAEConfig, ViTMAEForPreTraining, ViTMAEModel
 
 LIMIT = 1e-5
 IMAGENET = ([0.485, 0.456, 0.406], [0.229, 0.224, 0.225])
@@ -405,7 +405,7 @@ def classifiers(page, programs):
         "--set", "finetune.base_lr=0.02", "--set", "linear.epochs=20", "--set", "linear.warmup_epochs=0",
         "--set", "linear.batch_size=20", "--set", "run.device=cpu",
     )
-    for protocol, format in [("linear", "huggingface"), ("linear", "timm"), ("finetune", "timm")]:
+    for protocol, format in [("linear", "huggingface"), ("finetune", "huggingface"), ("linear", "timm"), ("finetune", "timm")]:
         folder = programs.path("eval") / f"{protocol}-pre-trained"
         out = programs.path(f"{protocol}-{format}")
         programs.run(
@@ -417,7 +417,8 @@ def classifiers(page, programs):
         converted = programs.convert(folder, out, "--format", format)
         way = f"{protocol} to {'transformers' if format == 'huggingface' else 'timm'}"
         if format == "huggingface":
-            model = load(page, name, way, "warnings of ViTForImageClassification", lambda: ViTForImageClassification.from_pretrained(converted))
+            kind = ViTForImageClassification if protocol == "linear" else BeitForImageClassification
+            model = load(page, name, way, f"warnings of {kind.__name__}", lambda: kind.from_pretrained(converted))
             labels = [model.config.id2label[number] for number in range(3)]
             forward = lambda images: model(images).logits
         else:

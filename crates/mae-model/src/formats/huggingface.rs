@@ -303,7 +303,8 @@ pub fn write(weights: &Weights, path: &Path) -> Result<Vec<String>> {
     Ok(notes)
 }
 
-/// Writes a classifier as `ViTForImageClassification`, which looks at the class token.
+/// Writes a classifier: as `ViTForImageClassification` if it looks at the class token, and as
+/// `BeitForImageClassification`, whose settings leave a plain ViT, if it looks at the mean of the patches and norms that.
 pub fn write_classifier(model: &VitClassifier, path: &Path) -> Result<Vec<String>> {
     let ClassifierConfig {
         encoder,
@@ -311,12 +312,12 @@ pub fn write_classifier(model: &VitClassifier, path: &Path) -> Result<Vec<String
         view,
         ..
     } = model.config();
-    if *pooling != Pooling::ClassToken {
+    if *pooling == Pooling::NormThenMean {
         return Err(foreign(
             path,
-            "Hugging Face's ViTForImageClassification looks at the class token, this classifier at the mean of the \
-             patches, as all that are fine-tuned; --format timm has it, whose folder transformers loads, too, by \
-             AutoModelForImageClassification"
+            "transformers has no classifier that looks at the mean of the patches after their norm, as this one does; \
+             --format timm has it, whose folder transformers loads, too, by AutoModelForImageClassification; or judge the \
+             class token, with --set features.pool=class"
                 .into(),
         ));
     }
@@ -330,16 +331,43 @@ pub fn write_classifier(model: &VitClassifier, path: &Path) -> Result<Vec<String
         notes: Vec::new(),
     };
     check_square(&weights, path, "ViT")?;
-    let head = ["weight", "bias"].map(|part| {
-        let head = weights.tensors.remove(&format!("head.{part}"));
-        let head = head.expect("every classifier has a head");
-        (format!("classifier.{part}"), head)
-    });
+    let mut take = |key: &str, theirs: &str| {
+        ["weight", "bias"].map(|part| {
+            let tensor = weights.tensors.remove(&format!("{key}.{part}"));
+            let tensor = tensor.expect("every layer has a weight and a bias");
+            (format!("{theirs}.{part}"), tensor)
+        })
+    };
+    let mut own = Vec::from(take("head", "classifier"));
+    let is_beit = *pooling == Pooling::MeanThenNorm;
+    if is_beit {
+        own.extend(take("fc_norm", "beit.pooler.layernorm"));
+    }
     let mut tensors = their_tensors(&weights, path, "")?;
-    tensors.extend(head);
     let mut config = model_config(&weights);
-    config["architectures"] = json!(["ViTForImageClassification"]);
-    config["model_type"] = "vit".into();
+    let mut notes = Vec::new();
+    if is_beit {
+        // It adds the same to all scores of a query, which changes none of its shares.
+        tensors.retain(|key, _| !key.ends_with(".attention.key.bias"));
+        tensors = (tensors.into_iter())
+            .map(|(key, tensor)| (key.replacen(ENCODER, "beit.", 1), tensor))
+            .collect();
+        config["architectures"] = json!(["BeitForImageClassification"]);
+        config["model_type"] = "beit".into();
+        config["use_absolute_position_embeddings"] = true.into();
+        config["use_mean_pooling"] = true.into();
+        config["layer_scale_init_value"] = json!(0.0);
+        config["drop_path_rate"] = json!(0.0);
+        notes.push(
+            "it is a BeitForImageClassification without what BEiT adds, for Hugging Face's ViT looks at the class token \
+             alone; its keys have no bias, which changes nothing"
+                .into(),
+        );
+    } else {
+        config["architectures"] = json!(["ViTForImageClassification"]);
+        config["model_type"] = "vit".into();
+    }
+    tensors.extend(own);
     let names = model.class_names();
     let numbered = |(number, name): (usize, &String)| (number.to_string(), name.as_str().into());
     config["id2label"] = Value::Object(names.iter().enumerate().map(numbered).collect());
@@ -358,7 +386,7 @@ pub fn write_classifier(model: &VitClassifier, path: &Path) -> Result<Vec<String
         ("preprocessor_config.json", preprocessor),
     ];
     folder::write(path, &tensors, &files)?;
-    Ok(Vec::new())
+    Ok(notes)
 }
 
 fn check_square(weights: &Weights, path: &Path, name: &str) -> Result<()> {

@@ -3,9 +3,12 @@
 use std::collections::BTreeMap;
 use std::path::Path;
 
-use mae_model::formats::{Adapt, Format, ReadOptions, read};
+use mae_model::classifier::{ClassifierConfig, Pooling};
+use mae_model::formats::{Adapt, Format, ReadOptions, read, write_classifier};
 use mae_model::tensor_file::{read_tensors, write_tensors};
-use mae_model::{LossRegion, MaeConfig, MaskedAutoencoderViT, Normalization, Target};
+use mae_model::{
+    LossRegion, MaeConfig, MaskedAutoencoderViT, Normalization, Target, VitClassifier,
+};
 use tch::{Device, Kind, Tensor};
 
 use super::{fixture, read_fixture, same};
@@ -382,4 +385,37 @@ fn what_is_no_plain_vision_transformer_is_called_what_it_is() {
         &read(&renamed, &ReadOptions::default()).unwrap().tensors,
         &read_fixture("timm").tensors,
     );
+}
+
+#[test]
+fn a_classifier_is_written_where_transformers_has_one_like_it() {
+    let encoder = MaeConfig {
+        embed_dim: 32,
+        depth: 2,
+        num_heads: 4,
+        ..MaeConfig::tiny(16)
+    };
+    let folder = tempfile::tempdir().unwrap();
+    let write = |pooling, encoder: &MaeConfig| {
+        let config = ClassifierConfig {
+            pooling,
+            ..ClassifierConfig::linear_probe(encoder.clone(), 3)
+        };
+        let model = VitClassifier::new(&config, &Normalization::IMAGENET, Device::Cpu, 0).unwrap();
+        let out = folder.path().join(format!("{pooling:?}"));
+        write_classifier(&model, &out, Format::HuggingFace).map_err(|error| error.to_string())
+    };
+    assert_eq!(write(Pooling::ClassToken, &encoder).unwrap(), [""; 0]);
+    let [note] = &write(Pooling::MeanThenNorm, &encoder).unwrap()[..] else {
+        panic!("one note")
+    };
+    assert!(note.contains("BeitForImageClassification"), "{note}");
+    let message = write(Pooling::NormThenMean, &encoder).unwrap_err();
+    assert!(message.contains("--format timm has it"), "{message}");
+    let wide = MaeConfig {
+        image_width: 32,
+        ..encoder
+    };
+    let message = write(Pooling::MeanThenNorm, &wide).unwrap_err();
+    assert!(message.contains("square images only"), "{message}");
 }

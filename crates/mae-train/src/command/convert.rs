@@ -79,7 +79,8 @@ pub struct ConvertArgs {
 enum FormatArg {
     /// One safetensors file, which this program trains from, evaluates and exports
     Native,
-    /// A folder for ViTMAEForPreTraining, of an encoder for ViTMAEModel, of a classifier for ViTForImageClassification
+    /// A folder for ViTMAEForPreTraining, of an encoder for ViTMAEModel, of a classifier for
+    /// AutoModelForImageClassification
     #[value(name = "huggingface")]
     HuggingFace,
     /// A folder for timm.create_model: the encoder, or the classifier

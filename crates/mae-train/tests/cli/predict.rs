@@ -424,9 +424,9 @@ fn classifiers_are_converted_as_other_programs_describe_them() {
     let (tensors, _) = read_tensors(&world.path("hf/model.safetensors")).unwrap();
     assert_eq!(tensors["classifier.weight"].size(), [3, 32]);
     assert!(tensors.contains_key("vit.layernorm.weight"));
-    let text = std::fs::read_to_string(world.path("hf/preprocessor_config.json")).unwrap();
+    let prepared = std::fs::read_to_string(world.path("hf/preprocessor_config.json")).unwrap();
     // 16 pixels of which the centre crop takes 0.875.
-    assert!(text.contains("\"shortest_edge\": 18"), "{text}");
+    assert!(prepared.contains("\"shortest_edge\": 18"), "{prepared}");
 
     succeed(convert(tuned, "timm", &["--format", "timm"]));
     let timm = config("timm");
@@ -436,10 +436,20 @@ fn classifiers_are_converted_as_other_programs_describe_them() {
     assert_eq!(timm["label_names"][0], "ant");
     assert_eq!(timm["pretrained_cfg"]["crop_pct"], 0.875);
 
-    check_message(
-        convert(tuned, "x", &["--format", "huggingface"]),
-        &["looks at the class token", "--format timm"],
+    let printed = text(&succeed(convert(tuned, "beit", &["--format", "huggingface"])).stdout);
+    assert!(printed.contains("BeitForImageClassification"), "{printed}");
+    let beit = config("beit");
+    assert_eq!(beit["model_type"], "beit");
+    assert_eq!(beit["id2label"]["0"], "ant");
+    let (tensors, _) = read_tensors(&world.path("beit/model.safetensors")).unwrap();
+    assert!(tensors.contains_key("beit.pooler.layernorm.weight"));
+    assert!(tensors.contains_key("beit.encoder.layer.1.attention.attention.value.bias"));
+    assert!(
+        !tensors
+            .keys()
+            .any(|key| key.starts_with("vit.") || key.ends_with("key.bias"))
     );
+
     check_message(
         convert(tuned, "x.safetensors", &[]),
         &["its file is this project's already"],
