@@ -360,7 +360,7 @@ pub fn write_classifier(model: &VitClassifier, path: &Path) -> Result<Vec<String
         config["drop_path_rate"] = json!(0.0);
         notes.push(
             "it is a BeitForImageClassification without what BEiT adds, for Hugging Face's ViT looks at the class token \
-             alone; its keys have no bias, which changes nothing"
+             alone; the keys of its attention have no bias, which changes nothing"
                 .into(),
         );
     } else {
