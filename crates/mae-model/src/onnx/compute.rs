@@ -10,7 +10,7 @@ use crate::Result;
 use crate::error::invalid;
 
 impl OnnxFiles {
-    /// What the files, read again, make of `input`; by the operators that [`super::Graph`]s are made of here, and no
+    /// What the files, read again, make of `input`; by the operators that graphs are made of here, and no
     /// others.
     ///
     /// # Errors
