@@ -83,7 +83,13 @@ fn run(
             let loading = (config.run.workers, config.data.max_broken_share);
             let (mask, seed) = (&config.method.mask, config.seed);
             let held_out = HeldOut::new(val, &state.model, mask, seed, loading, world);
-            Some(held_out.context("the images that are held out")?)
+            let held_out = held_out.context("the images that are held out")?;
+            if is_new {
+                // What cannot be read is told now, not after an epoch that nothing was saved of.
+                (held_out.loss(&state.model, config.precision, world))
+                    .context("the images that are held out")?;
+            }
+            Some(held_out)
         }
         None => None,
     };
@@ -211,7 +217,8 @@ impl Probing {
         eval.seed = config.seed;
         eval.run.workers = world.workers(config.run.workers);
         eval.run.kernels = config.run.kernels;
-        let (train, val) = hold_out(Arc::clone(dataset), eval.data.val_share, config.seed)?;
+        let (train, val) = hold_out(Arc::clone(dataset), eval.data.val_share, config.seed)
+            .context("`run.eval_every` needs images to hold out from its probe")?;
         let classes = match dataset.classes() {
             // Nothing to tell apart.
             [] | [_] => Vec::new(),

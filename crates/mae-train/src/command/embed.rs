@@ -9,7 +9,7 @@ use clap::Args;
 use mae_data::{Dataset, Nodata};
 use mae_train::data::{nodata_as_in_training, open_own, open_path};
 use mae_train::distributed::World;
-use mae_train::embed::map::{check_name, draw_map};
+use mae_train::embed::map::{self, draw_map};
 use mae_train::embed::{Embedding, Summary, Tokens, embed};
 use mae_train::run::interrupt::Interrupt;
 use mae_train::{device, run::checkpoint};
@@ -28,7 +28,7 @@ A .npy holds one array of floats: [images, embed_dim], or [images, patches, embe
 holds it as `features`, with `indices`, `labels` if there are any, and as metadata what made it. A .csv file of the same
 name has index, path and label of each row. Images are resized and their centre is cropped to the size that the model was
 trained on, as eval does. A broken image is left out of all files, and named.
-A map has up to 20,000 images, coloured by class where there are labels; a page has the pictures of up to 2,000. It is
+A map has 10 to 20,000 images, coloured by class where there are labels; a page has the pictures of up to 2,000. It is
 the same every time.
 Stopped or killed, the same command goes on where it was, and the files become the same to the byte.";
 
@@ -94,6 +94,9 @@ impl EmbedArgs {
         embedding.overwrite = self.overwrite;
         embedding.progress = progress;
         let images = self.images(&embedding)?;
+        if let Some(map) = &self.map {
+            map::check(map, images.len()).context("--map")?;
+        }
         embedding.interrupt = Interrupt::catch()?;
         eprintln!(
             "embedding {} images by {}, on {} in {}",
@@ -152,7 +155,6 @@ impl EmbedArgs {
             }
         }
         if let Some(map) = &self.map {
-            check_name(map).context("--map")?;
             ensure!(
                 self.tokens != Tokens::Patches,
                 "--map needs one vector an image: give --tokens cls or mean"

@@ -85,6 +85,10 @@ impl PictureArgs {
             "--out {name}: this is a folder; give the name of a file, for example {}",
             out.join(format!("{command}.png")).display()
         );
+        ensure!(
+            out.extension().is_some_and(|ending| ending == "png"),
+            "--out {name}: the picture is a PNG, so give a name that ends in .png"
+        );
         for path in self
             .data
             .iter()

@@ -133,7 +133,18 @@ impl PredictArgs {
                 );
             }
         }
+        let picture = self.picture();
+        ensure!(
+            self.overwrite || self.out.exists() || !picture.exists(),
+            "{} is there already, which is the picture beside --out: replace it with --overwrite, or give another name",
+            picture.display()
+        );
         Ok(())
+    }
+
+    /// What was taken for what.
+    fn picture(&self) -> PathBuf {
+        self.out.with_extension("confusion.svg")
     }
 
     fn images(&self, classifier: &Classifier) -> Result<Arc<dyn Dataset>> {
@@ -187,7 +198,7 @@ impl PredictArgs {
             judgement.images
         );
         print!("{}", table(&judgement.classes(names.len()), names));
-        let picture = self.out.with_extension("confusion.svg");
+        let picture = self.picture();
         let title = format!("predictions: {:.2} % top-1", 100.0 * score.top1);
         confusion_svg(&picture, names, &score.confusion, &title)?;
         println!("\nwhat was taken for what: {}", picture.display());

@@ -53,12 +53,21 @@ enum Form {
     Png,
 }
 
-/// Checks that a map can be written to `out`.
+/// Checks that a map of so many images can be written to `out`.
 ///
 /// # Errors
-/// If its ending says of no known form what it should be.
-pub fn check_name(out: &Path) -> Result<(), Error> {
-    Ok(form_of(out).map(drop)?)
+/// If its ending says of no known form what it should be, or there are fewer than 10 images.
+pub fn check(out: &Path, images: usize) -> Result<(), Error> {
+    form_of(out)?;
+    Ok(check_count(images)?)
+}
+
+fn check_count(images: usize) -> Result<()> {
+    ensure!(
+        images >= 10,
+        "a map needs at least 10 images, found {images}"
+    );
+    Ok(())
 }
 
 fn form_of(out: &Path) -> Result<Form> {
@@ -178,10 +187,7 @@ fn places(features: &Tensor, embedding: &Embedding) -> Result<Vec<[f32; 2]>> {
     /// Images whose neighbours are looked for at once.
     const QUERIES: i64 = 512;
     let images = features.size()[0];
-    ensure!(
-        images >= 10,
-        "a map needs at least 10 images, found {images}"
-    );
+    check_count(images as usize)?;
     ensure!(
         features.isfinite().all().f_int64_value(&[])? != 0,
         "the vectors are not finite, so there is no map of them"

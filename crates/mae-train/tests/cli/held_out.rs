@@ -69,12 +69,22 @@ fn held_out_images_have_a_loss_that_a_resumed_run_repeats() {
     );
     assert!(first.iter().all(|found| found.1 > 0.0));
     let records = read_metrics(&run.join("metrics.jsonl")).unwrap();
-    // 128 of 160 images are trained on, 8 at a time.
+    // 130 of 160 images are trained on, as many of each class, 8 at a time.
     assert_eq!(records.iter().map(Record::step).max(), Some(32));
     let of_both = |record: &&Record| matches!(record, Record::Spectrum { epoch: 2, .. });
     assert_eq!(records.iter().filter(of_both).count(), 2);
     let shown = std::fs::read_to_string(run.join("loss.svg")).unwrap();
     assert!(shown.contains("held out") && shown.contains("RankMe"));
+
+    // Of its own accord an evaluation judges by what the run held out.
+    let mut eval = program();
+    (eval.arg("eval").arg("--from").arg(&run).arg("--out")).arg(folder.path().join("eval"));
+    eval.args(["--protocols", "spectrum", "--set", "spectrum.views=0"]);
+    eval.args(["--set", "run.device=cpu"]);
+    succeed(eval);
+    let found = report(&folder.path().join("eval"));
+    assert_eq!((found.train_images, found.val_images), (130, 30));
+    assert_eq!(found.unlabelled[0].val_loss, Some(first[1].1));
 
     let before = numbers(&run);
     std::fs::remove_dir_all(checkpoints(&run).pop().unwrap()).unwrap();
@@ -159,6 +169,23 @@ fn what_needs_no_labels_has_none() {
         (found.val_loss, found.spectra.mean_patch.lidar),
         (None, None)
     );
+
+    let mut own = program();
+    (own.arg("eval").arg("--from").arg(path("run")).arg("--out")).arg(path("own"));
+    own.args(["--protocols", "spectrum", "--set", "spectrum.views=0"]);
+    own.args(["--set", "run.device=cpu"]);
+    succeed(own);
+    assert_eq!(report(&path("own")).unlabelled[0].val_loss, Some(last));
+
+    // One that cannot be read is told before anything is trained.
+    std::fs::copy(val.join("00.png"), path("kept.png")).unwrap();
+    std::fs::write(val.join("00.png"), "no image").unwrap();
+    let message = fail(small(&path("broken"), &keys));
+    assert!(
+        message.contains("00.png") && !message.contains("epoch 1/"),
+        "{message}"
+    );
+    std::fs::copy(path("kept.png"), val.join("00.png")).unwrap();
 
     // Held-out images must stay the same.
     std::fs::remove_file(val.join("03.png")).unwrap();

@@ -321,6 +321,11 @@ fn what_cannot_be_drawn_is_explained() {
     );
     refused(
         &["images", "--out", "run/config.toml", "--overwrite"],
+        "give a name that ends in .png",
+    );
+    std::fs::write(world.path("notes.png"), "mine").unwrap();
+    refused(
+        &["images", "--out", "notes.png", "--overwrite"],
         "is no PNG, which is all that --overwrite replaces",
     );
     succeed(world.reconstruct(&["images", "--out", "reconstruct.png", "--overwrite"]));
