@@ -84,11 +84,10 @@ fn run(
             let (mask, seed) = (&config.method.mask, config.seed);
             let held_out = HeldOut::new(val, &state.model, mask, seed, loading, world);
             let held_out = held_out.context("the images that are held out")?;
-            if is_new {
-                // What cannot be read is told now, not after an epoch that nothing was saved of.
-                (held_out.loss(&state.model, config.precision, world))
-                    .context("the images that are held out")?;
-            }
+            // What cannot be read is told now, not after an epoch that nothing was saved of. By all processes, of which
+            // the first alone knows whether the run is new.
+            (held_out.loss(&state.model, config.precision, world))
+                .context("the images that are held out")?;
             Some(held_out)
         }
         None => None,
@@ -269,8 +268,10 @@ impl Pretraining<'_> {
             progress: &Progress::hidden(),
         };
         let found = evaluate_frozen(&evaluation, &probing.classes);
-        if folder.is_some() {
+        if let Some(folder) = &folder {
             std::fs::remove_file(&weights)?;
+            // Without a probe there is nothing to keep in it.
+            let _ = std::fs::remove_dir(folder);
         }
         let (spectra, scores) = found?;
         let mut words = format!("  RankMe {:.1}", spectra.mean_patch.rank_me);

@@ -126,8 +126,8 @@ impl VitGraph {
         let added = self.weights["pos_embed"].copy();
         let mut first = added.narrow(1, 0, 1);
         first += &self.weights["cls_token"];
+        let added = self.constant("tokens.added", &added);
         let graph = &mut self.graph;
-        let added = graph.constant("tokens.added", &added);
         let rows = graph.integers("tokens.rows", &[0, self.dim, -1]);
         let place = graph.integers("tokens.place", &[0, 1, 0, 0, 0, 0]);
         let strides = Attribute::ints("strides", &[patch_size, patch_size]);

@@ -27,7 +27,7 @@ the mean of their place over all images. The components are found over all image
 the same in each.
 
 Pre-training as a Masked Autoencoder gives the class token no task of its own, so that its attention shows less than that of
-DINO or of a classifier. The components show what the encoder takes for alike; where it knows above all where a patch is,
+DINO; nor does fine-tuning, which looks at the mean of the patches. The components show what the encoder takes for alike; where it knows above all where a patch is,
 they show the place, and what is less place shows the rest, the better the more images there are (--images).";
 
 /// Whose view of which images.

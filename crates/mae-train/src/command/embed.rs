@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use anyhow::{Context, Result, ensure};
 use clap::Args;
-use mae_data::{Dataset, Nodata};
+use mae_data::Dataset;
 use mae_train::data::{nodata_as_in_training, open_own, open_path};
 use mae_train::distributed::World;
 use mae_train::embed::map::{self, draw_map};
@@ -14,7 +14,7 @@ use mae_train::embed::{Embedding, Summary, Tokens, embed};
 use mae_train::run::interrupt::Interrupt;
 use mae_train::{device, run::checkpoint};
 
-use super::images::{CifarSplit, Products};
+use super::images::{CifarSplit, NodataArgs, Products};
 use super::{lies_in, start_progress, tell_of_broken};
 
 /// What `--help` ends with.
@@ -51,15 +51,8 @@ pub struct EmbedArgs {
     /// after the encoder's last norm. eval judges the mean, unless told otherwise
     #[arg(long, value_name = "WHICH", default_value_t)]
     tokens: Tokens,
-    /// What stands for a value that was not measured, in TIFF, PNG and Netpbm files and arrays: a number, nan, auto for
-    /// what each file says, or none [default: as in the run's training, or auto]
-    #[arg(
-        long,
-        value_name = "VALUE",
-        requires = "data",
-        allow_negative_numbers = true
-    )]
-    nodata: Option<Nodata>,
+    #[command(flatten)]
+    nodata: NodataArgs,
     /// Which images of CIFAR's binary files
     #[arg(long, value_name = "SPLIT", default_value = "train", requires = "data")]
     split: CifarSplit,
@@ -126,7 +119,7 @@ impl EmbedArgs {
         let split = self.split.into();
         match &self.data {
             Some(data) => {
-                let nodata = match self.nodata {
+                let nodata = match self.nodata.nodata {
                     Some(nodata) => nodata,
                     None => nodata_as_in_training(embedding.weights(), data)?,
                 };

@@ -53,7 +53,8 @@ pub struct EvalArgs {
     /// The images to learn from, labelled unless only spectrum is asked for: a folder, a packed file or tar shards [default: the run's own]
     #[arg(long, value_name = "PATH")]
     data: Option<PathBuf>,
-    /// The images to judge by, likewise [default: CIFAR's test images, or a part of --data held out]
+    /// The images to judge by, likewise [default: what the run held out, CIFAR's test images, or a part of
+    /// --data held out]
     #[arg(long, value_name = "PATH")]
     val: Option<PathBuf>,
     /// Of knn, linear, attentive, partial:BLOCKS and finetune, and of spectrum, which needs no labels [default: knn,linear]

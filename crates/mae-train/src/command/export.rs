@@ -26,8 +26,8 @@ row by row from 1 on. A classifier that mae-train eval wrote returns logits, [ba
 their names in JSON.
 
 TorchScript is loaded by torch.jit.load in Python and torch::jit::load in C++, without this program, from PyTorch 2.1 on;
-it was tried in 2.1, 2.4 and 2.13. Weights are parameters under the checkpoint's keys, none of them training; the strings are attributes. After
-.to(torch.bfloat16) the images must be bfloat16, too.
+it was tried in 2.1, 2.4 and 2.13. Weights are parameters under the checkpoint's keys, none of them training; the strings
+are attributes. After .to(torch.bfloat16) the images must be bfloat16, too.
 
 ONNX is loaded by ONNX Runtime 1.12 and newer and what else knows operators of version 17. The input is called `images`,
 the output `tokens` or `logits`; the strings are metadata. Weights of 2 GB and more go to a second file, FILE.data, which

@@ -1,8 +1,22 @@
 //! What commands ask alike of images.
 
-use clap::ValueEnum;
-use mae_data::Split;
+use clap::{Args, ValueEnum};
+use mae_data::{Nodata, Split};
 use mae_train::train::precision::Precision;
+
+/// What stands for missing values of the images that are given as `data`.
+#[derive(Args)]
+pub struct NodataArgs {
+    /// What stands for a value that was not measured, in TIFF, PNG and Netpbm files and arrays: a number, nan, auto for
+    /// what each file says, or none [default: as in the run's training, or auto]
+    #[arg(
+        long,
+        value_name = "VALUE",
+        requires = "data",
+        allow_negative_numbers = true
+    )]
+    pub nodata: Option<Nodata>,
+}
 
 /// A part of CIFAR's images.
 #[derive(Clone, Copy, ValueEnum)]

@@ -10,6 +10,7 @@ use mae_data::{Dataset, Nodata, Split};
 use mae_train::data::{nodata_as_in_others, nodata_as_in_training, open_own, open_path_or_image};
 use mae_train::run::checkpoint;
 
+use super::images::NodataArgs;
 use super::{free_file, lies_in};
 
 /// Which images, and where the picture goes.
@@ -18,15 +19,8 @@ pub struct PictureArgs {
     /// An image, or several: a folder, a packed file or tar shards [default: the run's own]
     #[arg(value_name = "IMAGE|PATH")]
     pub data: Option<PathBuf>,
-    /// What stands for a value that was not measured, in TIFF, PNG and Netpbm files and arrays: a number, nan, auto for
-    /// what each file says, or none [default: as in the run's training, or auto]
-    #[arg(
-        long,
-        value_name = "VALUE",
-        requires = "data",
-        allow_negative_numbers = true
-    )]
-    nodata: Option<Nodata>,
+    #[command(flatten)]
+    nodata: NodataArgs,
     /// The most images to show of several
     #[arg(long, value_name = "NUMBER", default_value_t = 8)]
     pub images: usize,
@@ -56,7 +50,7 @@ impl PictureArgs {
             }
             return open_own(weights);
         };
-        let nodata = match (self.nodata, nodata) {
+        let nodata = match (self.nodata.nodata, nodata) {
             (Some(nodata), _) => nodata,
             (None, Some(known)) => nodata_as_in_others(known, path)?,
             (None, None) => nodata_as_in_training(weights, path)?,

@@ -158,7 +158,13 @@ fn targets_and_measurements_are_of_all_processes() {
 fn a_run_goes_on_with_another_number_of_processes() {
     let folder = TempDir::new().unwrap();
     let path = |name: &str| folder.path().join(name);
-    let more = ["optim.epochs=8", "run.checkpoint_minutes=0.0005"];
+    // What is held out is measured by all, also when some of them are new.
+    let more = [
+        "optim.epochs=8",
+        "run.checkpoint_minutes=0.0005",
+        "data.samples=200",
+        "data.val_share=0.2",
+    ];
     succeed(small(&path("one"), &more));
     let mut command = shared(&path("some"), "2", &more);
     let mut child = command
@@ -182,6 +188,19 @@ fn a_run_goes_on_with_another_number_of_processes() {
     resumed.arg(path("some"));
     succeed(resumed);
     check_equal(&path("one"), &path("some"), 160);
+    let losses = |run: &str| -> Vec<f64> {
+        let records = read_metrics(&path(run).join("metrics.jsonl")).unwrap();
+        let losses = records.into_iter().filter_map(|record| match record {
+            Record::Validation { val_loss, .. } => Some(val_loss),
+            _ => None,
+        });
+        losses.collect()
+    };
+    let (one, some) = (losses("one"), losses("some"));
+    assert_eq!((one.len(), some.len()), (8, 8));
+    for (one, some) in one.iter().zip(some) {
+        assert!((one - some).abs() < 1e-4, "{one} {some}");
+    }
 }
 
 #[test]
